@@ -1,0 +1,19 @@
+//! The pure core: which objects a pod needs, whether it would come back offline, and what it becomes as a static pod.
+//!
+//! Arguments in, values out: no clock, no file, no log line, no network.
+
+pub mod data;
+pub mod lookup;
+pub mod object;
+pub mod rendering;
+pub mod settings;
+pub mod verdict;
+
+/// Annotation of the file-based pod-checkpointer: `"true"` asks for checkpointing (and earliest activation).
+pub const ANNOTATION_CHECKPOINT: &str = "checkpointer.alpha.coreos.com/checkpoint";
+/// On a copy: the name of its parent (the file-based pod-checkpointer's annotation).
+pub const ANNOTATION_CHECKPOINT_OF: &str = "checkpointer.alpha.coreos.com/checkpoint-of";
+/// On a copy: the UID of its parent.
+pub const ANNOTATION_PARENT_UID: &str = "ckpt-db.io/parent-uid";
+/// `"false"` on a pod: it is stored, but never rendered.
+pub const ANNOTATION_OPT_OUT: &str = "ckpt-db.io/checkpoint";

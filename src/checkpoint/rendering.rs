@@ -1,0 +1,103 @@
+//! What translation produces: one static pod manifest and the trees that it mounts, as values.
+//!
+//! A tree names the objects its files come from instead of carrying their contents, so that whoever writes it holds one
+//! object's clear text at a time.
+
+use std::fmt;
+
+use super::object::ObjectKey;
+use crate::clear::Clear;
+
+/// Namespace and name of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodName {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl fmt::Display for PodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Everything that makes one pod start from files alone.
+#[derive(Clone)]
+pub struct Rendering {
+    /// The parent.
+    pub pod: PodName,
+    /// Its UID; empty where the parent has none.
+    pub uid: String,
+    /// The static pod manifest.
+    pub manifest: Manifest,
+    /// The trees its hostPath volumes point at; must be published before the manifest.
+    pub trees: Vec<Tree>,
+}
+
+/// A static pod manifest.
+#[derive(Clone)]
+pub struct Manifest {
+    /// Canonical JSON and one trailing newline. The same parent and objects give the same bytes.
+    pub json: Clear,
+    /// Whether any value of a Secret stands in it: then it is a file below the secret root, and the kubelet's directory
+    /// holds a link.
+    pub carries_secret: bool,
+}
+
+impl Manifest {
+    /// The file name in the kubelet's directory: `<namespace>_<name>.json` (an underscore occurs in neither).
+    #[must_use]
+    pub fn file_name(pod: &PodName) -> String {
+        format!("{}_{}.json", pod.namespace, pod.name)
+    }
+}
+
+/// Below which root a tree lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TreeRoot {
+    /// Holds clear text of Secrets: memory-backed.
+    Secrets,
+    /// ConfigMaps and downward API values.
+    ConfigMaps,
+}
+
+/// One published directory, as the kubelet's atomic writer makes it (`..data` link, a link per top-level entry).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Which root.
+    pub root: TreeRoot,
+    /// Directory below `<root>/<namespace>/<pod>/`: one or two plain file names, e.g. `["etcd-certs"]` or
+    /// `["kubernetes.io~projected", "kube-api-access-x"]`.
+    pub path: Vec<String>,
+    /// The files, sorted by path; no path twice.
+    pub files: Vec<TreeFile>,
+    /// `securityContext.fsGroup`: group of the tree, files |= 0440, directories |= 02550.
+    pub fs_group: Option<u32>,
+}
+
+/// One file of a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeFile {
+    /// Relative path inside the tree, its components plain file names (never empty, `.`, or starting with `..`).
+    pub path: Vec<String>,
+    /// Permission bits before `fsGroup` is applied, e.g. 0o644.
+    pub mode: u32,
+    /// Where the contents come from.
+    pub contents: Contents,
+}
+
+/// Where a file's contents come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// A value that is no secret, such as a downward API field.
+    Inline(Vec<u8>),
+    /// One data key of a stored Secret or ConfigMap.
+    Data {
+        /// The object.
+        object: ObjectKey,
+        /// Its key in `data` or `binaryData`.
+        key: String,
+    },
+}

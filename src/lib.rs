@@ -1,0 +1,7 @@
+//! Keeps a Kubernetes node able to bring its pods back with no API server.
+//!
+//! Every pod bound to the node, and every ConfigMap and Secret it names, is stored in one transactional file. After a
+//! reboot the static pod manifests and the trees they mount are rendered from that file alone.
+
+pub mod checkpoint;
+pub mod clear;
