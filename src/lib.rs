@@ -5,3 +5,5 @@
 
 pub mod checkpoint;
 pub mod clear;
+pub mod crypto;
+pub mod store;

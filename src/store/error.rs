@@ -1,0 +1,106 @@
+//! What went wrong with the store, sorted by what the caller now knows about the file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+
+/// Why an operation on the store failed. No variant carries a value of an object.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such file. Nothing was changed.
+    #[error("there is no checkpoint store at {}", .0.display())]
+    NotFound(PathBuf),
+    /// A new store was asked for where a file is already. Nothing was changed.
+    #[error("{} exists already", .0.display())]
+    Exists(PathBuf),
+    /// Not a regular file: a directory, FIFO, device or symbolic link. Nothing was opened for writing.
+    #[error("{} is {found}, not a regular file", .path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is instead.
+        found: &'static str,
+    },
+    /// The operating system refused. Not damage: the file was left as it is.
+    #[error("cannot {action} {}", .path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Another process has it open. Not damage.
+    #[error("{} is in use by another process (a running ckpt-db agent?)", .0.display())]
+    InUse(PathBuf),
+    /// Written by a newer version. Not damage: the file was left as it is.
+    #[error("{} has format version {found}, this program knows up to {known}; use the newer ckpt-db", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u32,
+        /// The newest version that this program knows.
+        known: u32,
+    },
+    /// The file can't be read as a checkpoint store at all. It was left as it is.
+    #[error("{} is damaged or no checkpoint store: {what}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The database refused; nothing was written. Trying again is safe.
+    #[error("the database refused to {action}")]
+    Refused {
+        /// What was attempted.
+        action: &'static str,
+        /// The database's answer.
+        source: Box<redb::Error>,
+    },
+    /// The transaction is durable or gone, and nobody can tell which. The handle takes no further work: reopen and read.
+    #[error("the outcome of a commit is unknown")]
+    OutcomeUnknown {
+        /// The database's answer.
+        source: Box<redb::Error>,
+    },
+    /// An earlier operation on this handle failed in a way that leaves its memory untrustworthy. Reopen it.
+    #[error("the store must be reopened after an earlier failure")]
+    Unusable,
+    /// The store has key slots, but no key at hand opens one; writing would leave records that nobody authenticates.
+    #[error("no key at hand opens this store; nothing was written")]
+    NoKeyOpens,
+    /// A listing without any pod, while the store holds some: more likely a fault of the source than the truth.
+    #[error("the source lists no pod, but the store holds {stored}; nothing was removed")]
+    EmptyListing {
+        /// How many pods the store holds.
+        stored: usize,
+    },
+    /// A field is longer than the format allows. Nothing was written.
+    #[error("a record can't be written")]
+    Unstorable(#[from] store_format::EncodeError),
+    /// A key has no public part, so that its slot could not be named.
+    #[error("the node key has no public part; add its certificate, or write it again with 'openssl pkey'")]
+    NoPublicKey,
+    /// Randomness or a cipher failed. Nothing was written.
+    #[error("cannot encrypt")]
+    Crypto(#[from] crate::crypto::CryptoError),
+}
+
+impl StoreError {
+    pub(super) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Io { action, path: path.to_owned(), source: source.into() }
+    }
+
+    pub(super) fn refused(action: &'static str) -> impl Fn(redb::Error) -> Self {
+        move |source| Self::Refused { action, source: Box::new(source) }
+    }
+
+    /// Whether the file itself is damaged, as opposed to busy, forbidden, full or too new.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+}

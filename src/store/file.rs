@@ -1,0 +1,141 @@
+//! Opening and creating the store's file: no symbolic link followed, mode 0600, regular files only, nothing replaced.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags};
+
+use super::StoreError;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// Opens an existing store file.
+///
+/// # Errors
+/// Says which of "not there", "not a regular file", "empty" and the system's own refusals it is. Nothing is changed.
+pub(super) fn open(path: &Path, access: Access) -> Result<File, StoreError> {
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    // What it is comes first: a FIFO opened for writing would block or fail with an error that explains nothing.
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::NotFound(path.to_owned())),
+        Err(error) => return Err(StoreError::io("look at", path, error)),
+    };
+    refuse_others(path, &metadata)?;
+    let opened = OpenOptions::new().read(true).write(access == Access::Write).custom_flags(flags.bits() as i32).open(path);
+    let file = opened.map_err(|error| StoreError::io("open", path, error))?;
+    let metadata = file.metadata().map_err(|error| StoreError::io("look at", path, error))?;
+    refuse_others(path, &metadata)?;
+    if metadata.len() == 0 {
+        let what = "it is empty (0 bytes); a store is never empty, so its contents were lost. Move the file away to start anew";
+        return Err(StoreError::Damaged { path: path.to_owned(), what: what.to_owned() });
+    }
+    Ok(file)
+}
+
+fn refuse_others(path: &Path, metadata: &std::fs::Metadata) -> Result<(), StoreError> {
+    let kind = metadata.file_type();
+    let found = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_symlink() => "a symbolic link",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    };
+    Err(StoreError::NotAFile { path: path.to_owned(), found })
+}
+
+/// Takes a shared lock, so that a running agent is noticed: it holds an exclusive one.
+///
+/// # Errors
+/// [`StoreError::InUse`] if another process writes to the file.
+pub(super) fn lock_shared(path: &Path, file: &File) -> Result<(), StoreError> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(path.to_owned())),
+        Err(error) => Err(StoreError::io("lock", path, error)),
+    }
+}
+
+/// A file under a temporary name, to be published under its own once its first commit is durable.
+///
+/// Until then a power cut leaves no file under the final name, so that an empty one is never ours.
+pub(super) struct Unpublished {
+    pub(super) temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Unpublished {
+    /// Creates the directory (0700) where it is missing, and an empty file (0600) in it.
+    ///
+    /// # Errors
+    /// The final name is taken, or the system refuses.
+    pub(super) fn create(path: &Path) -> Result<(Self, File), StoreError> {
+        if std::fs::symlink_metadata(path).is_ok() {
+            return Err(StoreError::Exists(path.to_owned()));
+        }
+        let directory = directory_of(path);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| StoreError::io("create the directory", directory, error))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let temporary = directory.join(format!(".{name}.new"));
+        match std::fs::remove_file(&temporary) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("remove what an earlier start left at", &temporary, error)),
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits() as i32)
+            .open(&temporary)
+            .map_err(|error| StoreError::io("create", &temporary, error))?;
+        Ok((Self { temporary, path: path.to_owned() }, file))
+    }
+
+    /// Gives the file its name, durably; refuses to replace anything.
+    ///
+    /// # Errors
+    /// The name was taken meanwhile, or the system refuses; then the temporary file is left for the next start to remove.
+    pub(super) fn publish(self) -> Result<(), StoreError> {
+        match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.path, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::EXIST) => return Err(StoreError::Exists(self.path)),
+            // File systems without the flag: a link refuses to replace as well.
+            Err(rustix::io::Errno::INVAL) => {
+                rustix::fs::linkat(CWD, &self.temporary, CWD, &self.path, AtFlags::empty())
+                    .map_err(|error| StoreError::io("publish", &self.path, error))?;
+                std::fs::remove_file(&self.temporary).map_err(|error| StoreError::io("remove", &self.temporary, error))?;
+            }
+            Err(error) => return Err(StoreError::io("publish", &self.path, error)),
+        }
+        sync_directory(directory_of(&self.path))
+    }
+}
+
+/// Makes the directory's entries durable; redb never does.
+fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    File::open(directory).and_then(|file| file.sync_all()).map_err(|error| StoreError::io("sync", directory, error))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether others than the owner may read or write the file.
+pub(super) fn open_to_others(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
+}

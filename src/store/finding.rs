@@ -1,0 +1,117 @@
+//! What is wrong with a store: one value, one line and one stable code per finding. Names keys and rules, never contents.
+
+use std::fmt;
+
+use store_format::Table;
+
+use crate::checkpoint::object::Shown;
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The database's own structure is damaged; records may be hidden.
+    Structure(String),
+    /// A record is damaged or was tampered with. It is quarantined: reported, kept, never rendered.
+    Record {
+        /// Its table.
+        table: Table,
+        /// Its key, parts joined by `/`.
+        key: String,
+        /// What is wrong.
+        problem: RecordProblem,
+    },
+    /// A record that another one names is not there.
+    Missing {
+        /// The absent object or row.
+        object: String,
+        /// Who names it.
+        named_by: String,
+    },
+    /// There are fewer records of a kind than were written.
+    Hidden {
+        /// The kind.
+        kind: String,
+        /// How many were written.
+        written: u64,
+        /// How many can be read, damaged ones included.
+        found: u64,
+    },
+}
+
+/// What is wrong with one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordProblem {
+    /// Its bytes do not follow SPEC.md.
+    Malformed(store_format::DecodeError),
+    /// Its digest does not match: damaged.
+    Digest,
+    /// Its tag does not match: changed by someone without the data key.
+    Tag,
+    /// It has no tag although the store has a key.
+    NoTag,
+    /// It says that it belongs under another key.
+    OtherKey,
+    /// It does not open although its tag matches.
+    Sealed,
+    /// Its key is no name that Kubernetes allows, or of a kind that this version does not keep.
+    Name,
+    /// Its body is not the JSON of the object it claims to be.
+    Body,
+}
+
+impl Finding {
+    /// A stable name for scripts and metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Structure(_) => "Structure",
+            Self::Missing { .. } => "Missing",
+            Self::Hidden { .. } => "Hidden",
+            Self::Record { problem, .. } => match problem {
+                RecordProblem::Malformed(_) => "Malformed",
+                RecordProblem::Digest => "Digest",
+                RecordProblem::Tag => "Tag",
+                RecordProblem::NoTag => "NoTag",
+                RecordProblem::OtherKey => "OtherKey",
+                RecordProblem::Sealed => "Sealed",
+                RecordProblem::Name => "Name",
+                RecordProblem::Body => "Body",
+            },
+        }
+    }
+
+    pub(super) fn record(table: Table, key: &[String], problem: RecordProblem) -> Self {
+        Self::Record { table, key: shown_key(key), problem }
+    }
+}
+
+/// A key of unknown origin made fit for a line of output.
+pub(super) fn shown_key(parts: &[String]) -> String {
+    let joined = parts.join("/");
+    if joined.chars().all(|c| c.is_ascii_graphic()) && joined.len() <= 600 { joined } else { Shown::new(&joined).to_string() }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Structure(what) => write!(f, "the database structure is damaged: {what}"),
+            Self::Record { table, key, problem } => {
+                write!(f, "record {}/{key} ", table.name())?;
+                match problem {
+                    RecordProblem::Malformed(error) => write!(f, "is malformed: {error}"),
+                    RecordProblem::Digest => f.write_str("is damaged: its digest does not match"),
+                    RecordProblem::Tag => f.write_str("was changed by someone without the data key: its tag does not match"),
+                    RecordProblem::NoTag => f.write_str("has no authentication tag, although the store has a key"),
+                    RecordProblem::OtherKey => f.write_str("belongs under another key"),
+                    RecordProblem::Sealed => f.write_str("does not open with the data key"),
+                    RecordProblem::Name => f.write_str("has a key that is no object's name"),
+                    RecordProblem::Body => f.write_str("does not hold the object that its key names"),
+                }
+            }
+            Self::Missing { object, named_by } => write!(f, "{object} is missing; {named_by} names it"),
+            Self::Hidden { kind, written, found } => {
+                write!(f, "{} of {written} {kind} records can't be found", written.saturating_sub(*found))
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! From rows of bytes to a snapshot: the door at which damaged, foreign and tampered records stop.
+//!
+//! Pure: the rows may come from a sound file, a damaged one, or memory. What fails a check becomes a finding, and never
+//! takes another record down with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use store_format::{
+    DecodeError, Envelope, FORMAT_VERSION, Form, Identity, KeySlot, NodeSecret, PodRow, State, StoreId, Table, meta_key,
+};
+
+use super::finding::{Finding, RecordProblem};
+use super::record::{self, Checked};
+use super::snapshot::{LockState, Record, Snapshot};
+use super::tables::Row;
+use super::vault::Vault;
+use super::{Revision, StoreError};
+use crate::checkpoint::object::{Kind, ObjectKey};
+
+/// What has to be known before records can be checked: format, and which key opens.
+pub(super) struct Unlocked {
+    pub(super) lock: LockState,
+    pub(super) vault: Option<Arc<Vault>>,
+    slots: Vec<KeySlot>,
+    findings: Vec<Finding>,
+}
+
+impl Unlocked {
+    /// With the vault that the store's handle holds already.
+    pub(super) fn with(self, vault: Option<Arc<Vault>>) -> Self {
+        match vault {
+            Some(vault) => Self { lock: LockState::Open, vault: Some(vault), ..self },
+            None => self,
+        }
+    }
+}
+
+/// Reads the key slots and tries every key on every slot.
+///
+/// # Errors
+/// [`StoreError::Newer`] if the format record says so. Nothing else is an error here.
+pub(super) fn unlock(path: &Path, rows: &[Row], secrets: &[&NodeSecret]) -> Result<Unlocked, StoreError> {
+    let mut findings = Vec::new();
+    for row in rows.iter().filter(|row| row.table == Table::Meta && row.key == [meta_key::FORMAT]) {
+        // Only a digest that matches makes the version believable: a flipped bit is damage, not a newer program.
+        match checked(row, None).and_then(|format| {
+            store_format::decode_format(format.payload).map_err(RecordProblem::Malformed)
+        }) {
+            Ok(found) if found > FORMAT_VERSION => {
+                return Err(StoreError::Newer { path: path.to_owned(), found, known: FORMAT_VERSION });
+            }
+            Ok(_) => {}
+            Err(problem) => findings.push(Finding::record(row.table, &row.key, problem)),
+        }
+    }
+    let mut slots = Vec::new();
+    let mut vault = None;
+    let mut any_slot = false;
+    for row in rows.iter().filter(|row| row.table == Table::Slots) {
+        any_slot = true;
+        let slot = match checked(row, None)
+            .and_then(|slot| KeySlot::decode(slot.payload).map_err(RecordProblem::Malformed))
+        {
+            Ok(slot) => slot,
+            // A later version may add kinds of slots; one that this version can't use is no damage.
+            Err(RecordProblem::Malformed(DecodeError::SlotKind { .. })) => continue,
+            Err(problem) => {
+                findings.push(Finding::record(row.table, &row.key, problem));
+                continue;
+            }
+        };
+        if vault.is_none()
+            && let Some(store_id) = store_id_of(&row.key)
+        {
+            vault = secrets.iter().find_map(|secret| Vault::unlock(store_id, &slot, secret).ok());
+        }
+        slots.push(slot);
+    }
+    let lock = match (&vault, any_slot) {
+        (Some(_), _) => LockState::Open,
+        (None, true) => LockState::Locked,
+        (None, false) => LockState::Keyless,
+    };
+    Ok(Unlocked { lock, vault: vault.map(Arc::new), slots, findings })
+}
+
+/// A slot's key is `<store id>.<fingerprint>`, both in hex, so that a slot opens even where the identity record is lost.
+pub(super) fn slot_key(store_id: &StoreId, slot: &KeySlot) -> String {
+    let hex = data_encoding::HEXLOWER.encode(&slot.fingerprint);
+    format!("{store_id}.{hex}")
+}
+
+fn store_id_of(key: &[String]) -> Option<StoreId> {
+    let (store_id, _) = key.first()?.split_once('.')?;
+    let octets = data_encoding::HEXLOWER.decode(store_id.as_bytes()).ok()?;
+    Some(StoreId(octets.try_into().ok()?))
+}
+
+fn checked<'a>(row: &'a Row, vault: Option<&Vault>) -> Result<Checked<'a>, RecordProblem> {
+    let key: Vec<&str> = row.key.iter().map(String::as_str).collect();
+    record::check(row.table, &key, &row.bytes, vault)
+}
+
+/// Checks every row. `structure` holds what is known of damage to the file itself.
+pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Finding>) -> Snapshot {
+    let Unlocked { lock, vault, slots, findings } = unlocked;
+    let mut loader = Loader {
+        vault: vault.as_deref(),
+        identity: None,
+        state: None,
+        records: BTreeMap::new(),
+        rows: BTreeMap::new(),
+        damaged: BTreeSet::new(),
+        found: BTreeMap::new(),
+        findings: structure,
+    };
+    loader.findings.extend(findings);
+    for row in &rows {
+        if let Err(problem) = loader.take(row) {
+            loader.findings.push(Finding::record(row.table, &row.key, problem));
+        }
+    }
+    loader.look_for_missing();
+    let Loader { identity, state, records, rows, damaged, findings, .. } = loader;
+    Snapshot {
+        identity,
+        revision: Revision(state.as_ref().map_or(0, |state| state.revision)),
+        // A lost state record must not make a full store look like a new one.
+        populated: state.map_or(!records.is_empty(), |state| state.populated),
+        lock,
+        slots,
+        records,
+        rows,
+        damaged,
+        findings,
+        vault,
+    }
+}
+
+struct Loader<'a> {
+    vault: Option<&'a Vault>,
+    identity: Option<Identity>,
+    state: Option<State>,
+    records: BTreeMap<ObjectKey, Record>,
+    rows: BTreeMap<(String, String), PodRow>,
+    damaged: BTreeSet<ObjectKey>,
+    /// How many rows of each kind were seen, sound or not.
+    found: BTreeMap<String, u64>,
+    findings: Vec<Finding>,
+}
+
+impl Loader<'_> {
+    fn take(&mut self, row: &Row) -> Result<(), RecordProblem> {
+        match row.table {
+            Table::Slots => Ok(()),
+            Table::Meta => self.take_meta(row),
+            Table::Pods => self.take_pod_row(row),
+            Table::Objects => self.take_object(row),
+        }
+    }
+
+    fn take_meta(&mut self, row: &Row) -> Result<(), RecordProblem> {
+        match row.key.first().map(String::as_str) {
+            Some(meta_key::IDENTITY) => {
+                let checked = checked(row, self.vault)?;
+                self.identity = Some(Identity::decode(checked.payload).map_err(RecordProblem::Malformed)?);
+            }
+            Some(meta_key::STATE) => {
+                let checked = checked(row, self.vault)?;
+                self.state = Some(State::decode(checked.payload).map_err(RecordProblem::Malformed)?);
+            }
+            // Read by `unlock`, before a key was known; now its tag can be checked as well. A digest that fails here
+            // failed there, and was reported.
+            Some(meta_key::FORMAT) => match checked(row, self.vault) {
+                Err(problem @ (RecordProblem::Tag | RecordProblem::NoTag)) => return Err(problem),
+                Ok(_) | Err(_) => {}
+            },
+            // A later version may keep more here.
+            Some(_) | None => {}
+        }
+        Ok(())
+    }
+
+    fn take_pod_row(&mut self, row: &Row) -> Result<(), RecordProblem> {
+        let [namespace, name] = row.key.as_slice() else { return Err(RecordProblem::Name) };
+        ObjectKey::new(Kind::Pod, namespace, name).map_err(|_| RecordProblem::Name)?;
+        let checked = checked(row, self.vault)?;
+        let pod_row = PodRow::decode(checked.payload).map_err(RecordProblem::Malformed)?;
+        self.rows.insert((namespace.clone(), name.clone()), pod_row);
+        Ok(())
+    }
+
+    fn take_object(&mut self, row: &Row) -> Result<(), RecordProblem> {
+        let [kind, namespace, name] = row.key.as_slice() else { return Err(RecordProblem::Name) };
+        *self.found.entry(kind.clone()).or_default() += 1;
+        let kind = Kind::from_name(kind).ok_or(RecordProblem::Name)?;
+        let key = ObjectKey::new(kind, namespace, name).map_err(|_| RecordProblem::Name)?;
+        match self.open_object(row, &key) {
+            Ok(record) => {
+                self.records.insert(key, record);
+                Ok(())
+            }
+            Err(problem) => {
+                self.damaged.insert(key);
+                Err(problem)
+            }
+        }
+    }
+
+    fn open_object(&self, row: &Row, key: &ObjectKey) -> Result<Record, RecordProblem> {
+        let Checked { payload, authenticated } = checked(row, self.vault)?;
+        let envelope = Envelope::decode(payload).map_err(RecordProblem::Malformed)?;
+        if !record::belongs(&envelope, key) {
+            return Err(RecordProblem::OtherKey);
+        }
+        // With a key at hand every record is opened once here, so that what is listed can also be read later.
+        if envelope.form == Form::Sealed && record::open(key, &envelope, self.vault).is_err() {
+            return Err(RecordProblem::Sealed);
+        }
+        if envelope.form == Form::Clear && !is_json_object(&envelope.body) {
+            return Err(RecordProblem::Body);
+        }
+        Ok(Record { envelope, authenticated })
+    }
+
+    /// What other records say should be there.
+    fn look_for_missing(&mut self) {
+        let mut missing: BTreeMap<ObjectKey, String> = BTreeMap::new();
+        for (pod, record) in &self.records {
+            for link in &record.envelope.links {
+                let Some(kind) = Kind::from_name(&link.kind) else { continue };
+                let Ok(key) = ObjectKey::new(kind, &link.namespace, &link.name) else { continue };
+                if !self.records.contains_key(&key) && !self.damaged.contains(&key) {
+                    missing.entry(key).or_insert_with(|| pod.to_string());
+                }
+            }
+        }
+        for (namespace, name) in self.rows.keys() {
+            let Ok(pod) = ObjectKey::new(Kind::Pod, namespace, name) else { continue };
+            if !self.records.contains_key(&pod) && !self.damaged.contains(&pod) {
+                missing.entry(pod).or_insert_with(|| format!("record pods/{namespace}/{name}"));
+            }
+        }
+        for pod in self.records.keys().filter(|key| key.kind() == Kind::Pod) {
+            let row = (pod.namespace().to_owned(), pod.name().to_owned());
+            let reported = format!("{}/{}", row.0, row.1);
+            let known = self.findings.iter().any(
+                |finding| matches!(finding, Finding::Record { table: Table::Pods, key, .. } if *key == reported),
+            );
+            if !self.rows.contains_key(&row) && !known {
+                self.findings.push(Finding::Missing { object: format!("record pods/{reported}"), named_by: pod.to_string() });
+            }
+        }
+        for (key, named_by) in missing {
+            self.findings.push(Finding::Missing { object: key.to_string(), named_by });
+            self.damaged.insert(key);
+        }
+        for name in [meta_key::IDENTITY, meta_key::STATE] {
+            let there = if name == meta_key::STATE { self.state.is_some() } else { self.identity.is_some() };
+            let known = self.findings.iter().any(
+                |finding| matches!(finding, Finding::Record { table: Table::Meta, key, .. } if key == name),
+            );
+            if !there && !known {
+                self.findings.push(Finding::Missing {
+                    object: format!("record meta/{name}"),
+                    named_by: "every store".to_owned(),
+                });
+            }
+        }
+        for (kind, written) in self.state.iter().flat_map(|state| &state.census) {
+            let found = self.found.get(kind).copied().unwrap_or_default();
+            if found < *written {
+                self.findings.push(Finding::Hidden { kind: kind.clone(), written: *written, found });
+            }
+        }
+    }
+}
+
+fn is_json_object(body: &[u8]) -> bool {
+    serde_json::from_slice::<BTreeMap<String, serde::de::IgnoredAny>>(body).is_ok()
+}

@@ -1,0 +1,131 @@
+//! The in-memory backend: the same engine and the same records, forgotten with the process.
+//!
+//! It serves with the feature gate `Checkpointing` off, in tests, and as the model that redb is compared with.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use store_format::{Identity, NodeSecret, State, Table, encode_format, meta_key};
+
+use super::backend::{Backend, Change, Update};
+use super::load;
+use super::record;
+use super::tables::{Row, RowKey, Tables};
+use super::vault::Vault;
+use super::{Committed, LockState, Revision, Snapshot, StoreError, engine};
+use crate::crypto::Entropy;
+
+/// A store that is gone when the process is.
+pub struct MemoryStore {
+    rows: Rows,
+    identity: Identity,
+    vault: Option<Arc<Vault>>,
+    entropy: Box<dyn Entropy>,
+}
+
+#[derive(Clone, Default)]
+struct Rows(BTreeMap<(&'static str, Vec<String>), Vec<u8>>);
+
+impl MemoryStore {
+    /// An empty, keyless store.
+    ///
+    /// # Errors
+    /// A name in `identity` is longer than the format allows.
+    pub fn new(identity: Identity, entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
+        let mut rows = Rows::default();
+        for (key, payload) in first_records(&identity)? {
+            rows.insert(RowKey::Meta(key), record::frame(RowKey::Meta(key), &payload, None));
+        }
+        Ok(Self { rows, identity, vault: None, entropy })
+    }
+}
+
+/// The records that every store begins with.
+pub(super) fn first_records(identity: &Identity) -> Result<[(&'static str, Vec<u8>); 3], StoreError> {
+    let state = State { changed_at_unix_ms: identity.created_at_unix_ms, ..State::new() };
+    Ok([
+        (meta_key::FORMAT, encode_format().to_vec()),
+        (meta_key::IDENTITY, identity.encode()?),
+        (meta_key::STATE, state.encode()?),
+    ])
+}
+
+impl Rows {
+    fn insert(&mut self, key: RowKey<'_>, bytes: Vec<u8>) {
+        self.0.insert(place(key), bytes);
+    }
+
+    fn list(&self, table: Table, wanted: impl Fn(&[String]) -> bool) -> Vec<Row> {
+        let rows = self.0.iter().filter(|((name, key), _)| *name == table.name() && wanted(key));
+        rows.map(|((_, key), bytes)| Row { table, key: key.clone(), bytes: bytes.clone() }).collect()
+    }
+}
+
+fn place(key: RowKey<'_>) -> (&'static str, Vec<String>) {
+    (key.table().name(), key.parts().into_iter().map(str::to_owned).collect())
+}
+
+impl Tables for Rows {
+    fn get(&self, key: RowKey<'_>) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get(&place(key)).cloned())
+    }
+
+    fn put(&mut self, key: RowKey<'_>, bytes: &[u8]) -> Result<(), StoreError> {
+        self.insert(key, bytes.to_vec());
+        Ok(())
+    }
+
+    fn remove(&mut self, key: RowKey<'_>) -> Result<(), StoreError> {
+        self.0.remove(&place(key));
+        Ok(())
+    }
+
+    fn objects(&self, kind: &str, namespace: Option<&str>) -> Result<Vec<Row>, StoreError> {
+        Ok(self.list(Table::Objects, |key| key[0] == kind && namespace.is_none_or(|namespace| key[1] == namespace)))
+    }
+
+    fn rows(&self, table: Table) -> Result<Vec<Row>, StoreError> {
+        Ok(self.list(table, |_| true))
+    }
+}
+
+impl Backend for MemoryStore {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn lock_state(&self) -> LockState {
+        if self.vault.is_some() { LockState::Open } else { LockState::Keyless }
+    }
+
+    fn update(&mut self, changes: Vec<Change>, now_unix_ms: u64) -> Result<Committed<Update>, StoreError> {
+        let mut rows = self.rows.clone();
+        let context =
+            engine::Context { vault: self.vault.as_deref(), lock: self.lock_state(), entropy: &*self.entropy, now_unix_ms };
+        let (update, identity) = engine::apply(&mut rows, &context, changes)?;
+        self.rows = rows;
+        if let Some(identity) = identity {
+            self.identity = identity;
+        }
+        Ok(Committed::new(update))
+    }
+
+    fn add_first_key(&mut self, secret: &NodeSecret, now_unix_ms: u64) -> Result<Committed<Revision>, StoreError> {
+        if self.vault.is_some() {
+            return Err(StoreError::NoKeyOpens);
+        }
+        let mut rows = self.rows.clone();
+        let vault = Vault::generate(self.identity.store_id, &*self.entropy)?;
+        let revision = engine::add_first_key(&mut rows, &vault, secret, now_unix_ms, &*self.entropy)?;
+        self.rows = rows;
+        self.vault = Some(Arc::new(vault));
+        Ok(Committed::new(revision))
+    }
+
+    fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError> {
+        let rows: Vec<Row> = super::tables::TABLES.into_iter().flat_map(|table| self.rows.list(table, |_| true)).collect();
+        let unlocked = load::unlock(Path::new("memory"), &rows, &[])?.with(self.vault.clone());
+        Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new())))
+    }
+}

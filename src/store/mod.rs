@@ -1,0 +1,37 @@
+//! The store: every pod of the node and every object it names, in one transactional file.
+//!
+//! The way in is [`Backend::update`], one durable transaction per batch of changes; the way out is a [`Snapshot`]. Both
+//! answer with [`Committed`], which nothing outside of this room can make: code that must not run before durability asks
+//! for one in its signature.
+
+mod backend;
+mod committed;
+mod engine;
+mod error;
+mod file;
+mod finding;
+mod guard;
+mod load;
+mod memory;
+mod offline;
+mod overlay;
+mod record;
+mod redb_store;
+mod snapshot;
+mod superheader;
+mod tables;
+mod vault;
+
+pub mod conformance;
+
+pub use backend::{Backend, Change, Rejected, Update};
+pub use committed::{Committed, Revision};
+pub use error::StoreError;
+pub use finding::{Finding, RecordProblem};
+pub use guard::install_panic_hook;
+pub use memory::MemoryStore;
+pub use offline::open_offline;
+pub use overlay::Overlay;
+pub use redb_store::{NewStore, RedbStore};
+pub use snapshot::{LockState, Snapshot, StoredObject};
+pub use vault::fingerprint;

@@ -1,0 +1,172 @@
+//! Opening a store without touching it: for offline commands, for the cold start, and before every open for writing.
+//!
+//! redb's page checksums are verified here, in the overlay, at every open. Where they fail, or redb refuses the file, the
+//! records that still read are read one by one: each carries its own digest, so that none is believed for being found.
+//! What can't be found is named by the records that refer to it.
+
+use std::fs::File;
+use std::path::Path;
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use store_format::{NodeSecret, Table};
+
+use super::file::{self, Access};
+use super::finding::Finding;
+use super::guard::guard;
+use super::overlay::Overlay;
+use super::redb_store::{META, OBJECTS, PODS, SLOTS, object_parts, open_error, pod_parts, read_rows};
+use super::tables::{Row, TABLES};
+use super::{Committed, Snapshot, StoreError, load, superheader};
+
+/// Loads a snapshot of the store at `path`, trying `secrets` on its key slots. The file is never written to.
+///
+/// Damage is no error as long as anything reads: it is in [`Snapshot::findings`].
+///
+/// # Errors
+/// The file is absent, of another type, forbidden, in use, newer than this program, or nothing in it reads.
+pub fn open_offline(path: &Path, secrets: &[&NodeSecret]) -> Result<Committed<Snapshot>, StoreError> {
+    let file = file::open(path, Access::Read)?;
+    file::lock_shared(path, &file)?;
+    let (rows, structure) = rows(path, &file)?;
+    let unlocked = load::unlock(path, &rows, secrets)?;
+    // What was committed once and is read back is as durable as it will ever be.
+    Ok(Committed::new(load::snapshot(rows, unlocked, structure)))
+}
+
+/// How the overlay is made ready for an attempt to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Header {
+    AsItIs,
+    /// The fixed fields set to what this version of redb writes, and the commit slots judged by their checksums.
+    Rebuilt,
+}
+
+fn rows(path: &Path, file: &File) -> Result<(Vec<Row>, Vec<Finding>), StoreError> {
+    let first = match sound(path, file) {
+        Ok(rows) => return Ok((rows, Vec::new())),
+        Err(error) if !error.is_damage() => return Err(error),
+        Err(error) => error,
+    };
+    let finding = match &first {
+        StoreError::Damaged { what, .. } => Finding::Structure(what.clone()),
+        other => Finding::Structure(other.to_string()),
+    };
+    for header in [Header::AsItIs, Header::Rebuilt] {
+        let rows = salvage(path, file, header);
+        if rows.iter().any(|row| row.table == Table::Objects) {
+            return Ok((rows, vec![finding]));
+        }
+    }
+    // An empty store has no objects; its meta records are enough to call it one.
+    for header in [Header::AsItIs, Header::Rebuilt] {
+        let rows = salvage(path, file, header);
+        if !rows.is_empty() {
+            return Ok((rows, vec![finding]));
+        }
+    }
+    Err(first)
+}
+
+/// The rows of a file whose structure verifies.
+fn sound(path: &Path, file: &File) -> Result<Vec<Row>, StoreError> {
+    let damaged = |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
+    let attempt = guard(|| -> Result<Vec<Row>, StoreError> {
+        let overlay = overlay(path, file)?;
+        if superheader::points_at_older_commit(&overlay) {
+            return Err(damaged("its header points at an older commit than the last one"));
+        }
+        let mut db = database(overlay).map_err(|error| open_error(path, error))?;
+        match db.check_integrity() {
+            Ok(true) => read_rows(&db).map_err(|_| damaged("its tables can't be read")),
+            Ok(false) => Err(damaged("page checksums do not match")),
+            Err(error) => Err(open_error(path, error)),
+        }
+    });
+    attempt.unwrap_or_else(|_| Err(damaged("the database code met contents that it can't handle")))
+}
+
+fn overlay(path: &Path, file: &File) -> Result<Overlay, StoreError> {
+    let file = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
+    Overlay::new(file).map_err(|error| StoreError::io("look at", path, error))
+}
+
+fn database(overlay: Overlay) -> Result<Database, redb::DatabaseError> {
+    // Without a cache every visit of a page is a read of the overlay, which counts them: no damage makes this run for ever.
+    Database::builder().set_cache_size(0).create_with_backend(overlay)
+}
+
+/// Every row that can still be reached, whatever the structure says. Duplicates are possible, order is not kept.
+fn salvage(path: &Path, file: &File, header: Header) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for table in TABLES {
+        for end in [End::Front, End::Back] {
+            // Each pass gets a database of its own: after a panic inside redb its locks are poisoned.
+            let opened = guard(|| {
+                let overlay = overlay(path, file).ok()?;
+                if header == Header::Rebuilt {
+                    superheader::rebuild(&overlay).ok()?;
+                }
+                database(overlay).ok()
+            });
+            let Ok(Some(db)) = opened else { return rows };
+            let found = match table {
+                Table::Meta => walk(&db, META, table, end, |key: &str| vec![key.to_owned()]),
+                Table::Slots => walk(&db, SLOTS, table, end, |key: &str| vec![key.to_owned()]),
+                Table::Objects => walk(&db, OBJECTS, table, end, object_parts),
+                Table::Pods => walk(&db, PODS, table, end, pod_parts),
+            };
+            for row in found {
+                let known = rows.iter().any(|other: &Row| other.table == row.table && other.key == row.key);
+                if !known {
+                    rows.push(row);
+                }
+            }
+            // Closing may meet the damage as well.
+            let _ = guard(move || drop(db));
+        }
+    }
+    rows
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Front,
+    Back,
+}
+
+/// Walks a table from one end until its order breaks, redb refuses or redb panics.
+fn walk<K: redb::Key + 'static>(
+    db: &Database,
+    definition: TableDefinition<'_, K, &'static [u8]>,
+    table: Table,
+    end: End,
+    parts: impl for<'a> Fn(K::SelfType<'a>) -> Vec<String>,
+) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    // The rows read before a panic are kept: they are outside of the closure that panics.
+    let _ = guard(|| -> Option<()> {
+        let txn = db.begin_read().ok()?;
+        let opened = txn.open_table(definition).ok()?;
+        let mut entries = opened.iter().ok()?;
+        loop {
+            let entry = match end {
+                End::Front => entries.next(),
+                End::Back => entries.next_back(),
+            };
+            let (key, value) = entry?.ok()?;
+            // A key or value that can't be read costs itself only.
+            let Ok((key, bytes)) = guard(|| (parts(key.value()), value.value().to_vec())) else { continue };
+            if let Some(last) = rows.last() {
+                let in_order = match end {
+                    End::Front => last.key < key,
+                    End::Back => last.key > key,
+                };
+                if !in_order {
+                    return None;
+                }
+            }
+            rows.push(Row { table, key, bytes });
+        }
+    });
+    rows
+}

@@ -1,0 +1,351 @@
+//! The durable backend: redb, one two-phase commit per batch.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::backends::FileBackend;
+use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+use store_format::{Identity, NodeSecret, Table};
+
+use super::backend::{Backend, Change, Update};
+use super::file::{self, Access, Unpublished};
+use super::guard::guard;
+use super::tables::{Row, RowKey, TABLES, Tables};
+use super::vault::Vault;
+use super::{Committed, LockState, Revision, Snapshot, StoreError, engine, load, memory, record};
+use crate::crypto::Entropy;
+
+/// redb's page cache; its default of 1 GiB is no size for a node agent.
+const CACHE_BYTES: usize = 1024 * 1024;
+
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(super) const SLOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("slots");
+pub(super) const OBJECTS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("objects");
+pub(super) const PODS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("pods");
+
+/// The store in its file, open for writing.
+pub struct RedbStore {
+    path: PathBuf,
+    db: Database,
+    identity: Identity,
+    lock: LockState,
+    vault: Option<Arc<Vault>>,
+    entropy: Box<dyn Entropy>,
+    /// Set when redb failed in a way after which its handle is not to be trusted.
+    unusable: bool,
+}
+
+/// What a new store is made with.
+pub struct NewStore<'a> {
+    /// Whose store it is.
+    pub identity: Identity,
+    /// The node key that gets the first slot; `None` makes a keyless store.
+    pub secret: Option<&'a NodeSecret>,
+}
+
+impl RedbStore {
+    /// Creates a store where there is none, durably, and opens it.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] if the name is taken. After any failure there is no file under that name.
+    pub fn create(path: &Path, new: NewStore<'_>, entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
+        let (unpublished, file) = Unpublished::create(path)?;
+        let db = open_database(&unpublished.temporary, file)?;
+        let vault = new.secret.map(|_| Vault::generate(new.identity.store_id, &*entropy)).transpose()?;
+        let now_unix_ms = new.identity.created_at_unix_ms;
+        write(&db, |tables| {
+            for (key, payload) in memory::first_records(&new.identity)? {
+                let key = RowKey::Meta(key);
+                tables.put(key, &record::frame(key, &payload, vault.as_ref()))?;
+            }
+            if let (Some(vault), Some(secret)) = (&vault, new.secret) {
+                engine::add_first_key(tables, vault, secret, now_unix_ms, &*entropy)?;
+            }
+            Ok(((), Outcome::Commit))
+        })?;
+        unpublished.publish()?;
+        let lock = if vault.is_some() { LockState::Open } else { LockState::Keyless };
+        let vault = vault.map(Arc::new);
+        Ok(Self { path: path.to_owned(), db, identity: new.identity, lock, vault, entropy, unusable: false })
+    }
+
+    /// Opens a store for writing, after its integrity was checked without touching it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the structure of the file is damaged (records alone are findings of the snapshot);
+    /// all other variants mean that the file was left as it is.
+    pub fn open(path: &Path, secrets: &[&NodeSecret], entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
+        let before = super::open_offline(path, secrets)?.into_inner();
+        let structure = before.findings().iter().find(|finding| matches!(finding, super::Finding::Structure(_)));
+        if let Some(finding) = structure {
+            return Err(StoreError::Damaged { path: path.to_owned(), what: finding.to_string() });
+        }
+        let Some(identity) = before.identity().cloned() else {
+            let what = "the record that says whose store it is can't be read".to_owned();
+            return Err(StoreError::Damaged { path: path.to_owned(), what });
+        };
+        let file = file::open(path, Access::Write)?;
+        if file::open_to_others(&file) {
+            tracing::warn!(store = %path.display(), "the store file is open to other users; its mode should be 0600");
+        }
+        let (lock, vault) = (before.lock, before.vault.clone());
+        drop(before);
+        let db = open_database(path, file)?;
+        Ok(Self { path: path.to_owned(), db, identity, lock, vault, entropy, unusable: false })
+    }
+
+    fn usable(&self) -> Result<(), StoreError> {
+        if self.unusable { Err(StoreError::Unusable) } else { Ok(()) }
+    }
+
+    /// After an unknown outcome the handle is done for: what its memory says and what the disk says may differ.
+    fn note<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if matches!(result, Err(StoreError::OutcomeUnknown { .. } | StoreError::Damaged { .. })) {
+            self.unusable = true;
+        }
+        result
+    }
+}
+
+impl Backend for RedbStore {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn lock_state(&self) -> LockState {
+        self.lock
+    }
+
+    fn update(&mut self, changes: Vec<Change>, now_unix_ms: u64) -> Result<Committed<Update>, StoreError> {
+        self.usable()?;
+        let result = write(&self.db, |tables| {
+            let context =
+                engine::Context { vault: self.vault.as_deref(), lock: self.lock, entropy: &*self.entropy, now_unix_ms };
+            let applied = engine::apply(tables, &context, changes)?;
+            Ok((applied, if tables.wrote { Outcome::Commit } else { Outcome::Abort }))
+        });
+        let (update, identity) = self.note(result)?;
+        if let Some(identity) = identity {
+            self.identity = identity;
+        }
+        Ok(Committed::new(update))
+    }
+
+    fn add_first_key(&mut self, secret: &NodeSecret, now_unix_ms: u64) -> Result<Committed<Revision>, StoreError> {
+        self.usable()?;
+        if self.lock != LockState::Keyless {
+            return Err(StoreError::NoKeyOpens);
+        }
+        let vault = Vault::generate(self.identity.store_id, &*self.entropy)?;
+        let result = write(&self.db, |tables| {
+            let revision = engine::add_first_key(tables, &vault, secret, now_unix_ms, &*self.entropy)?;
+            Ok((revision, Outcome::Commit))
+        });
+        let revision = self.note(result)?;
+        self.vault = Some(Arc::new(vault));
+        self.lock = LockState::Open;
+        Ok(Committed::new(revision))
+    }
+
+    fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError> {
+        self.usable()?;
+        let rows = guard(|| read_rows(&self.db)).map_err(|_| panicked(&self.path))??;
+        let unlocked = load::unlock(&self.path, &rows, &[])?.with(self.vault.clone());
+        Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new())))
+    }
+}
+
+fn panicked(path: &Path) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), what: "the database code met contents that it can't handle".to_owned() }
+}
+
+fn open_database(path: &Path, file: File) -> Result<Database, StoreError> {
+    let opened = guard(|| {
+        let backend = FileBackend::new(file)?;
+        Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)
+    });
+    opened.map_err(|_| panicked(path))?.map_err(|error| open_error(path, error))
+}
+
+/// Sorts what redb says on opening: damage, or a condition that must leave the file alone.
+pub(super) fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError {
+    use redb::{DatabaseError, StorageError};
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
+        DatabaseError::Storage(StorageError::Io(source)) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
+            StoreError::io("read", path, source)
+        }
+        other => StoreError::Damaged { path: path.to_owned(), what: other.to_string() },
+    }
+}
+
+enum Outcome {
+    Commit,
+    Abort,
+}
+
+/// Runs `change` in one write transaction and commits it durably.
+///
+/// If `change` fails its writes are dropped with the transaction. A panic inside leaves the outcome unknown.
+fn write<T>(
+    db: &Database,
+    change: impl FnOnce(&mut RedbTables) -> Result<(T, Outcome), StoreError>,
+) -> Result<T, StoreError> {
+    let attempt = guard(|| {
+        let mut txn = db.begin_write().map_err(|error| StoreError::refused("begin a transaction")(error.into()))?;
+        // Stated, not inherited: the answer is only as good as these lines. Two phases, because pod contents are foreign
+        // input and redb's one-phase commit relies on a checksum that is not cryptographic. Quick repair, because a file
+        // that was not closed cleanly then opens without trusting every page, so that one bad page costs its records only.
+        txn.set_durability(Durability::Immediate).map_err(|error| StoreError::refused("set durability")(error.into()))?;
+        txn.set_two_phase_commit(true);
+        txn.set_quick_repair(true);
+        let mut tables = RedbTables { txn, wrote: false };
+        let (value, outcome) = change(&mut tables)?;
+        match outcome {
+            Outcome::Abort => tables.txn.abort().map_err(|error| StoreError::refused("end a transaction")(error.into()))?,
+            Outcome::Commit => {
+                tables.txn.commit().map_err(|error| StoreError::OutcomeUnknown { source: Box::new(error.into()) })?;
+            }
+        }
+        Ok(value)
+    });
+    attempt.unwrap_or_else(|_| {
+        let source = redb::StorageError::Corrupted("the database code panicked".to_owned());
+        Err(StoreError::OutcomeUnknown { source: Box::new(source.into()) })
+    })
+}
+
+struct RedbTables {
+    txn: WriteTransaction,
+    wrote: bool,
+}
+
+impl Tables for RedbTables {
+    fn get(&self, key: RowKey<'_>) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            Ok(match key {
+                RowKey::Meta(key) => self.txn.open_table(META)?.get(key)?.map(|value| value.value().to_vec()),
+                RowKey::Slot(key) => self.txn.open_table(SLOTS)?.get(key)?.map(|value| value.value().to_vec()),
+                RowKey::Object(kind, namespace, name) => {
+                    self.txn.open_table(OBJECTS)?.get((kind, namespace, name))?.map(|value| value.value().to_vec())
+                }
+                RowKey::Pod(namespace, name) => {
+                    self.txn.open_table(PODS)?.get((namespace, name))?.map(|value| value.value().to_vec())
+                }
+            })
+        };
+        read().map_err(StoreError::refused("read"))
+    }
+
+    fn put(&mut self, key: RowKey<'_>, bytes: &[u8]) -> Result<(), StoreError> {
+        self.wrote = true;
+        let write = || -> Result<(), redb::Error> {
+            match key {
+                RowKey::Meta(key) => drop(self.txn.open_table(META)?.insert(key, bytes)?),
+                RowKey::Slot(key) => drop(self.txn.open_table(SLOTS)?.insert(key, bytes)?),
+                RowKey::Object(kind, namespace, name) => {
+                    drop(self.txn.open_table(OBJECTS)?.insert((kind, namespace, name), bytes)?);
+                }
+                RowKey::Pod(namespace, name) => drop(self.txn.open_table(PODS)?.insert((namespace, name), bytes)?),
+            }
+            Ok(())
+        };
+        write().map_err(StoreError::refused("write"))
+    }
+
+    fn remove(&mut self, key: RowKey<'_>) -> Result<(), StoreError> {
+        self.wrote = true;
+        let remove = || -> Result<(), redb::Error> {
+            match key {
+                RowKey::Meta(key) => drop(self.txn.open_table(META)?.remove(key)?),
+                RowKey::Slot(key) => drop(self.txn.open_table(SLOTS)?.remove(key)?),
+                RowKey::Object(kind, namespace, name) => {
+                    drop(self.txn.open_table(OBJECTS)?.remove((kind, namespace, name))?);
+                }
+                RowKey::Pod(namespace, name) => drop(self.txn.open_table(PODS)?.remove((namespace, name))?),
+            }
+            Ok(())
+        };
+        remove().map_err(StoreError::refused("remove"))
+    }
+
+    fn objects(&self, kind: &str, namespace: Option<&str>) -> Result<Vec<Row>, StoreError> {
+        let read = || -> Result<Vec<Row>, redb::Error> {
+            let table = self.txn.open_table(OBJECTS)?;
+            let mut rows = Vec::new();
+            for entry in table.range((kind, namespace.unwrap_or(""), "")..)? {
+                let (key, value) = entry?;
+                let (found_kind, found_namespace, name) = key.value();
+                if found_kind != kind || namespace.is_some_and(|namespace| namespace != found_namespace) {
+                    break;
+                }
+                let key = vec![found_kind.to_owned(), found_namespace.to_owned(), name.to_owned()];
+                rows.push(Row { table: Table::Objects, key, bytes: value.value().to_vec() });
+            }
+            Ok(rows)
+        };
+        read().map_err(StoreError::refused("list"))
+    }
+
+    fn rows(&self, table: Table) -> Result<Vec<Row>, StoreError> {
+        let read = || -> Result<Vec<Row>, redb::Error> {
+            let mut rows = Vec::new();
+            let mut take = |key: Vec<String>, bytes: &[u8]| rows.push(Row { table, key, bytes: bytes.to_vec() });
+            match table {
+                Table::Meta => each(&self.txn.open_table(META)?, |key: &str| vec![key.to_owned()], &mut take)?,
+                Table::Slots => each(&self.txn.open_table(SLOTS)?, |key: &str| vec![key.to_owned()], &mut take)?,
+                Table::Objects => each(&self.txn.open_table(OBJECTS)?, object_parts, &mut take)?,
+                Table::Pods => each(&self.txn.open_table(PODS)?, pod_parts, &mut take)?,
+            }
+            Ok(rows)
+        };
+        read().map_err(StoreError::refused("list"))
+    }
+}
+
+pub(super) fn object_parts((kind, namespace, name): (&str, &str, &str)) -> Vec<String> {
+    vec![kind.to_owned(), namespace.to_owned(), name.to_owned()]
+}
+
+pub(super) fn pod_parts((namespace, name): (&str, &str)) -> Vec<String> {
+    vec![namespace.to_owned(), name.to_owned()]
+}
+
+fn each<K: redb::Key + 'static>(
+    table: &impl redb::ReadableTable<K, &'static [u8]>,
+    parts: impl for<'a> Fn(K::SelfType<'a>) -> Vec<String>,
+    take: &mut dyn FnMut(Vec<String>, &[u8]),
+) -> Result<(), redb::Error> {
+    for entry in table.iter()? {
+        let (key, value) = entry?;
+        take(parts(key.value()), value.value());
+    }
+    Ok(())
+}
+
+/// Every row of a sound database.
+pub(super) fn read_rows(db: &Database) -> Result<Vec<Row>, StoreError> {
+    let read = || -> Result<Vec<Row>, redb::Error> {
+        // Held for this function only: a held read transaction makes the file grow.
+        let txn = db.begin_read()?;
+        let mut rows = Vec::new();
+        for table in TABLES {
+            let mut take = |key: Vec<String>, bytes: &[u8]| rows.push(Row { table, key, bytes: bytes.to_vec() });
+            let result = match table {
+                Table::Meta => txn.open_table(META).map(|t| each(&t, |key: &str| vec![key.to_owned()], &mut take)),
+                Table::Slots => txn.open_table(SLOTS).map(|t| each(&t, |key: &str| vec![key.to_owned()], &mut take)),
+                Table::Objects => txn.open_table(OBJECTS).map(|t| each(&t, object_parts, &mut take)),
+                Table::Pods => txn.open_table(PODS).map(|t| each(&t, pod_parts, &mut take)),
+            };
+            match result {
+                Ok(read) => read?,
+                // A table exists from its first row on.
+                Err(redb::TableError::TableDoesNotExist(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(rows)
+    };
+    read().map_err(StoreError::refused("read"))
+}

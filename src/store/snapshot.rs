@@ -1,0 +1,183 @@
+//! A consistent view of the store: every record that passed its checks, opened one at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use store_format::{Activity, Envelope, Form, Identity, KeySlot, PodRow};
+
+use super::finding::Finding;
+use super::vault::Vault;
+use super::{Revision, record};
+use crate::checkpoint::lookup::{Lookup, Objects};
+use crate::checkpoint::object::{Kind, Object, ObjectKey};
+
+/// Whether Secrets can be read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockState {
+    /// There is no data key yet: no Secret is stored.
+    Keyless,
+    /// There are key slots, but no key at hand opens one.
+    Locked,
+    /// A key opened a slot.
+    Open,
+}
+
+/// What a listing says of a stored object without opening it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredObject<'a> {
+    /// The object.
+    pub key: &'a ObjectKey,
+    /// Its `metadata.uid`.
+    pub uid: &'a str,
+    /// Its `metadata.resourceVersion`.
+    pub resource_version: &'a str,
+    /// When it was stored, in milliseconds since 1970, by the clock of that time.
+    pub stored_at_unix_ms: u64,
+    /// Whether its body is sealed.
+    pub sealed: bool,
+    /// Whether a key authenticated the record.
+    pub authenticated: bool,
+    /// Size of the body as stored, in bytes.
+    pub body_bytes: usize,
+}
+
+/// One record that passed its checks.
+pub(super) struct Record {
+    pub(super) envelope: Envelope,
+    pub(super) authenticated: bool,
+}
+
+/// Everything that is durable at one revision.
+///
+/// Bodies of Secrets stay sealed in memory; [`Objects::get`] opens one at a time.
+pub struct Snapshot {
+    pub(super) identity: Option<Identity>,
+    pub(super) revision: Revision,
+    pub(super) populated: bool,
+    pub(super) lock: LockState,
+    pub(super) slots: Vec<KeySlot>,
+    pub(super) records: BTreeMap<ObjectKey, Record>,
+    pub(super) rows: BTreeMap<(String, String), PodRow>,
+    /// Objects whose records are there but failed a check, or were named by another record and are gone.
+    pub(super) damaged: BTreeSet<ObjectKey>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) vault: Option<Arc<Vault>>,
+}
+
+impl Snapshot {
+    /// Whose store it is; `None` if that record is damaged.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// The name of the node that the store belongs to: from its identity, else from the one Node object in it.
+    #[must_use]
+    pub fn node_name(&self) -> Option<&str> {
+        let mut nodes = self.records.keys().filter(|key| key.kind() == Kind::Node);
+        self.identity.as_ref().map(|identity| identity.node_name.as_str()).or_else(|| match (nodes.next(), nodes.next()) {
+            (Some(node), None) => Some(node.name()),
+            _ => None,
+        })
+    }
+
+    /// How many commits led here.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Whether a complete listing of the source was ever stored.
+    #[must_use]
+    pub fn populated(&self) -> bool {
+        self.populated
+    }
+
+    /// Whether Secrets can be read.
+    #[must_use]
+    pub fn lock_state(&self) -> LockState {
+        self.lock
+    }
+
+    /// The key slots that could be read.
+    #[must_use]
+    pub fn slots(&self) -> &[KeySlot] {
+        &self.slots
+    }
+
+    /// Everything that is not as it should be; empty for a sound store.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Objects whose records are quarantined or lost.
+    pub fn damaged(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.damaged.iter()
+    }
+
+    /// All readable objects, by kind, namespace and name.
+    pub fn objects(&self) -> impl Iterator<Item = StoredObject<'_>> {
+        self.records.iter().map(|(key, record)| StoredObject {
+            key,
+            uid: &record.envelope.uid,
+            resource_version: &record.envelope.resource_version,
+            stored_at_unix_ms: record.envelope.stored_at_unix_ms,
+            sealed: record.envelope.form == Form::Sealed,
+            authenticated: record.authenticated,
+            body_bytes: record.envelope.body.len(),
+        })
+    }
+
+    /// Whether this pod has run on this node, as far as the store knows.
+    #[must_use]
+    pub fn ran(&self, pod: &ObjectKey) -> bool {
+        match self.row(pod) {
+            Some(row) => row.ran,
+            // The row is lost: the pod object's own status still tells what it told when it was stored.
+            None => matches!(self.get(pod), Lookup::Found(object) if crate::checkpoint::closure::has_run(&object)),
+        }
+    }
+
+    /// What was last decided for this pod.
+    #[must_use]
+    pub fn activity(&self, pod: &ObjectKey) -> Option<Activity> {
+        self.row(pod).map(|row| row.activity)
+    }
+
+    fn row(&self, pod: &ObjectKey) -> Option<&PodRow> {
+        let row = self.rows.get(&(pod.namespace().to_owned(), pod.name().to_owned()))?;
+        let record = self.records.get(pod)?;
+        (row.uid == record.envelope.uid).then_some(row)
+    }
+
+    /// Every readable object of a kind, opened.
+    #[must_use]
+    pub fn all(&self, kind: Kind) -> Vec<Object> {
+        let keys = self.records.keys().filter(|key| key.kind() == kind);
+        keys.filter_map(|key| match self.get(key) {
+            Lookup::Found(object) => Some(object),
+            Lookup::Missing | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => None,
+        })
+        .collect()
+    }
+}
+
+impl Objects for Snapshot {
+    fn get(&self, key: &ObjectKey) -> Lookup {
+        let Some(record) = self.records.get(key) else {
+            return if self.damaged.contains(key) {
+                Lookup::Damaged
+            } else if key.kind().row().sealed && self.lock == LockState::Keyless {
+                Lookup::NoKeyYet
+            } else {
+                Lookup::Missing
+            };
+        };
+        match record::open(key, &record.envelope, self.vault.as_deref()) {
+            Ok(Some(object)) => Lookup::Found(object),
+            Ok(None) => Lookup::Sealed,
+            Err(_) => Lookup::Damaged,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The little that is known here of redb's own file header (redb 4.x, `docs/design.md`, "Super-header"): enough to notice
+//! that it points at the wrong commit, and to read a file whose header is damaged. Only ever applied to an overlay.
+
+use std::io;
+
+use redb::{Database, StorageBackend as _};
+
+use super::overlay::Overlay;
+
+/// Magic number, god byte, padding, page size and region geometry.
+const FIXED_BYTES: usize = 24;
+const GOD_BYTE: usize = 9;
+const PRIMARY_BIT: u8 = 1;
+const RECOVERY_REQUIRED: u8 = 2;
+const SLOTS_AT: u64 = 64;
+const SLOT_BYTES: u64 = 128;
+/// Inside a commit slot: the id of the transaction that wrote it, little-endian.
+const TRANSACTION_ID_AT: u64 = 104;
+
+/// Whether a file that was closed cleanly names as current a commit that is not its newest.
+///
+/// In a file that was not closed cleanly this is no sign of damage: a commit that was being written is not yet valid.
+pub(super) fn points_at_older_commit(overlay: &Overlay) -> bool {
+    let mut god = [0];
+    if overlay.read(GOD_BYTE as u64, &mut god).is_err() || god[0] & RECOVERY_REQUIRED != 0 {
+        return false;
+    }
+    let id = |slot: u64| {
+        let mut octets = [0; 8];
+        overlay.read(SLOTS_AT + slot * SLOT_BYTES + TRANSACTION_ID_AT, &mut octets).map(|()| u64::from_le_bytes(octets))
+    };
+    let primary = u64::from(god[0] & PRIMARY_BIT);
+    matches!((id(primary), id(1 - primary)), (Ok(current), Ok(other)) if other > current)
+}
+
+/// Sets the fixed fields to what this version of redb writes, and asks it to choose the commit by slot checksums.
+///
+/// # Errors
+/// The file is too short to have a header.
+pub(super) fn rebuild(overlay: &Overlay) -> io::Result<()> {
+    let mut fixed = reference()?;
+    // Recovery derives the layout from the file's length; without the two-phase bit the newest slot whose checksum and
+    // pages verify is taken, in place of the one that the god byte names.
+    fixed[GOD_BYTE] = RECOVERY_REQUIRED;
+    overlay.patch(0, &fixed)
+}
+
+/// The fixed fields as a new database has them.
+fn reference() -> io::Result<[u8; FIXED_BYTES]> {
+    let file = rustix::fs::memfd_create("ckpt-db-header", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let file = std::fs::File::from(file);
+    let db = Database::builder().set_cache_size(0).create_file(file.try_clone()?).map_err(io::Error::other)?;
+    drop(db);
+    let mut fixed = [0; FIXED_BYTES];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut fixed, 0)?;
+    Ok(fixed)
+}
