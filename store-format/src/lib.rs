@@ -1,1 +1,46 @@
-//! x
+//! The bytes of `checkpoint-store.db`, as `SPEC.md` beside this crate defines them.
+//!
+//! Values in, bytes out, and back: no I/O, no cryptography, no database. Where an algorithm is applied (a digest, a tag, a
+//! derived key) this crate builds its exact input and names the algorithm; the caller runs it. Every decoder is total:
+//! arbitrary bytes give a value or a [`DecodeError`], and an accepted value encodes to the very same bytes again.
+
+mod canonical;
+mod codec;
+mod der;
+mod envelope;
+mod error;
+mod fields;
+mod frame;
+mod meta;
+mod sealed;
+mod slot;
+
+pub use canonical::{Algorithm, KeyError, NodeSecret};
+pub use envelope::{Codec, Envelope, Form, LINKS_MAX, Link};
+pub use error::{DecodeError, EncodeError, Record};
+pub use frame::{Frame, Table, digest_input, tag_input};
+pub use meta::{
+    Activity, CLUSTER_CAS_MAX, FORMAT_BYTES, Identity, PodRow, State, StoreId, check_format, decode_format,
+    encode_format, meta_key,
+};
+pub use sealed::{GCM_TAG_BYTES, Purpose, RecordContext, SALT_BYTES, SealedBody, key_info, store_context};
+pub use slot::{DATA_KEY_BYTES, KeySlot, SlotKind, WRAPPED_BYTES, slot_context, slot_key};
+
+/// The version of the whole format that this crate writes and reads, kept in the record `meta`/`format`.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The longest body of an [`Envelope`], in octets as stored (so with salt and tag where it is sealed): 8 MiB.
+///
+/// A legal Secret of 1 MiB of data is about 1.4 MiB of JSON; the rest is room for annotations and other kinds.
+pub const BODY_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// The longest payload of any record, in octets: a body and 1 MiB for everything beside it.
+pub const RECORD_MAX_BYTES: usize = BODY_MAX_BYTES + 1024 * 1024;
+
+/// The longest single text field of any record, in octets of UTF-8.
+pub const TEXT_MAX_BYTES: usize = 4096;
+
+/// Lower-case hexadecimal, for identifiers and fingerprints.
+pub(crate) fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}

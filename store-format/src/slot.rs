@@ -1,0 +1,118 @@
+//! Key slots: the store's data key, wrapped under a key derived from the node's private key.
+//!
+//! The wrapping key is HKDF-SHA-256 with the canonical node secret as input key material, the slot's salt as salt, and
+//! [`key_info`](crate::key_info) of [`Purpose::Slot`](crate::Purpose::Slot) over [`slot_context`] as info, 32 octets out. The
+//! data key is AES-256-GCM under it, with a nonce of twelve zero octets and [`slot_context`] as associated data.
+
+use std::fmt;
+
+use crate::codec::{self, LAYOUT_VERSION, SlotWire};
+use crate::fields::Fields;
+use crate::{DecodeError, FORMAT_VERSION, Record, StoreId};
+
+/// Length of a store's data key.
+pub const DATA_KEY_BYTES: usize = 32;
+/// Length of a wrapped data key: the key and a GCM tag.
+pub const WRAPPED_BYTES: usize = DATA_KEY_BYTES + crate::GCM_TAG_BYTES;
+
+const RECORD: Record = Record::Slot;
+
+/// What opens a slot.
+///
+/// Later versions add kinds (a recovery code, a key file, a credential). A slot of an unknown kind is kept and skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SlotKind {
+    /// A private key of the node, in canonical form ([`crate::NodeSecret`]).
+    NodeKey,
+}
+
+impl SlotKind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::NodeKey => 1,
+        }
+    }
+
+    const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::NodeKey),
+            _ => None,
+        }
+    }
+}
+
+/// One slot, table `slots`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeySlot {
+    /// What opens it.
+    pub kind: SlotKind,
+    /// SHA-256 of the key's SubjectPublicKeyInfo in DER.
+    pub fingerprint: [u8; 32],
+    /// When the slot was made, in milliseconds since 1970-01-01T00:00:00Z by the node's clock.
+    pub created_at_unix_ms: u64,
+    /// Fresh random octets for each wrapping.
+    pub salt: [u8; 32],
+    /// AES-256-GCM ciphertext of the data key; its last 16 octets are the tag.
+    pub wrapped: [u8; WRAPPED_BYTES],
+}
+
+impl fmt::Debug for KeySlot {
+    /// Which slot, not what is in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySlot")
+            .field("kind", &self.kind)
+            .field("fingerprint", &crate::hex(&self.fingerprint))
+            .field("created_at_unix_ms", &self.created_at_unix_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KeySlot {
+    /// The payload of the slot's record.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let wire = SlotWire {
+            fingerprint: self.fingerprint,
+            created_at_unix_ms: self.created_at_unix_ms,
+            salt: self.salt,
+            wrapped: self.wrapped,
+        };
+        codec::encode(&[LAYOUT_VERSION, self.kind.code()], &wire)
+    }
+
+    /// Reads the payload of a slot's record. The caller has checked the digest, and compares the key.
+    ///
+    /// # Errors
+    /// `slot.kind` where only the kind is unknown (skip the slot, keep it), else `slot.*`: see `SPEC.md`.
+    pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
+        let rest = codec::after_version(RECORD, payload)?;
+        // The kind comes first, and alone: what follows it may look different in slots of a later version.
+        let (&code, rest) = rest.split_first().ok_or(DecodeError::Layout { record: RECORD })?;
+        let kind = SlotKind::from_code(code).ok_or(DecodeError::SlotKind { found: code })?;
+        let wire: SlotWire = codec::decode(RECORD, rest)?;
+        Ok(Self {
+            kind,
+            fingerprint: wire.fingerprint,
+            created_at_unix_ms: wire.created_at_unix_ms,
+            salt: wire.salt,
+            wrapped: wire.wrapped,
+        })
+    }
+}
+
+/// Context of a slot: format version, store id, code of the kind, fingerprint.
+#[must_use]
+pub fn slot_context(store_id: &StoreId, kind: SlotKind, fingerprint: &[u8; 32]) -> Vec<u8> {
+    Fields::with_capacity(128)
+        .push(&FORMAT_VERSION.to_le_bytes())
+        .push(&store_id.0)
+        .push(&[kind.code()])
+        .push(fingerprint)
+        .finish()
+}
+
+/// The key of a slot's record in the table `slots`: the fingerprint in lower-case hexadecimal.
+#[must_use]
+pub fn slot_key(fingerprint: &[u8; 32]) -> String {
+    crate::hex(fingerprint)
+}
