@@ -135,7 +135,10 @@ fn a_listing_is_compared_with_the_store(store: Box<dyn Backend>, secret: &NodeSe
     let update = store.update(listing(vec![a.clone(), c.clone()]), NOW).expect("the next one too").into_inner();
     assert_eq!((update.stored.len(), update.removed.len()), (1, 2), "b and its Secret go, c comes");
     assert!(holds(&*store, &a) && holds(&*store, &c), "what is listed is there");
-    assert!(store.snapshot().expect("a snapshot can be taken").get().populated(), "a complete listing populates a store");
+    assert!(
+        store.snapshot().expect("a snapshot can be taken").get().populated(),
+        "a complete listing populates a store"
+    );
 }
 
 fn an_empty_listing_deletes_nothing(store: Box<dyn Backend>, secret: &NodeSecret) {
@@ -173,10 +176,8 @@ fn a_bad_object_does_not_take_others_down(store: Box<dyn Backend>, secret: &Node
     let mut store = keyed(store, secret);
     let good = pod("good", "u1", &[]);
     let bad = object(Kind::Pod, "bad", "u2", r#"{"spec":{"volumes":7}}"#);
-    let changes = vec![
-        Change::Apply { object: bad.clone(), with: vec![] },
-        Change::Apply { object: good.clone(), with: vec![] },
-    ];
+    let changes =
+        vec![Change::Apply { object: bad.clone(), with: vec![] }, Change::Apply { object: good.clone(), with: vec![] }];
     let update = store.update(changes, NOW).expect("the batch is taken").into_inner();
     assert_eq!(update.rejected.len(), 1, "the bad object is named");
     assert!(holds(&*store, &good), "the good one is stored");

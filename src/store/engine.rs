@@ -40,7 +40,15 @@ pub(super) fn apply(
     if context.lock == LockState::Locked {
         return Err(StoreError::NoKeyOpens);
     }
-    let mut batch = Batch { tables, context, pending: BTreeMap::new(), update: Update::default(), grown: BTreeMap::new(), populated: false, wrote: false };
+    let mut batch = Batch {
+        tables,
+        context,
+        pending: BTreeMap::new(),
+        update: Update::default(),
+        grown: BTreeMap::new(),
+        populated: false,
+        wrote: false,
+    };
     let mut decided = Vec::new();
     for change in changes {
         match change {
@@ -259,7 +267,11 @@ impl Batch<'_> {
         Ok(found)
     }
 
-    fn write_pending_in(&mut self, namespace: &str, links_of: &BTreeMap<ObjectKey, Vec<Link>>) -> Result<(), StoreError> {
+    fn write_pending_in(
+        &mut self,
+        namespace: &str,
+        links_of: &BTreeMap<ObjectKey, Vec<Link>>,
+    ) -> Result<(), StoreError> {
         let keys: Vec<ObjectKey> = self
             .pending
             .keys()
@@ -296,7 +308,8 @@ impl Batch<'_> {
         let same = match &before {
             Some(stored) => {
                 stored.envelope.links == links
-                    && record::open(&object.key, &stored.envelope, self.context.vault).ok().flatten().as_ref() == Some(object)
+                    && record::open(&object.key, &stored.envelope, self.context.vault).ok().flatten().as_ref()
+                        == Some(object)
             }
             None => false,
         };
@@ -380,7 +393,8 @@ impl Batch<'_> {
             return Ok(None);
         }
         let Some(stored) = self.stored(&key)? else { return Ok(None) };
-        let kubelet_version = kubelet_version(&stored.envelope.body).unwrap_or_else(|| identity.kubelet_version.clone());
+        let kubelet_version =
+            kubelet_version(&stored.envelope.body).unwrap_or_else(|| identity.kubelet_version.clone());
         let updated = Identity { node_uid: stored.envelope.uid, kubelet_version, ..identity.clone() };
         if updated == identity {
             return Ok(None);
@@ -401,7 +415,7 @@ impl Batch<'_> {
                 populated,
                 changed_at_unix_ms: self.context.now_unix_ms,
                 census: self.census(before.as_ref())?,
-                ..before.unwrap_or_else(State::new)
+                ..before.unwrap_or_else(|| State::new(self.context.now_unix_ms))
             };
             self.put(RowKey::Meta(meta_key::STATE), &state.encode()?)?;
         }
@@ -463,8 +477,12 @@ pub(super) fn add_first_key(
     entropy: &dyn Entropy,
 ) -> Result<Revision, StoreError> {
     let slot = vault.slot(secret, now_unix_ms, entropy)?;
-    let key = super::load::slot_key(vault.store_id(), &slot);
-    tables.put(RowKey::Slot(&key), &record::frame(RowKey::Slot(&key), &slot.encode(), Some(vault)))?;
+    let key = store_format::slot_key(vault.store_id(), &slot.fingerprint);
+    let payload = slot.encode();
+    tables.put(RowKey::Slot(&key), &record::frame(RowKey::Slot(&key), &payload, None))?;
+    // Without a slot no Secret opens: a second one in another table, and so on another page, survives a bad byte.
+    let mirror = meta_key::slot_mirror(&key);
+    tables.put(RowKey::Meta(&mirror), &record::frame(RowKey::Meta(&mirror), &payload, Some(vault)))?;
     for table in super::tables::TABLES.into_iter().filter(|table| *table != Table::Slots) {
         for row in tables.rows(table)? {
             let Some(place) = RowKey::from_parts(table, &row.key) else { continue };
@@ -474,7 +492,8 @@ pub(super) fn add_first_key(
             }
         }
     }
-    let before = read_meta(tables, meta_key::STATE, Some(vault), State::decode)?.unwrap_or_else(State::new);
+    let before =
+        read_meta(tables, meta_key::STATE, Some(vault), State::decode)?.unwrap_or_else(|| State::new(now_unix_ms));
     let state = State { revision: before.revision + 1, changed_at_unix_ms: now_unix_ms, ..before };
     let place = RowKey::Meta(meta_key::STATE);
     tables.put(place, &record::frame(place, &state.encode()?, Some(vault)))?;

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-
 /// Why an operation on the store failed. No variant carries a value of an object.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -29,7 +29,8 @@ pub(super) fn open(path: &Path, access: Access) -> Result<File, StoreError> {
         Err(error) => return Err(StoreError::io("look at", path, error)),
     };
     refuse_others(path, &metadata)?;
-    let opened = OpenOptions::new().read(true).write(access == Access::Write).custom_flags(flags.bits() as i32).open(path);
+    let opened =
+        OpenOptions::new().read(true).write(access == Access::Write).custom_flags(flags.bits() as i32).open(path);
     let file = opened.map_err(|error| StoreError::io("open", path, error))?;
     let metadata = file.metadata().map_err(|error| StoreError::io("look at", path, error))?;
     refuse_others(path, &metadata)?;
@@ -118,7 +119,8 @@ impl Unpublished {
             Err(rustix::io::Errno::INVAL) => {
                 rustix::fs::linkat(CWD, &self.temporary, CWD, &self.path, AtFlags::empty())
                     .map_err(|error| StoreError::io("publish", &self.path, error))?;
-                std::fs::remove_file(&self.temporary).map_err(|error| StoreError::io("remove", &self.temporary, error))?;
+                std::fs::remove_file(&self.temporary)
+                    .map_err(|error| StoreError::io("remove", &self.temporary, error))?;
             }
             Err(error) => return Err(StoreError::io("publish", &self.path, error)),
         }

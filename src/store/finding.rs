@@ -88,7 +88,11 @@ impl Finding {
 /// A key of unknown origin made fit for a line of output.
 pub(super) fn shown_key(parts: &[String]) -> String {
     let joined = parts.join("/");
-    if joined.chars().all(|c| c.is_ascii_graphic()) && joined.len() <= 600 { joined } else { Shown::new(&joined).to_string() }
+    if joined.chars().all(|c| c.is_ascii_graphic()) && joined.len() <= 600 {
+        joined
+    } else {
+        Shown::new(&joined).to_string()
+    }
 }
 
 impl fmt::Display for Finding {
@@ -100,7 +104,9 @@ impl fmt::Display for Finding {
                 match problem {
                     RecordProblem::Malformed(error) => write!(f, "is malformed: {error}"),
                     RecordProblem::Digest => f.write_str("is damaged: its digest does not match"),
-                    RecordProblem::Tag => f.write_str("was changed by someone without the data key: its tag does not match"),
+                    RecordProblem::Tag => {
+                        f.write_str("was changed by someone without the data key: its tag does not match")
+                    }
                     RecordProblem::NoTag => f.write_str("has no authentication tag, although the store has a key"),
                     RecordProblem::OtherKey => f.write_str("belongs under another key"),
                     RecordProblem::Sealed => f.write_str("does not open with the data key"),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use store_format::{
-    DecodeError, Envelope, FORMAT_VERSION, Form, Identity, KeySlot, NodeSecret, PodRow, State, StoreId, Table, meta_key,
+    DecodeError, Envelope, FORMAT_VERSION, Form, Identity, KeySlot, NodeSecret, PodRow, State, Table, meta_key,
 };
 
 use super::finding::{Finding, RecordProblem};
@@ -45,9 +45,9 @@ pub(super) fn unlock(path: &Path, rows: &[Row], secrets: &[&NodeSecret]) -> Resu
     let mut findings = Vec::new();
     for row in rows.iter().filter(|row| row.table == Table::Meta && row.key == [meta_key::FORMAT]) {
         // Only a digest that matches makes the version believable: a flipped bit is damage, not a newer program.
-        match checked(row, None).and_then(|format| {
-            store_format::decode_format(format.payload).map_err(RecordProblem::Malformed)
-        }) {
+        match checked(row, None)
+            .and_then(|format| store_format::decode_format(format.payload).map_err(RecordProblem::Malformed))
+        {
             Ok(found) if found > FORMAT_VERSION => {
                 return Err(StoreError::Newer { path: path.to_owned(), found, known: FORMAT_VERSION });
             }
@@ -55,30 +55,40 @@ pub(super) fn unlock(path: &Path, rows: &[Row], secrets: &[&NodeSecret]) -> Resu
             Err(problem) => findings.push(Finding::record(row.table, &row.key, problem)),
         }
     }
-    let mut slots = Vec::new();
+    let mut slots: Vec<KeySlot> = Vec::new();
     let mut vault = None;
     let mut any_slot = false;
-    for row in rows.iter().filter(|row| row.table == Table::Slots) {
+    for row in rows {
+        let Some(key) = slot_key_of(row) else { continue };
         any_slot = true;
-        let slot = match checked(row, None)
-            .and_then(|slot| KeySlot::decode(slot.payload).map_err(RecordProblem::Malformed))
-        {
-            Ok(slot) => slot,
-            // A later version may add kinds of slots; one that this version can't use is no damage.
-            Err(RecordProblem::Malformed(DecodeError::SlotKind { .. })) => continue,
-            Err(problem) => {
-                findings.push(Finding::record(row.table, &row.key, problem));
-                continue;
-            }
-        };
+        let slot =
+            match checked(row, None).and_then(|slot| KeySlot::decode(slot.payload).map_err(RecordProblem::Malformed)) {
+                Ok(slot) => slot,
+                // A later version may add kinds of slots; one that this version can't use is no damage.
+                Err(RecordProblem::Malformed(DecodeError::SlotKind { .. })) => continue,
+                Err(problem) => {
+                    findings.push(Finding::record(row.table, &row.key, problem));
+                    continue;
+                }
+            };
         if vault.is_none()
-            && let Some(store_id) = store_id_of(&row.key)
+            && let Some(store_id) = store_format::slot_key_store_id(key)
         {
             vault = secrets.iter().find_map(|secret| Vault::unlock(store_id, &slot, secret).ok());
         }
-        slots.push(slot);
+        if !slots.contains(&slot) {
+            slots.push(slot);
+        }
     }
-    let lock = match (&vault, any_slot) {
+    // Sealed records are proof that there was a slot, even if none can be found.
+    let sealed = rows.iter().any(|row| {
+        row.table == Table::Objects
+            && row.key.first().and_then(|kind| Kind::from_name(kind)).is_some_and(|kind| kind.row().sealed)
+    });
+    if sealed && !any_slot {
+        findings.push(Finding::Missing { object: "every key slot".to_owned(), named_by: "sealed records".to_owned() });
+    }
+    let lock = match (&vault, any_slot || sealed) {
         (Some(_), _) => LockState::Open,
         (None, true) => LockState::Locked,
         (None, false) => LockState::Keyless,
@@ -86,16 +96,14 @@ pub(super) fn unlock(path: &Path, rows: &[Row], secrets: &[&NodeSecret]) -> Resu
     Ok(Unlocked { lock, vault: vault.map(Arc::new), slots, findings })
 }
 
-/// A slot's key is `<store id>.<fingerprint>`, both in hex, so that a slot opens even where the identity record is lost.
-pub(super) fn slot_key(store_id: &StoreId, slot: &KeySlot) -> String {
-    let hex = data_encoding::HEXLOWER.encode(&slot.fingerprint);
-    format!("{store_id}.{hex}")
-}
-
-fn store_id_of(key: &[String]) -> Option<StoreId> {
-    let (store_id, _) = key.first()?.split_once('.')?;
-    let octets = data_encoding::HEXLOWER.decode(store_id.as_bytes()).ok()?;
-    Some(StoreId(octets.try_into().ok()?))
+/// The slot's key if the row is a slot: in its own table, or its mirror in the table `meta`.
+fn slot_key_of(row: &Row) -> Option<&str> {
+    let key = row.key.first()?;
+    match row.table {
+        Table::Slots => Some(key),
+        Table::Meta => key.strip_prefix(meta_key::SLOT_MIRROR),
+        Table::Objects | Table::Pods => None,
+    }
 }
 
 fn checked<'a>(row: &'a Row, vault: Option<&Vault>) -> Result<Checked<'a>, RecordProblem> {
@@ -173,10 +181,12 @@ impl Loader<'_> {
             }
             // Read by `unlock`, before a key was known; now its tag can be checked as well. A digest that fails here
             // failed there, and was reported.
-            Some(meta_key::FORMAT) => match checked(row, self.vault) {
-                Err(problem @ (RecordProblem::Tag | RecordProblem::NoTag)) => return Err(problem),
-                Ok(_) | Err(_) => {}
-            },
+            Some(key) if key == meta_key::FORMAT || key.starts_with(meta_key::SLOT_MIRROR) => {
+                match checked(row, self.vault) {
+                    Err(problem @ (RecordProblem::Tag | RecordProblem::NoTag)) => return Err(problem),
+                    Ok(_) | Err(_) => {}
+                }
+            }
             // A later version may keep more here.
             Some(_) | None => {}
         }
@@ -246,11 +256,13 @@ impl Loader<'_> {
         for pod in self.records.keys().filter(|key| key.kind() == Kind::Pod) {
             let row = (pod.namespace().to_owned(), pod.name().to_owned());
             let reported = format!("{}/{}", row.0, row.1);
-            let known = self.findings.iter().any(
-                |finding| matches!(finding, Finding::Record { table: Table::Pods, key, .. } if *key == reported),
-            );
+            let known = self
+                .findings
+                .iter()
+                .any(|finding| matches!(finding, Finding::Record { table: Table::Pods, key, .. } if *key == reported));
             if !self.rows.contains_key(&row) && !known {
-                self.findings.push(Finding::Missing { object: format!("record pods/{reported}"), named_by: pod.to_string() });
+                self.findings
+                    .push(Finding::Missing { object: format!("record pods/{reported}"), named_by: pod.to_string() });
             }
         }
         for (key, named_by) in missing {
@@ -259,9 +271,10 @@ impl Loader<'_> {
         }
         for name in [meta_key::IDENTITY, meta_key::STATE] {
             let there = if name == meta_key::STATE { self.state.is_some() } else { self.identity.is_some() };
-            let known = self.findings.iter().any(
-                |finding| matches!(finding, Finding::Record { table: Table::Meta, key, .. } if key == name),
-            );
+            let known = self
+                .findings
+                .iter()
+                .any(|finding| matches!(finding, Finding::Record { table: Table::Meta, key, .. } if key == name));
             if !there && !known {
                 self.findings.push(Finding::Missing {
                     object: format!("record meta/{name}"),

@@ -43,7 +43,7 @@ impl MemoryStore {
 
 /// The records that every store begins with.
 pub(super) fn first_records(identity: &Identity) -> Result<[(&'static str, Vec<u8>); 3], StoreError> {
-    let state = State { changed_at_unix_ms: identity.created_at_unix_ms, ..State::new() };
+    let state = State::new(identity.created_at_unix_ms);
     Ok([
         (meta_key::FORMAT, encode_format().to_vec()),
         (meta_key::IDENTITY, identity.encode()?),
@@ -101,8 +101,12 @@ impl Backend for MemoryStore {
 
     fn update(&mut self, changes: Vec<Change>, now_unix_ms: u64) -> Result<Committed<Update>, StoreError> {
         let mut rows = self.rows.clone();
-        let context =
-            engine::Context { vault: self.vault.as_deref(), lock: self.lock_state(), entropy: &*self.entropy, now_unix_ms };
+        let context = engine::Context {
+            vault: self.vault.as_deref(),
+            lock: self.lock_state(),
+            entropy: &*self.entropy,
+            now_unix_ms,
+        };
         let (update, identity) = engine::apply(&mut rows, &context, changes)?;
         self.rows = rows;
         if let Some(identity) = identity {
@@ -124,7 +128,8 @@ impl Backend for MemoryStore {
     }
 
     fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError> {
-        let rows: Vec<Row> = super::tables::TABLES.into_iter().flat_map(|table| self.rows.list(table, |_| true)).collect();
+        let rows: Vec<Row> =
+            super::tables::TABLES.into_iter().flat_map(|table| self.rows.list(table, |_| true)).collect();
         let unlocked = load::unlock(Path::new("memory"), &rows, &[])?.with(self.vault.clone());
         Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new())))
     }

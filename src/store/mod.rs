@@ -6,6 +6,7 @@
 
 mod backend;
 mod committed;
+mod detach;
 mod engine;
 mod error;
 mod file;

@@ -148,7 +148,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0..20_000_u64, proptest::collection::vec(any::<u8>(), 1..6000)).prop_map(|(at, data)| Step::Write(at, data)),
+            (0..20_000_u64, proptest::collection::vec(any::<u8>(), 1..6000))
+                .prop_map(|(at, data)| Step::Write(at, data)),
             (0..24_000_u64).prop_map(Step::SetLen),
             (0..20_000_u64, 1..9000_usize).prop_map(|(at, count)| Step::Read(at, count)),
         ]

@@ -22,8 +22,7 @@ pub(super) struct Checked<'a> {
 /// Frames a payload for its place.
 pub(super) fn frame(key: RowKey<'_>, payload: &[u8], vault: Option<&Vault>) -> Vec<u8> {
     let digest = sha256(&digest_input(key.table(), &key.parts(), payload));
-    // Slots are read before any key is open; AES-GCM authenticates what they wrap.
-    let tag = vault.filter(|_| key.table() != Table::Slots).map(|vault| vault.tag(&digest));
+    let tag = vault.map(|vault| vault.tag(&digest));
     Frame { digest, tag, payload }.encode()
 }
 
@@ -39,7 +38,8 @@ pub(super) fn check<'a>(
         return Err(RecordProblem::Digest);
     }
     let authenticated = match (vault, frame.tag) {
-        (_, None) if table == Table::Slots => false,
+        // Slots are read before any key is open; AES-GCM authenticates what they wrap.
+        (_, _) if table == Table::Slots => false,
         (None, _) => false,
         (Some(_), None) => return Err(RecordProblem::NoTag),
         (Some(vault), Some(tag)) => {
@@ -83,7 +83,11 @@ pub(super) fn envelope(
 /// Takes an envelope apart again.
 ///
 /// `Ok(None)` if it is sealed and no key is at hand.
-pub(super) fn open(key: &ObjectKey, envelope: &Envelope, vault: Option<&Vault>) -> Result<Option<Object>, RecordProblem> {
+pub(super) fn open(
+    key: &ObjectKey,
+    envelope: &Envelope,
+    vault: Option<&Vault>,
+) -> Result<Option<Object>, RecordProblem> {
     let body = match (envelope.form, vault) {
         (Form::Clear, _) => Clear::new(envelope.body.clone()),
         (Form::Sealed, None) => return Ok(None),

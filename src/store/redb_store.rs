@@ -9,6 +9,7 @@ use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, Tabl
 use store_format::{Identity, NodeSecret, Table};
 
 use super::backend::{Backend, Change, Update};
+use super::detach::{Detach, DetachableBackend};
 use super::file::{self, Access, Unpublished};
 use super::guard::guard;
 use super::tables::{Row, RowKey, TABLES, Tables};
@@ -27,7 +28,7 @@ pub(super) const PODS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinitio
 /// The store in its file, open for writing.
 pub struct RedbStore {
     path: PathBuf,
-    db: Database,
+    db: OpenDatabase,
     identity: Identity,
     lock: LockState,
     vault: Option<Arc<Vault>>,
@@ -156,14 +157,42 @@ impl Backend for RedbStore {
     }
 }
 
-fn panicked(path: &Path) -> StoreError {
-    StoreError::Damaged { path: path.to_owned(), what: "the database code met contents that it can't handle".to_owned() }
+/// redb's handle, cut off from the file before it closes.
+struct OpenDatabase {
+    /// `None` only while it is being dropped.
+    db: Option<Database>,
+    detach: Detach,
 }
 
-fn open_database(path: &Path, file: File) -> Result<Database, StoreError> {
+impl std::ops::Deref for OpenDatabase {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.db.as_ref().expect("the handle is taken out by drop only")
+    }
+}
+
+impl Drop for OpenDatabase {
+    fn drop(&mut self) {
+        self.detach.now();
+        let db = self.db.take();
+        // What redb can't write on closing it reports nowhere; a panic of it must not become an abort.
+        let _ = guard(move || drop(db));
+    }
+}
+
+fn panicked(path: &Path) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        what: "the database code met contents that it can't handle".to_owned(),
+    }
+}
+
+fn open_database(path: &Path, file: File) -> Result<OpenDatabase, StoreError> {
     let opened = guard(|| {
-        let backend = FileBackend::new(file)?;
-        Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)
+        let (backend, detach) = DetachableBackend::new(FileBackend::new(file)?);
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+        Ok(OpenDatabase { db: Some(db), detach })
     });
     opened.map_err(|_| panicked(path))?.map_err(|error| open_error(path, error))
 }
@@ -173,7 +202,8 @@ pub(super) fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError 
     use redb::{DatabaseError, StorageError};
     match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
-        DatabaseError::Storage(StorageError::Io(source)) if source.kind() != std::io::ErrorKind::UnexpectedEof => {
+        // An error of the system has a number; redb's and the overlay's own ("invalid data", "end of file") are findings.
+        DatabaseError::Storage(StorageError::Io(source)) if source.raw_os_error().is_some() => {
             StoreError::io("read", path, source)
         }
         other => StoreError::Damaged { path: path.to_owned(), what: other.to_string() },
@@ -197,13 +227,16 @@ fn write<T>(
         // Stated, not inherited: the answer is only as good as these lines. Two phases, because pod contents are foreign
         // input and redb's one-phase commit relies on a checksum that is not cryptographic. Quick repair, because a file
         // that was not closed cleanly then opens without trusting every page, so that one bad page costs its records only.
-        txn.set_durability(Durability::Immediate).map_err(|error| StoreError::refused("set durability")(error.into()))?;
+        txn.set_durability(Durability::Immediate)
+            .map_err(|error| StoreError::refused("set durability")(error.into()))?;
         txn.set_two_phase_commit(true);
         txn.set_quick_repair(true);
         let mut tables = RedbTables { txn, wrote: false };
         let (value, outcome) = change(&mut tables)?;
         match outcome {
-            Outcome::Abort => tables.txn.abort().map_err(|error| StoreError::refused("end a transaction")(error.into()))?,
+            Outcome::Abort => {
+                tables.txn.abort().map_err(|error| StoreError::refused("end a transaction")(error.into()))?
+            }
             Outcome::Commit => {
                 tables.txn.commit().map_err(|error| StoreError::OutcomeUnknown { source: Box::new(error.into()) })?;
             }

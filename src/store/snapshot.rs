@@ -75,9 +75,11 @@ impl Snapshot {
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {
         let mut nodes = self.records.keys().filter(|key| key.kind() == Kind::Node);
-        self.identity.as_ref().map(|identity| identity.node_name.as_str()).or_else(|| match (nodes.next(), nodes.next()) {
-            (Some(node), None) => Some(node.name()),
-            _ => None,
+        self.identity.as_ref().map(|identity| identity.node_name.as_str()).or_else(|| {
+            match (nodes.next(), nodes.next()) {
+                (Some(node), None) => Some(node.name()),
+                _ => None,
+            }
         })
     }
 

@@ -9,6 +9,8 @@ use super::overlay::Overlay;
 
 /// Magic number, god byte, padding, page size and region geometry.
 const FIXED_BYTES: usize = 24;
+/// Everything up to the first octet of the first commit slot, which is that slot's version.
+const REFERENCE_BYTES: usize = SLOTS_AT as usize + 1;
 const GOD_BYTE: usize = 9;
 const PRIMARY_BIT: u8 = 1;
 const RECOVERY_REQUIRED: u8 = 2;
@@ -38,20 +40,25 @@ pub(super) fn points_at_older_commit(overlay: &Overlay) -> bool {
 /// # Errors
 /// The file is too short to have a header.
 pub(super) fn rebuild(overlay: &Overlay) -> io::Result<()> {
-    let mut fixed = reference()?;
+    let mut reference = reference()?;
     // Recovery derives the layout from the file's length; without the two-phase bit the newest slot whose checksum and
     // pages verify is taken, in place of the one that the god byte names.
-    fixed[GOD_BYTE] = RECOVERY_REQUIRED;
-    overlay.patch(0, &fixed)
+    reference[GOD_BYTE] = RECOVERY_REQUIRED;
+    overlay.patch(0, &reference[..FIXED_BYTES])?;
+    // A wrong version would refuse the file before the slot's checksum is looked at.
+    for slot in 0..2 {
+        overlay.patch(SLOTS_AT + slot * SLOT_BYTES, &reference[SLOTS_AT as usize..])?;
+    }
+    Ok(())
 }
 
-/// The fixed fields as a new database has them.
-fn reference() -> io::Result<[u8; FIXED_BYTES]> {
+/// The header as a new database has it.
+fn reference() -> io::Result<[u8; REFERENCE_BYTES]> {
     let file = rustix::fs::memfd_create("ckpt-db-header", rustix::fs::MemfdFlags::CLOEXEC)?;
     let file = std::fs::File::from(file);
     let db = Database::builder().set_cache_size(0).create_file(file.try_clone()?).map_err(io::Error::other)?;
     drop(db);
-    let mut fixed = [0; FIXED_BYTES];
-    std::os::unix::fs::FileExt::read_exact_at(&file, &mut fixed, 0)?;
-    Ok(fixed)
+    let mut reference = [0; REFERENCE_BYTES];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut reference, 0)?;
+    Ok(reference)
 }

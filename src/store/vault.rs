@@ -1,6 +1,8 @@
 //! Sealing, tags and key slots: what the data key of an open store does. The inputs of each primitive are those of SPEC.md.
 
-use store_format::{KeySlot, NodeSecret, Purpose, RecordContext, SealedBody, SlotKind, StoreId, key_info, slot_context};
+use store_format::{
+    KeySlot, NodeSecret, Purpose, RecordContext, SealedBody, SlotKind, StoreId, key_info, slot_context,
+};
 
 use crate::clear::Clear;
 use crate::crypto::{self, Entropy, Key, NotAuthentic};
@@ -35,7 +37,12 @@ impl Vault {
     }
 
     /// A slot by which `secret` opens this vault.
-    pub(super) fn slot(&self, secret: &NodeSecret, now_unix_ms: u64, entropy: &dyn Entropy) -> Result<KeySlot, StoreError> {
+    pub(super) fn slot(
+        &self,
+        secret: &NodeSecret,
+        now_unix_ms: u64,
+        entropy: &dyn Entropy,
+    ) -> Result<KeySlot, StoreError> {
         let fingerprint = fingerprint(secret).ok_or(StoreError::NoPublicKey)?;
         let kind = SlotKind::NodeKey;
         let context = slot_context(&self.store_id, kind, &fingerprint);
@@ -47,10 +54,16 @@ impl Vault {
     }
 
     /// Seals one record's body under a key of its own.
-    pub(super) fn seal(&self, context: &RecordContext<'_>, clear: &Clear, entropy: &dyn Entropy) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn seal(
+        &self,
+        context: &RecordContext<'_>,
+        clear: &Clear,
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>, StoreError> {
         let salt = crypto::fresh(entropy)?;
         let associated_data = context.associated_data();
-        let ciphertext = crypto::seal_once(&self.record_key(&salt, &associated_data), &associated_data, clear.expose())?;
+        let ciphertext =
+            crypto::seal_once(&self.record_key(&salt, &associated_data), &associated_data, clear.expose())?;
         Ok(SealedBody { salt, ciphertext: &ciphertext }.encode())
     }
 

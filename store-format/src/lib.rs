@@ -24,7 +24,7 @@ pub use meta::{
     encode_format, meta_key,
 };
 pub use sealed::{GCM_TAG_BYTES, Purpose, RecordContext, SALT_BYTES, SealedBody, key_info, store_context};
-pub use slot::{DATA_KEY_BYTES, KeySlot, SlotKind, WRAPPED_BYTES, slot_context, slot_key};
+pub use slot::{DATA_KEY_BYTES, KeySlot, SlotKind, WRAPPED_BYTES, slot_context, slot_key, slot_key_store_id};
 
 /// The version of the whole format that this crate writes and reads, kept in the record `meta`/`format`.
 pub const FORMAT_VERSION: u32 = 1;

@@ -13,6 +13,16 @@ pub mod meta_key {
     pub const IDENTITY: &str = "identity";
     /// [`crate::State`].
     pub const STATE: &str = "state";
+    /// Prefix of the mirror of a [`crate::KeySlot`]: the key of its record in the table `slots` follows.
+    ///
+    /// Without a slot no Secret opens; in another table it lies on another page, so that one bad byte leaves one.
+    pub const SLOT_MIRROR: &str = "slot/";
+
+    /// The key of the mirror of the slot whose record in the table `slots` has the key `slot_key`.
+    #[must_use]
+    pub fn slot_mirror(slot_key: &str) -> String {
+        format!("{SLOT_MIRROR}{slot_key}")
+    }
 }
 
 /// Length of the payload of `meta`/`format`.
@@ -141,6 +151,19 @@ pub struct State {
 }
 
 impl State {
+    /// The state of a new store.
+    #[must_use]
+    pub fn new(created_at_unix_ms: u64) -> Self {
+        Self {
+            revision: 0,
+            populated: false,
+            changed_at_unix_ms: created_at_unix_ms,
+            census: Vec::new(),
+            boot_id: String::new(),
+            source_position: String::new(),
+        }
+    }
+
     const RECORD: Record = Record::State;
 
     /// The payload of the record.

@@ -111,8 +111,28 @@ pub fn slot_context(store_id: &StoreId, kind: SlotKind, fingerprint: &[u8; 32]) 
         .finish()
 }
 
-/// The key of a slot's record in the table `slots`: the fingerprint in lower-case hexadecimal.
+/// The key of a slot's record: `<store id>.<fingerprint>`, both in lower-case hexadecimal.
+///
+/// The store id stands in it so that a slot opens even where the identity record is lost; the slot's associated data
+/// binds it.
 #[must_use]
-pub fn slot_key(fingerprint: &[u8; 32]) -> String {
-    crate::hex(fingerprint)
+pub fn slot_key(store_id: &StoreId, fingerprint: &[u8; 32]) -> String {
+    format!("{store_id}.{}", crate::hex(fingerprint))
+}
+
+/// The store id in the key of a slot's record; `None` if the key is not of that form.
+#[must_use]
+pub fn slot_key_store_id(key: &str) -> Option<StoreId> {
+    let (store_id, fingerprint) = key.split_once('.')?;
+    let mut octets = [0; 16];
+    if store_id.len() != 32
+        || fingerprint.len() != 64
+        || !key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'.'))
+    {
+        return None;
+    }
+    for (octet, digits) in octets.iter_mut().zip(store_id.as_bytes().chunks(2)) {
+        *octet = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(StoreId(octets))
 }
