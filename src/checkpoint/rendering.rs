@@ -101,3 +101,28 @@ pub enum Contents {
         key: String,
     },
 }
+
+/// Whether a rendered pod is put into the kubelet's directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Trees and manifest are rendered, but the kubelet doesn't see the manifest.
+    Prepared,
+    /// The manifest lies in the kubelet's directory.
+    Active,
+}
+
+/// One pod of a [`Plan`].
+#[derive(Clone)]
+pub struct PlannedPod {
+    /// Its manifest and trees.
+    pub rendering: Rendering,
+    /// What becomes of them.
+    pub activity: Activity,
+}
+
+/// What has to be on disk, in the order of activation.
+#[derive(Clone, Default)]
+pub struct Plan {
+    /// Every pod that is rendered.
+    pub pods: Vec<PlannedPod>,
+}
