@@ -5,3 +5,4 @@
 
 pub mod checkpoint;
 pub mod clear;
+pub mod materialize;
