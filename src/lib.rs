@@ -6,4 +6,5 @@
 pub mod checkpoint;
 pub mod clear;
 pub mod crypto;
+pub mod materialize;
 pub mod store;

@@ -102,27 +102,27 @@ pub enum Contents {
     },
 }
 
-/// Whether a rendered pod is put into the kubelet's directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a pod's manifest belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Activity {
-    /// Trees and manifest are rendered, but the kubelet doesn't see the manifest.
+    /// Rendered and ready, outside of the kubelet's directory.
     Prepared,
-    /// The manifest lies in the kubelet's directory.
+    /// In the kubelet's directory.
     Active,
 }
 
-/// One pod of a [`Plan`].
+/// One pod of a plan.
 #[derive(Clone)]
 pub struct PlannedPod {
-    /// Its manifest and trees.
+    /// Its files.
     pub rendering: Rendering,
-    /// What becomes of them.
+    /// Where its manifest belongs.
     pub activity: Activity,
 }
 
-/// What has to be on disk, in the order of activation.
+/// What the rendered files of this node should be; whatever else of ours exists goes.
 #[derive(Clone, Default)]
 pub struct Plan {
-    /// Every pod that is rendered.
+    /// The pods, in the order of activation.
     pub pods: Vec<PlannedPod>,
 }
