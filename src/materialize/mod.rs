@@ -212,8 +212,8 @@ impl Materializer {
     /// A pod that fails is reported and does not stop the others. `now_unix_s` only decides when trees that were in use
     /// may go. Whatever interrupts a pass, the next one completes it.
     #[must_use]
-    pub fn reconcile(&self, plan: &Plan, objects: &dyn Objects, now_unix_s: u64) -> Report {
-        reconcile::run(self, plan, objects, now_unix_s)
+    pub fn reconcile(&self, plan: &Committed<Plan>, objects: &dyn Objects, now_unix_s: u64) -> Report {
+        reconcile::run(self, plan.get(), objects, now_unix_s)
     }
 
     fn manifests(&self) -> Manifests<'_> {
