@@ -6,5 +6,7 @@
 pub mod checkpoint;
 pub mod clear;
 pub mod crypto;
+pub mod keys;
+pub mod layout;
 pub mod materialize;
 pub mod store;

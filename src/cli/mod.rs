@@ -2,6 +2,7 @@
 
 mod args;
 mod dump;
+mod node;
 mod output;
 mod plan;
 mod redact;

@@ -33,6 +33,7 @@ pub use error::{ContentsProblem, Foreign, MaterializeError, NoMount, RenderingPr
 
 use crate::checkpoint::lookup::Objects;
 use crate::checkpoint::rendering::{Plan, PodName, TreeRoot};
+use crate::store::Committed;
 use dir::{Dir, Entry};
 use gate::Gate;
 use manifest::Manifests;
@@ -112,6 +113,14 @@ pub enum PodOutcome {
     },
     /// Something could not be done. The manifest stays where and as it was, and so does the tree in question.
     Failed(MaterializeError),
+}
+
+impl PodOutcome {
+    /// Whether something could not be done.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
 }
 
 /// Files of ours that were removed.
