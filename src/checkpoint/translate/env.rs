@@ -140,11 +140,16 @@ fn entry(
             Some(_) => Some(Entry::Own(kept)),
             None => refuse(findings, format!("{path}.fieldRef.fieldPath")),
         },
-        "resourceFieldRef" => match resources::field(parent, selector, Some(container)) {
-            Ok(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value, false),
-            Ok(_) => Some(Entry::Own(kept)),
-            Err(problem) => refuse(findings, format!("{path}.resourceFieldRef: {problem};")),
-        },
+        "resourceFieldRef" => {
+            match resources::field(parent, selector, Some(container), &format!("{path}.resourceFieldRef")) {
+                Ok(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value, false),
+                Ok(_) => Some(Entry::Own(kept)),
+                Err(reason) => {
+                    findings.refuse(reason);
+                    None
+                }
+            }
+        }
         // Read from a file of the pod's own volume: no API object is involved.
         "fileKeyRef" => Some(Entry::Own(kept)),
         _ => refuse(findings, format!("{path}.{kind}")),
