@@ -4,6 +4,8 @@
 //! change when it is translated again, and never carries the parent's identity. No value of a Secret is in it unless it
 //! says so, and the variables that the container sees are those that the kubelet would have given the parent.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests: a failed unwrap is a failed test.
+
 use std::collections::BTreeMap;
 
 use ckpt_db::checkpoint::closure::references;
