@@ -30,7 +30,8 @@ pub struct Decision {
 /// Decides for all pods of the node at once. The order of the arguments does not matter.
 ///
 /// Where two pods want one host port, the higher priority wins, then the annotated one, then the first name; the other
-/// is prepared only, and its verdict names the winner. Only pods that are to be activated contend.
+/// is prepared only, and its verdict names the winner. Only pods that are to be activated contend (under the policy `off`:
+/// those that would be).
 #[must_use]
 pub fn decide(examined: Vec<Examined>, network: PodNetwork) -> Decision {
     let mut pods = examined;
@@ -59,7 +60,7 @@ pub fn decide(examined: Vec<Examined>, network: PodNetwork) -> Decision {
 fn give_ports(pods: &mut [Examined]) {
     pods.sort_by_cached_key(|pod| (Reverse(pod.priority), Reverse(pod.annotated), pod.pod.clone(), pod.uid.clone()));
     let mut taken: Vec<(HostPort, String)> = Vec::new();
-    for pod in pods.iter_mut().filter(|pod| pod.activate) {
+    for pod in pods.iter_mut().filter(|pod| pod.contends) {
         let lost: Vec<Note> = pod
             .host_ports
             .iter()
@@ -116,6 +117,7 @@ mod tests {
             annotated,
             system_critical: priority >= 2_000_000_000,
             activate: true,
+            contends: true,
             host_ports: ports.iter().map(|port| port_of(*port)).collect(),
             host_network: false,
             yield_first: false,
@@ -184,8 +186,14 @@ mod tests {
     #[test]
     fn a_pod_that_is_not_activated_does_not_contend() {
         let mut prepared = pod("a", 9, false, &[80]);
-        prepared.activate = false;
+        (prepared.activate, prepared.contends) = (false, false);
         assert_eq!(shown(vec![prepared, pod("b", 0, false, &[80])]), "-a +b");
+        // Under policy `off` nothing is rendered, but the verdicts are those of `all`.
+        let mut watched = [pod("a", 9, false, &[80]), pod("b", 0, false, &[80])];
+        for pod in &mut watched {
+            (pod.activate, pod.rendering) = (false, None);
+        }
+        assert_eq!(shown(watched.into()), "; b: host port 80 goes to default/a");
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub struct Examined {
     pub system_critical: bool,
     /// Whether it is to be put into the kubelet's directory, and not prepared only.
     pub activate: bool,
+    /// Whether it competes for its host ports: it is to be activated, or would be if the policy were not
+    /// [`ActivationPolicy::Off`].
+    pub contends: bool,
     /// The node's ports that it takes.
     pub host_ports: Vec<HostPort>,
     /// Whether it works without the pod network.
@@ -66,6 +69,7 @@ pub fn examine(parent: Parent<'_>, objects: &dyn Objects, services: &[Object], s
         annotated: false,
         system_critical: false,
         activate: false,
+        contends: false,
         host_ports: Vec::new(),
         host_network: false,
         yield_first: false,
@@ -130,11 +134,10 @@ pub fn examine(parent: Parent<'_>, objects: &dyn Objects, services: &[Object], s
             }
             true
         }
-        ActivationPolicy::Off => {
-            examined.activate = false;
-            false
-        }
+        ActivationPolicy::Off => false,
     };
+    examined.contends = examined.activate;
+    examined.activate &= rendered;
     notes.sort();
     examined.verdict = Verdict::Recoverable { notes };
     examined.rendering = rendered.then_some(rendering);
@@ -187,8 +190,9 @@ mod tests {
         let set = || pod(json!({"ownerReferences": owner}), json!({}));
         let asked_set = || pod(json!({"ownerReferences": owner, "annotations": {YES: "true"}}), json!({}));
         let once = || pod(json!({}), json!({"restartPolicy": "Never"}));
+        type Row = (Object, ActivationPolicy, bool, bool, &'static [&'static str], bool, bool);
         #[rustfmt::skip]
-        let rows: [(Object, ActivationPolicy, bool, bool, &[&str], bool, bool); 12] = [
+        let rows: [Row; 12] = [
             // pod          policy     ran    authentic  codes                                                      rendered activated
             (plain(),       All,       true,  true,      &["NoServices"],                                           true,    true),
             (plain(),       Annotated, true,  true,      &["NoServices", "NotAnnotated"],                           true,    false),

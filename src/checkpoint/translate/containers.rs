@@ -9,10 +9,11 @@ use super::{Findings, Parent, env, ports, resources};
 
 /// Translates every container of the spec. `rendered` are the volumes that became trees.
 pub(super) fn translate(parent: &Parent<'_>, findings: &mut Findings, spec: &mut Value, rendered: &BTreeSet<String>) {
+    let of_services = env::of_services(parent, findings);
     for list in ["containers", "initContainers"] {
         for (n, container) in items_mut(spec, list).iter_mut().enumerate() {
             let path = format!("spec.{list}[{n}]");
-            env::translate(parent, findings, container, &path);
+            env::translate(parent, findings, container, &path, &of_services);
             if let Some(resources) = container.get_mut("resources") {
                 resources::translate(parent, findings, resources);
             }

@@ -90,7 +90,7 @@ pub(super) fn volume(parent: &Parent<'_>, findings: &mut Findings, name: &Volume
 
 /// Whether an item's file is the same in the copy. Unknown fields are not: they are refused when rendered.
 pub(super) fn reads_the_same(parent: &Parent<'_>, item: &Value) -> bool {
-    answer(parent, item).is_ok_and(|answer| answer.same_in_copy)
+    answer(parent, item, "").is_ok_and(|answer| answer.same_in_copy)
 }
 
 /// Adds the files of a downward API source with the parent's values.
@@ -105,7 +105,7 @@ pub(super) fn render(
 ) {
     for (n, item) in items(source, "items").iter().enumerate() {
         let field = format!("{path}.items[{n}]");
-        match answer(parent, item) {
+        match answer(parent, item, &field) {
             Ok(Answer { value: Some(value), .. }) => {
                 let mode = mode_of(item, "mode", default_mode);
                 let file = text(item, "path").unwrap_or_default();
@@ -117,22 +117,20 @@ pub(super) fn render(
                 volume: volume.name.clone(),
                 source: "downwardAPI with a value that only the kubelet knows".to_owned(),
             }),
-            Err(problem) => findings.refuse(Reason::UnknownField { field: format!("{field}{problem}") }),
+            Err(reason) => findings.refuse(reason),
         }
     }
 }
 
-/// The error continues the item's path.
-fn answer(parent: &Parent<'_>, item: &Value) -> Result<Answer, String> {
+fn answer(parent: &Parent<'_>, item: &Value, path: &str) -> Result<Answer, Reason> {
+    let unknown = |field: &str| Reason::UnknownField { field: format!("{path}{field}") };
     if item.get("user").is_some() {
-        return Err(".user".to_owned());
+        return Err(unknown(".user"));
     }
     match (item.get("fieldRef"), item.get("resourceFieldRef")) {
-        (Some(selector), None) => volume_field(parent, selector).ok_or_else(|| ".fieldRef.fieldPath".to_owned()),
-        (None, Some(selector)) => {
-            resources::field(parent, selector, None).map_err(|problem| format!(".resourceFieldRef: {problem};"))
-        }
-        (Some(_), Some(_)) | (None, None) => Err(String::new()),
+        (Some(selector), None) => volume_field(parent, selector).ok_or_else(|| unknown(".fieldRef.fieldPath")),
+        (None, Some(selector)) => resources::field(parent, selector, None, &format!("{path}.resourceFieldRef")),
+        (Some(_), Some(_)) | (None, None) => Err(unknown("")),
     }
 }
 

@@ -28,16 +28,27 @@ enum Entry {
     Resolved(String, Resolved),
 }
 
-/// Replaces `env` and `envFrom` of one container.
-pub(super) fn translate(parent: &Parent<'_>, findings: &mut Findings, container: &mut Value, path: &str) {
-    let mut first: BTreeMap<String, Resolved> = BTreeMap::new();
-    let links = parent.pod.spec().get("enableServiceLinks").and_then(Value::as_bool).unwrap_or(true);
-    for (name, value) in services::environment(parent.pod.key.namespace(), links, parent.services) {
-        first.insert(name, Resolved { value: expansion::escape(&value), secret: false });
-    }
+/// The Service environment, the same for every container of the pod.
+pub(super) fn of_services(parent: &Parent<'_>, findings: &mut Findings) -> BTreeMap<String, String> {
     if parent.services.is_empty() {
         findings.note(Note::NoServices);
     }
+    let links = parent.pod.spec().get("enableServiceLinks").and_then(Value::as_bool).unwrap_or(true);
+    services::environment(parent.pod.key.namespace(), links, parent.services)
+}
+
+/// Replaces `env` and `envFrom` of one container.
+pub(super) fn translate(
+    parent: &Parent<'_>,
+    findings: &mut Findings,
+    container: &mut Value,
+    path: &str,
+    of_services: &BTreeMap<String, String>,
+) {
+    let mut first: BTreeMap<String, Resolved> = of_services
+        .iter()
+        .map(|(name, value)| (name.clone(), Resolved { value: expansion::escape(value), secret: false }))
+        .collect();
     for (n, source) in items(container, "envFrom").iter().enumerate() {
         from_object(parent, findings, source, &format!("{path}.envFrom[{n}]"), &mut first);
     }
@@ -127,7 +138,9 @@ fn entry(
         findings.refuse(Reason::UnknownField { field });
         None
     };
-    let Some((kind, selector)) = source.as_object().and_then(|all| all.iter().next()) else {
+    // The API takes exactly one; of two, one might stay that the kubelet refuses.
+    let mut sources = source.as_object().into_iter().flatten();
+    let (Some((kind, selector)), None) = (sources.next(), sources.next()) else {
         return refuse(findings, path);
     };
     match kind.as_str() {
@@ -140,11 +153,16 @@ fn entry(
             Some(_) => Some(Entry::Own(kept)),
             None => refuse(findings, format!("{path}.fieldRef.fieldPath")),
         },
-        "resourceFieldRef" => match resources::field(parent, selector, Some(container)) {
-            Ok(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value, false),
-            Ok(_) => Some(Entry::Own(kept)),
-            Err(problem) => refuse(findings, format!("{path}.resourceFieldRef: {problem};")),
-        },
+        "resourceFieldRef" => {
+            match resources::field(parent, selector, Some(container), &format!("{path}.resourceFieldRef")) {
+                Ok(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value, false),
+                Ok(_) => Some(Entry::Own(kept)),
+                Err(reason) => {
+                    findings.refuse(reason);
+                    None
+                }
+            }
+        }
         // Read from a file of the pod's own volume: no API object is involved.
         "fileKeyRef" => Some(Entry::Own(kept)),
         _ => refuse(findings, format!("{path}.{kind}")),

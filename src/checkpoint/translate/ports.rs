@@ -82,8 +82,8 @@ pub(super) fn resolve_names(container: &mut Value) {
     ];
     for hook in hooks {
         for action in ["httpGet", "tcpSocket"] {
-            let path = hook.iter().chain([&action]);
-            let Some(action) = path.fold(Some(&mut *container), |at, field| at?.get_mut(field)) else { continue };
+            let mut path = hook.iter().chain([&action]);
+            let Some(action) = path.try_fold(&mut *container, |at, field| at.get_mut(field)) else { continue };
             let number = text(action, "port").and_then(|name| numbers.iter().find(|(known, _)| known == name));
             // A name that the parent's ports don't have either stays: it never resolved.
             if let Some((_, number)) = number {

@@ -40,14 +40,15 @@ pub(super) fn translate(parent: &Parent<'_>, findings: &mut Findings, resources:
 
 /// What a `resourceFieldRef` reads in the parent, and whether it reads the same in the copy.
 ///
-/// `own` is the container that asks (none for volumes). The error names what is wrong with the selector.
-pub(super) fn field(parent: &Parent<'_>, selector: &Value, own: Option<&Value>) -> Result<Answer, String> {
+/// `own` is the container that asks (none for volumes), `path` the selector's path for the reason.
+pub(super) fn field(parent: &Parent<'_>, selector: &Value, own: Option<&Value>, path: &str) -> Result<Answer, Reason> {
+    let malformed = |problem: &str| Reason::Malformed(format!("{path}: {problem}"));
     let resource = text(selector, "resource").unwrap_or_default();
     let (list, name) = match resource.split_once('.') {
         Some((list @ ("limits" | "requests"), name)) if COUNTED.contains(&name) || name.starts_with("hugepages-") => {
             (list, name)
         }
-        Some(_) | None => return Err("resource is not known to this version".to_owned()),
+        Some(_) | None => return Err(Reason::UnknownField { field: format!("{path}.resource") }),
     };
     let container = match text(selector, "containerName") {
         Some(name) if !name.is_empty() => {
@@ -56,7 +57,7 @@ pub(super) fn field(parent: &Parent<'_>, selector: &Value, own: Option<&Value>) 
         }
         Some(_) | None => own,
     }
-    .ok_or("containerName names no container")?;
+    .ok_or_else(|| malformed("containerName names no container"))?;
 
     let stated = |list: &str| container.get("resources").and_then(|all| all.get(list)).and_then(|all| all.get(name));
     let amount = match list {
@@ -70,10 +71,10 @@ pub(super) fn field(parent: &Parent<'_>, selector: &Value, own: Option<&Value>) 
         let value = (list == "requests" || name.starts_with("hugepages-")).then(|| "0".to_owned());
         return Ok(Answer { same_in_copy: true, value });
     };
-    let amount = Quantity::of(amount).ok_or("the container's resources are no quantity")?;
+    let amount = Quantity::of(amount).ok_or_else(|| malformed("the container's resources are no quantity"))?;
     let divisor = match selector.get("divisor").map(Quantity::of) {
         None => Quantity::ONE,
-        Some(None) => return Err("divisor is no quantity".to_owned()),
+        Some(None) => return Err(malformed("divisor is no quantity")),
         Some(Some(Quantity::ZERO)) => Quantity::ONE,
         Some(Some(divisor)) => divisor,
     };
@@ -82,6 +83,6 @@ pub(super) fn field(parent: &Parent<'_>, selector: &Value, own: Option<&Value>) 
     } else {
         amount.in_units().divided_by(divisor.in_units())
     };
-    let value = value.ok_or("divisor is zero")?.to_string();
+    let value = value.ok_or_else(|| malformed("divisor is zero"))?.to_string();
     Ok(Answer { same_in_copy: !zeroed || value == "0", value: Some(value) })
 }

@@ -17,7 +17,8 @@ pub(super) fn environment(namespace: &str, links: bool, services: &[Object]) -> 
     for object in services.iter().filter(|object| object.key.kind() == Kind::Service) {
         let (of, name) = (object.key.namespace(), object.key.name());
         let is_master = of == "default" && name == "kubernetes";
-        if !is_master && !(links && of == namespace) {
+        let is_own = links && of == namespace;
+        if !is_master && !is_own {
             continue;
         }
         // A Service named `kubernetes` of the pod's own namespace replaces the one of `default`.
@@ -156,6 +157,13 @@ mod tests {
         ];
         for (namespace, links, want) in rows {
             assert_eq!(hosts(namespace, links), want, "{namespace} {links}");
+        }
+        let mut two =
+            [service("default", "kubernetes", spec("10.0.0.1")), service("shop", "kubernetes", spec("10.0.0.5"))];
+        for _ in 0..2 {
+            two.reverse();
+            assert_eq!(environment("shop", true, &two)["KUBERNETES_SERVICE_HOST"], "10.0.0.5");
+            assert_eq!(environment("shop", false, &two)["KUBERNETES_SERVICE_HOST"], "10.0.0.1");
         }
     }
 }
