@@ -199,8 +199,8 @@ impl Dir {
         list().map_err(|errno| MaterializeError::io("list", &self.path, errno))
     }
 
-    /// The contents of a regular file of at most `max_bytes`; `None` if it is longer, is gone, or is no regular file
-    /// (which is neither followed nor waited for).
+    /// The contents of a regular file of at most `max_bytes`; `None` if it is longer, is gone, may not be read, or is no
+    /// regular file (which is neither followed nor waited for).
     pub(super) fn read(&self, name: &Name, max_bytes: u64) -> Result<Option<(Meta, Clear)>> {
         // Looking first keeps us from opening devices, which may have side effects; `O_NONBLOCK` covers an exchange.
         if !matches!(self.look(name)?, Entry::File(_)) {
@@ -209,7 +209,7 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = match rustix::fs::openat(&self.fd, name.as_os_str(), flags, Mode::empty()) {
             Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::ACCESS) => return Ok(None),
             Err(errno) => return Err(self.error("open", name, errno)),
         };
         let stat = rustix::fs::fstat(&fd).map_err(|errno| self.error("look at", name, errno))?;

@@ -114,7 +114,7 @@ pub(super) fn retire(
             }
             retired
         }
-        Due::At(_) if keep.active && stale.is_empty() && marked.is_some() => {
+        Due::At(_) | Due::Again(_) if keep.active && stale.is_empty() && marked.is_some() => {
             pod_dir.unlink(&marker)?;
             Retired::Nothing
         }
