@@ -21,7 +21,8 @@ const OBJECTS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition:
 
 /// The error of opening for reading and of opening for writing, which must agree, and proof that nothing was changed.
 fn refused(path: &Path) -> StoreError {
-    let look = || (fs::read(path).ok(), fs::symlink_metadata(path).map(|found| (found.mode(), found.mtime_nsec())).ok());
+    let look =
+        || (fs::read(path).ok(), fs::symlink_metadata(path).map(|found| (found.mode(), found.mtime_nsec())).ok());
     let before = look();
     let offline = open_offline(path, &[]).err().expect("reading is refused");
     let writing = RedbStore::open(path, &[], Box::new(SystemEntropy)).err().expect("writing is refused");
@@ -91,7 +92,8 @@ fn a_store_in_use_is_not_read() {
 fn a_new_store_replaces_nothing_and_is_private() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sub/checkpoint-store.db");
-    let make = || RedbStore::create(&path, NewStore { identity: common::identity(), secret: None }, Box::new(SystemEntropy));
+    let make =
+        || RedbStore::create(&path, NewStore { identity: common::identity(), secret: None }, Box::new(SystemEntropy));
     drop(make().unwrap());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);

@@ -7,7 +7,7 @@ use crate::checkpoint::examine::{Parent, examine};
 use crate::checkpoint::object::Kind;
 use crate::checkpoint::rendering::{Activity, Plan};
 use crate::checkpoint::settings::{KubeletVersion, Settings};
-use crate::materialize::{Materializer, MaterializeError, Owners, Report, Roots, SecretRootPolicy};
+use crate::materialize::{MaterializeError, Materializer, Owners, Report, Roots, SecretRootPolicy};
 use crate::store::{Change, Committed, Snapshot};
 
 /// Where a pass renders to.

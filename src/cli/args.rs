@@ -46,7 +46,8 @@ impl StoreArgs {
 
     /// Every key that can be found. A key file that was named and can't be used is said; it ends nothing.
     pub(crate) fn keys(&self) -> anyhow::Result<Keys> {
-        let defaults = if self.node_key.is_empty() { keys::default_key_paths(self.layout()?.root()) } else { Vec::new() };
+        let defaults =
+            if self.node_key.is_empty() { keys::default_key_paths(self.layout()?.root()) } else { Vec::new() };
         let found = keys::find(&keys::KeySearch { explicit: self.node_key.clone(), defaults });
         let mut unusable = Vec::new();
         let mut absent = Vec::new();
@@ -233,6 +234,7 @@ impl TargetArgs {
 }
 
 fn path_text(path: &std::path::Path) -> anyhow::Result<String> {
-    let text = path.to_str().with_context(|| format!("{} is not UTF-8, which a manifest could not name", path.display()))?;
+    let text =
+        path.to_str().with_context(|| format!("{} is not UTF-8, which a manifest could not name", path.display()))?;
     Ok(text.to_owned())
 }

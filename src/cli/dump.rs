@@ -77,7 +77,8 @@ impl Dump {
         let mut exit = Exit::findings(!snapshot.findings().is_empty());
         for name in &self.names {
             if !wanted.iter().any(|object| object.key.name() == name) {
-                let place = self.namespace.as_ref().map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
+                let place =
+                    self.namespace.as_ref().map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
                 say(format_args!("error: nothing named {name:?}{place} is readable in {}", path.display()));
                 exit = Exit::Findings;
             }
@@ -91,7 +92,8 @@ impl Dump {
             }
             Format::Json | Format::Yaml => {
                 let items: Vec<Value> = wanted.iter().map(|object| self.item(&snapshot, object)).collect();
-                let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items});
+                let list =
+                    json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items});
                 document(out, self.output, &list)?;
             }
         }
@@ -175,11 +177,8 @@ pub(crate) fn why_closed(snapshot: &Snapshot) -> String {
         LockState::Keyless => "the store has no data key yet, and so no Secrets".to_owned(),
         LockState::Open => "it is open".to_owned(),
         LockState::Locked => {
-            let slots: Vec<String> = snapshot
-                .slots()
-                .iter()
-                .map(|slot| data_encoding::HEXLOWER.encode(&slot.fingerprint[..8]))
-                .collect();
+            let slots: Vec<String> =
+                snapshot.slots().iter().map(|slot| data_encoding::HEXLOWER.encode(&slot.fingerprint[..8])).collect();
             format!(
                 "no key at hand opens it; its slots are for the keys with fingerprints {}. Give one with --node-key FILE",
                 slots.join(", ")

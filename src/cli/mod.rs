@@ -108,9 +108,9 @@ pub(crate) fn main() -> ExitCode {
 
 /// The reader of a pipe has seen enough; that is no failure of ours.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
-    })
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe))
 }
 
 /// An error and its causes on one line, fit for a terminal.

@@ -14,6 +14,7 @@ use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::write_generated;
 use ckpt_db::materialize::{PodOutcome, Report};
 use ckpt_db::source::manifests::{self, Input, Loaded};
+use ckpt_db::source::stamp::stamp;
 use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, fingerprint};
 
 use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
@@ -61,7 +62,9 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         if self.manifests.is_none() && !self.once {
-            bail!("following the API server is not built yet: give --manifests PATH, or --once to render from the store");
+            bail!(
+                "following the API server is not built yet: give --manifests PATH, or --once to render from the store"
+            );
         }
         let path = self.store.store()?;
         let target = self.target.target(&self.store)?;
@@ -75,10 +78,9 @@ impl Run {
         let Some(input) = self.input() else {
             return match started {
                 Some(exit) => Ok(exit),
-                None => bail!(
-                    "there is no checkpoint store at {}; give --manifests PATH to make one",
-                    pass.path.display()
-                ),
+                None => {
+                    bail!("there is no checkpoint store at {}; give --manifests PATH to make one", pass.path.display())
+                }
             };
         };
         if self.once {
@@ -88,7 +90,9 @@ impl Run {
     }
 
     fn input(&self) -> Option<Input> {
-        self.manifests.as_ref().map(|path| if path.as_os_str() == "-" { Input::Stdin } else { Input::Path(path.clone()) })
+        self.manifests
+            .as_ref()
+            .map(|path| if path.as_os_str() == "-" { Input::Stdin } else { Input::Path(path.clone()) })
     }
 
     fn say_trial(&self, target: &Target) {
@@ -166,7 +170,10 @@ impl Pass<'_> {
             say(format_args!("error: {} was not stored: {}", rejected.object, rejected.problem));
         }
         if !update.get().unsealed.is_empty() {
-            say(format_args!("note: {} Secrets were not stored: there is no node key yet", update.get().unsealed.len()));
+            say(format_args!(
+                "note: {} Secrets were not stored: there is no node key yet",
+                update.get().unsealed.len()
+            ));
         }
         if !complete {
             say(format_args!("note: since documents were skipped, nothing was removed for not being in the source"));
@@ -211,7 +218,10 @@ impl Pass<'_> {
                 bail!("cannot write to {}: {}", self.path.display(), why_closed(snapshot.get()));
             }
             for key in keys.found.iter().filter(|key| key.open_to_others) {
-                say(format_args!("warning: node key {} can be read by others; its mode should be 0600", key.source.display()));
+                say(format_args!(
+                    "warning: node key {} can be read by others; its mode should be 0600",
+                    key.source.display()
+                ));
             }
             self.store = Some(store);
         }
@@ -273,7 +283,13 @@ impl Pass<'_> {
     }
 
     /// Tells what came of a pass.
-    fn account(&self, out: &mut dyn Write, snapshot: &Snapshot, rendered: &Rendered, full: bool) -> anyhow::Result<Exit> {
+    fn account(
+        &self,
+        out: &mut dyn Write,
+        snapshot: &Snapshot,
+        rendered: &Rendered,
+        full: bool,
+    ) -> anyhow::Result<Exit> {
         for finding in snapshot.findings() {
             say(format_args!("warning: {finding}"));
         }
@@ -304,16 +320,16 @@ impl Pass<'_> {
     fn follow(&mut self, input: &Input, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let mut follow = Follow::new().context("cannot wait for signals")?;
         let interval = Duration::from_secs(self.run.file_check_frequency);
-        let mut seen = None;
+        let (mut read, mut seen) = (false, None);
         loop {
             // Standard input can be read once only; it is followed by what it said.
             let now = match input {
-                Input::Stdin => Some(Vec::new()),
-                Input::Path(path) => manifests::stamp(path).ok(),
+                Input::Stdin => None,
+                Input::Path(path) => stamp(path).ok(),
             };
-            if seen.is_none() || now != seen {
+            if !read || (matches!(input, Input::Path(_)) && now != seen) {
                 match self.from_source(input, out) {
-                    Ok(_) => seen = now,
+                    Ok(_) => (read, seen) = (true, now),
                     Err(error) => say(format_args!("error: {}", chain(&error))),
                 }
                 out.flush()?;
@@ -322,7 +338,7 @@ impl Pass<'_> {
             }
             match follow.next(interval) {
                 Tick::Due => {}
-                Tick::Reload => seen = None,
+                Tick::Reload => read = false,
                 // Nothing is removed: what runs from the rendered files goes on running.
                 Tick::Stop => return Ok(Exit::Fine),
             }
@@ -376,7 +392,8 @@ pub(crate) fn report_problems(report: &Report) -> bool {
 fn tally(report: &Report) -> String {
     let failed = report.outcomes.iter().filter(|(_, outcome)| outcome.is_failure()).count();
     let mut text = format!("{} pods rendered", report.outcomes.len() - failed);
-    for (count, what) in [(failed, "failed"), (report.removed.len(), "removed"), (report.waiting.len(), "trees wait to be removed")]
+    for (count, what) in
+        [(failed, "failed"), (report.removed.len(), "removed"), (report.waiting.len(), "trees wait to be removed")]
     {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));

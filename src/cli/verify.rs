@@ -30,10 +30,12 @@ impl Verify {
         }
         match snapshot.lock_state() {
             LockState::Open => {}
-            LockState::Keyless => say(format_args!("note: the store has no data key; only damage can be found, not tampering")),
-            LockState::Locked => say(format_args!(
-                "note: no key at hand opens the store; only damage can be found, not tampering"
-            )),
+            LockState::Keyless => {
+                say(format_args!("note: the store has no data key; only damage can be found, not tampering"))
+            }
+            LockState::Locked => {
+                say(format_args!("note: no key at hand opens the store; only damage can be found, not tampering"))
+            }
         }
         let count = snapshot.findings().len();
         let records = snapshot.objects().count();
