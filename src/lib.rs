@@ -10,6 +10,6 @@ pub mod crypto;
 pub mod keys;
 pub mod layout;
 pub mod materialize;
-mod regular_file;
+pub mod regular_file;
 pub mod source;
 pub mod store;
