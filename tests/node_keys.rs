@@ -2,6 +2,8 @@
 //!
 //! The files under `tests/data/keys/` were made with openssl 3 and say of themselves that they open nothing.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests: a failed unwrap is a failed test.
+
 use std::path::{Path, PathBuf};
 
 use ckpt_db::keys::{KeyFileError, KeySearch, NodeKey, find, load};
