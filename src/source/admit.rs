@@ -38,7 +38,7 @@ pub(super) fn admit(mut tree: Tree) -> Result<Object, Refused> {
     let Some(Value::Object(metadata)) = fields.get_mut("metadata") else {
         return Err(bad("metadata is missing or not a mapping".to_owned()));
     };
-    metadata.remove("managedFields");
+    metadata.shift_remove("managedFields");
     let key = key(kind, metadata).map_err(&bad)?;
     let bad = |message: String| skipped(Some(key.to_string()), message);
     if kind.row().namespaced {
@@ -184,7 +184,7 @@ fn secret(fields: &mut Map<String, Value>) -> Result<(), String> {
     }
     immutable(fields)?;
     canonical_base64(fields, "data")?;
-    let mut plain = match fields.remove("stringData") {
+    let mut plain = match fields.shift_remove("stringData") {
         None | Some(Value::Null) => return Ok(()),
         Some(value) => Tree(value),
     };
