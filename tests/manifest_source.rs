@@ -1,5 +1,7 @@
 //! The manifest source from outside: what loads, in which form, and what is said of everything that does not.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests: a failed unwrap is a failed test.
+
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -398,6 +400,18 @@ fn what_cannot_be_read_at_all_is_an_error() {
     assert_eq!(chain(&error, directory.path()), "cannot read manifests from stdin: it can't be read: gone");
     let error = manifests::read(&Input::Stdin, &mut io::repeat(b'#')).unwrap_err();
     assert_eq!(chain(&error, directory.path()), "cannot read manifests from stdin: it is larger than 67108864 bytes");
+}
+
+#[test]
+fn the_example_node_loads_without_a_problem() {
+    let loaded = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/node")).unwrap();
+    assert_eq!(told(&loaded.problems), [""; 0]);
+    assert_eq!(manifests::node_name_of(&loaded.objects).as_deref(), Some("edge-1"));
+    for kind in Kind::ALL {
+        assert!(loaded.objects.iter().any(|object| object.key.kind() == kind), "{kind}");
+    }
+    let bound: Vec<_> = loaded.objects.iter().filter_map(manifests::bound_to).collect();
+    assert!(bound.iter().any(|node| node == "edge-1") && bound.iter().any(|node| node != "edge-1"), "{bound:?}");
 }
 
 #[test]
