@@ -351,7 +351,7 @@ fn a_directory_is_read_in_the_order_of_names_and_what_is_no_file_is_told() {
 }
 
 /// An empty source is far more likely a command that failed, or a directory that isn't mounted, than a node without
-/// objects. Taken for a listing, it would remove all that the store has.
+/// objects. Taken for a listing, it would ask to remove all that the store has.
 #[test]
 fn a_source_without_any_manifest_is_an_error() {
     let directory = tempfile::tempdir().unwrap();

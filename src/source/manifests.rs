@@ -121,7 +121,7 @@ pub enum SourceError {
         source: io::Error,
     },
     /// No document at all: more likely a command that failed or a directory that is not mounted than a node without
-    /// objects. Taken for a complete listing, it would remove everything that the store has.
+    /// objects. Taken for a complete listing, it would ask to remove everything that the store has.
     #[error("there is no manifest in {name}")]
     Empty {
         /// The file or directory, fit to be shown, or the standard input.
