@@ -201,7 +201,7 @@ mod tests {
             (b"staticPodPath: null\n",                     Ok(None)),
             (b"staticPodPath: /m\r\nmaxPods: 110\r\n",     some("/m")),
             (b"staticPodPath: [/m]\n",                     bad(" (line 1, column 16)")),
-            (b"a: b\n\tc: d\n",                            bad(" (line 2, column 2)")),
+            (b"a: b\nc: }\n",                              bad(" (line 2, column 4)")),
             (b"\xff\xfe",                                  Err("it is not UTF-8".to_owned())),
             (b"- a\n",                                     bad(" (line 1, column 1)")),
         ];
