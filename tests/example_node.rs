@@ -26,7 +26,7 @@ impl Objects for Example {
 
 fn example() -> Example {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/node");
-    let loaded = read(&Input::Path(directory.into()), &mut io::empty()).unwrap();
+    let loaded = read(&Input::Path(directory.into()), &mut io::empty()).expect("the example is there");
     assert!(loaded.problems.is_empty(), "{:?}", loaded.problems.iter().map(ToString::to_string).collect::<Vec<_>>());
     assert_eq!(node_name_of(&loaded.objects).as_deref(), Some("edge-1"));
     Example(loaded.objects.into_iter().map(|object| (object.key.clone(), object)).collect())

@@ -190,10 +190,11 @@ mod tests {
 
     #[test]
     fn static_pod_path_of_a_kubelet_configuration() {
+        type Row = (&'static [u8], Result<Option<String>, String>);
         let some = |path: &str| Ok(Some(path.to_owned()));
         let bad = |what: &str| Err(format!("it is no kubelet configuration{what}"));
         #[rustfmt::skip]
-        let rows: [(&[u8], Result<Option<String>, String>); 10] = [
+        let rows: [Row; 10] = [
             (b"kind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests\n", some("/etc/kubernetes/manifests")),
             (b"{\"staticPodPath\": \"/m\", \"authentication\": {\"anonymous\": {}}}",   some("/m")),
             (b"failSwapOn: true\n",                        Ok(None)),
