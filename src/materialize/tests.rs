@@ -320,7 +320,7 @@ fn a_change_replaces_and_a_removed_key_disappears() {
     let sandbox = SandBox::new();
     let materializer = sandbox.open();
     let at = "secrets/default/web/tls";
-    let mut run = |files: &[&str], data: &[(&str, &str)]| {
+    let run = |files: &[&str], data: &[(&str, &str)]| {
         let shelf = Shelf::default().secret("tls", data);
         let report =
             materializer.reconcile(&plan(vec![pod("web", Active, "v1", vec![tree("tls", files)])]), &shelf, NOW);
@@ -411,7 +411,7 @@ fn owners_and_modes_are_set_and_repaired() {
 fn activation_is_one_rename_and_so_is_the_way_back() {
     let sandbox = SandBox::new();
     let materializer = sandbox.open();
-    let mut run = |activity, says: &str| {
+    let run = |activity, says: &str| {
         let report = materializer.reconcile(&plan(vec![pod("web", activity, says, vec![])]), &Shelf::default(), NOW);
         fine(&report);
         report.outcomes[0].1.clone()
