@@ -105,43 +105,64 @@ fn what_becomes_visible_is_durable() {
     let mut commits = 0;
     for (now, log) in [(NOW, pass(&sandbox, None, NOW)), (NOW + 90, pass(&sandbox, None, NOW + 90))] {
         let manifests = [sandbox.path("manifests"), sandbox.path("prepared")];
-        // What has been written and not been synced: files for their contents, directories for their entries.
-        let mut dirty: BTreeSet<PathBuf> = BTreeSet::new();
+        let of_manifests = |path: &PathBuf| manifests.iter().any(|dir| path.starts_with(dir));
+        // Contents, owners and modes that have not been synced; and names whose directory has not been.
+        let mut contents: BTreeSet<PathBuf> = BTreeSet::new();
+        let mut names: BTreeSet<PathBuf> = BTreeSet::new();
         for (number, (step, path)) in log.iter().enumerate() {
-            let parent = path.parent().unwrap().to_owned();
             let what = format!("{now} {number} {step:?} {}", path.display());
             match step {
                 Step::Rename => {
-                    // The directory itself may be synced after; so may those of manifests, whose entries are whole.
-                    let open: Vec<_> =
-                        dirty.iter().filter(|path| **path != parent && !manifests.contains(path)).collect();
+                    assert!(contents.is_empty(), "{what}: {contents:?}");
+                    // The temporary name may be lost with the new one. Manifests need no order among themselves.
+                    let temporary = [".ckpt-db.new", "..data_tmp"].map(|name| path.with_file_name(name));
+                    names.retain(|name| !temporary.contains(name));
+                    let open: Vec<_> = names.iter().filter(|name| !of_manifests(name)).collect();
                     assert!(open.is_empty(), "{what}: {open:?}");
-                    dirty.insert(parent);
+                    names.insert(path.clone());
+                    // The name that it had in the directory of prepared manifests.
+                    names.extend(of_manifests(path).then(|| sandbox.path("prepared/..")));
                     commits += 1;
                 }
                 Step::Unlink => {
                     // A tree goes after its manifest has gone for good; a manifest after its marker has come.
                     if path.ends_with("..data") {
-                        assert!(manifests.iter().all(|dir| !dirty.contains(dir)), "{what}");
+                        assert!(!names.iter().any(of_manifests), "{what}: {names:?}");
                     }
-                    if manifests.contains(&parent) {
-                        assert!(dirty.iter().all(|path| manifests.contains(path)), "{what}: {dirty:?}");
+                    if of_manifests(path) {
+                        assert!(
+                            contents.is_empty() && names.iter().all(of_manifests),
+                            "{what}: {contents:?} {names:?}"
+                        );
                     }
-                    dirty.remove(path);
-                    dirty.insert(parent);
+                    contents.remove(path);
+                    names.insert(path.clone());
                     commits += 1;
                 }
                 Step::RemoveDir => {
-                    dirty.retain(|dirty| !dirty.starts_with(path));
-                    dirty.insert(parent);
+                    names.retain(|name| !name.starts_with(path));
+                    names.insert(path.clone());
                 }
-                Step::MakeDir | Step::MakeLink => drop(dirty.insert(parent)),
-                Step::Create => dirty.extend([path.clone(), parent]),
-                Step::Write | Step::SetAttr => drop(dirty.insert(path.clone())),
-                Step::SyncFile | Step::SyncDir => drop(dirty.remove(path)),
+                Step::MakeDir | Step::MakeLink => drop(names.insert(path.clone())),
+                Step::Create => {
+                    contents.insert(path.clone());
+                    names.insert(path.clone());
+                }
+                Step::Write | Step::SetAttr => drop(contents.insert(path.clone())),
+                Step::SyncFile => drop(contents.remove(path)),
+                Step::SyncDir => {
+                    contents.remove(path);
+                    names.retain(|name| name.parent() != Some(path));
+                }
             }
         }
-        assert!(dirty.is_empty(), "{now}: never synced: {dirty:?}");
+        assert!(contents.is_empty() && names.is_empty(), "{now}: never synced: {contents:?} {names:?}");
+        // What must go is gone for good before anything new is begun.
+        let first_of =
+            |wanted: &dyn Fn(&Step, &PathBuf) -> bool| log.iter().position(|(step, path)| wanted(step, path));
+        let begun = first_of(&|step, _| *step == Step::MakeDir);
+        let gone = first_of(&|step, path| *step == Step::SyncDir && manifests.contains(path));
+        assert!(begun.is_none() || gone < begun, "{now}: {gone:?} {begun:?}");
     }
     assert!(commits > 10);
 }

@@ -686,6 +686,10 @@ fn a_taken_name_is_a_conflict_of_that_pod_only() {
                     "{what}"
                 );
                 assert_eq!(sandbox.read("manifests/default_zz.json"), json("v1"), "{what}");
+                // A pod that can't start gets no clear text either.
+                if fresh && path.starts_with("manifests") {
+                    assert!(!sandbox.listing().iter().any(|line| line.contains("canary")), "{what}");
+                }
                 // The same when it is to be removed: not followed, not removed.
                 let _ = materializer.reconcile(&plan(vec![]), &shelf, LATER);
                 let _ = materializer.reconcile(&plan(vec![]), &shelf, LATER + 100);
@@ -722,7 +726,10 @@ fn trees_outlive_their_manifest_until_the_containers_are_gone() {
     use RemovedFiles::{ActiveManifest, PreparedManifest, Trees};
     assert_eq!(removed, [("a", ActiveManifest), ("b", PreparedManifest), ("b", Trees), ("b", Trees)]);
 
+    // What an interrupted run began is in nobody's use.
+    sandbox.write("secrets/default/a/a~b/.ckpt-db.new/..1/k", "begun");
     let report = run(vec![], LATER - 1);
+    assert!(!sandbox.exists("secrets/default/a/a~b/.ckpt-db.new") && sandbox.exists("secrets/default/a/a~b/v/k"));
     assert_eq!((report.removed.len(), report.waiting.len()), (0, 2));
     let report = run(vec![], LATER);
     assert_eq!((report.removed.len(), report.waiting.len()), (2, 0));
@@ -768,6 +775,13 @@ fn trees_that_a_pod_no_longer_names_go_when_its_old_containers_are_gone() {
     run(Prepared, "v2", vec![two()], LATER);
     run(Prepared, "v3", vec![one()], LATER);
     assert!(!sandbox.exists("secrets/default/a/two") && sandbox.exists("secrets/default/a/one/k"));
+    // The same for a manifest behind a link, whose entry does not change.
+    let run = |says, trees| {
+        fine(&materializer.reconcile(&plan(vec![clear_pod("a", Active, says, trees)]), &Shelf::default(), NOW));
+    };
+    run("v4", vec![one(), two()]);
+    run("v5", vec![two()]);
+    assert!(sandbox.exists("secrets/default/a/one/k") && sandbox.exists("secrets/default/a/.ckpt-db.remove-after"));
 }
 
 #[test]
@@ -804,6 +818,7 @@ fn a_pod_that_fails_keeps_what_it_had() {
     assert!(matches!(failure(&report, "a"), MaterializeError::Contents { .. }));
     assert_eq!(sandbox.read("secrets/default/a/s/k"), "canary");
     assert_eq!(sandbox.read("manifests/default_a.json"), json("v1"));
+    assert!(!sandbox.exists("secrets/default/a/s/..2"), "what was begun is not left in clear");
 }
 
 #[test]
