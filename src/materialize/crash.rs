@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::gate::{Cut, Gate, Script, Step};
-use super::tests::{NOW, SandBox, Shelf, clear_pod, config, json, plan, pod, tree};
+use super::sandbox::{NOW, SandBox, Shelf, clear_pod, config, json, plan, pod, tree};
 use super::*;
 use crate::checkpoint::rendering::Activity::{Active, Prepared};
 
@@ -177,6 +177,9 @@ fn uncut() -> (usize, [Vec<String>; 2]) {
     (steps, [first, sandbox.listing()])
 }
 
+/// A manifest, what it was, what it is to be, and the trees that must be there first.
+type Row = (&'static str, Option<&'static str>, Option<&'static str>, &'static [&'static str]);
+
 /// The contents of a tree, as whoever reads it sees them.
 type Seen = BTreeMap<String, String>;
 
@@ -210,9 +213,8 @@ fn all_is_whole(sandbox: &SandBox, what: &str) {
         }
         now_is.insert(path, found);
     }
-    // manifest, what it was, what it is to be, and the trees without which the new one must not be there
     #[rustfmt::skip]
-    let manifests: [(&str, Option<&str>, Option<&str>, &[&str]); 5] = [
+    let manifests: [Row; 5] = [
         ("changing",  Some("v1"), Some("v2"), &["secrets/default/changing/s", "configmaps/default/changing/c"]),
         ("leaving",   Some("v1"), None,       &[]),
         ("starting",  None,       Some("v1"), &["secrets/default/starting/s"]),
