@@ -140,7 +140,7 @@ fn mount_unit(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{SandBox, is_root};
+    use super::super::sandbox::{SandBox, is_root};
     use super::*;
 
     #[test]

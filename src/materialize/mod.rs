@@ -25,6 +25,12 @@ mod tree;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod sandbox;
+#[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
@@ -178,6 +184,9 @@ pub struct Materializer {
 impl Materializer {
     /// Opens the roots, making those that are missing (0700), and a memory file system for the secret root if it has
     /// none and `policy` asks for it.
+    ///
+    /// The two roots of trees are ours alone and get mode 0700 (a tmpfs mounted without one would be open to everybody);
+    /// an existing directory for manifests keeps its own.
     ///
     /// The answer about the secret root is that of this moment: after its unit has been started, open anew.
     ///
