@@ -15,7 +15,7 @@ use super::sandbox::{NOW, SandBox, Shelf, clear_pod, config, json, plan, pod, tr
 use super::*;
 use crate::checkpoint::rendering::Activity::{Active, Prepared};
 
-fn before() -> (Plan, Shelf) {
+fn before() -> (Committed<Plan>, Shelf) {
     let pods = vec![
         pod("changing", Active, "v1", vec![tree("s", &["a=a", "b=b"]), tree("old", &["k:v"]), config("c", &["k:v1"])]),
         pod("leaving", Active, "v1", vec![tree("s", &["a=a"]), config("a~b/c", &["k:v"])]),
@@ -26,7 +26,7 @@ fn before() -> (Plan, Shelf) {
     (plan(pods), Shelf::default().secret("s", &[("a", "a1"), ("b", "b1")]))
 }
 
-fn after() -> (Plan, Shelf) {
+fn after() -> (Committed<Plan>, Shelf) {
     let mut grouped = tree("kubernetes.io~projected/s", &["d/e/a=a", "d/b=b", "k:v"]);
     grouped.fs_group = Some(2000);
     let pods = vec![

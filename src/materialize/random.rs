@@ -53,7 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..5)
 }
 
-fn made(pods: &[Pod]) -> Plan {
+fn made(pods: &[Pod]) -> Committed<Plan> {
     let made = pods.iter().map(|wanted| -> PlannedPod {
         let trees = wanted.trees.iter().map(|number| some_tree(*number)).collect();
         let activity = if wanted.active { Active } else { Prepared };

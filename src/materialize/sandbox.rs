@@ -201,8 +201,8 @@ pub(super) fn config(path: &str, files: &[&str]) -> Tree {
     Tree { root: TreeRoot::ConfigMaps, ..tree(path, files) }
 }
 
-pub(super) fn plan(pods: Vec<PlannedPod>) -> Plan {
-    Plan { pods }
+pub(super) fn plan(pods: Vec<PlannedPod>) -> Committed<Plan> {
+    Committed::pretended(Plan { pods })
 }
 
 pub(super) fn outcomes(report: &Report) -> Vec<(&str, &PodOutcome)> {

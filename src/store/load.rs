@@ -182,9 +182,8 @@ impl Loader<'_> {
             // Read by `unlock`, before a key was known; now its tag can be checked as well. A digest that fails here
             // failed there, and was reported.
             Some(key) if key == meta_key::FORMAT || key.starts_with(meta_key::SLOT_MIRROR) => {
-                match checked(row, self.vault) {
-                    Err(problem @ (RecordProblem::Tag | RecordProblem::NoTag)) => return Err(problem),
-                    Ok(_) | Err(_) => {}
+                if let Err(problem @ (RecordProblem::Tag | RecordProblem::NoTag)) = checked(row, self.vault) {
+                    return Err(problem);
                 }
             }
             // A later version may keep more here.

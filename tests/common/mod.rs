@@ -1,5 +1,6 @@
 //! What several test programs share: a node key, an identity and a small store.
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
 use std::path::Path;
 
