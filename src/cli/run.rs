@@ -137,7 +137,7 @@ impl Pass<'_> {
     fn cold_start(&self, out: &mut dyn Write) -> anyhow::Result<Option<Exit>> {
         let keys = self.run.store.keys()?;
         let own_name = self.run.translate.node_name.as_deref();
-        let network = node::network(&self.run.store.layout()?);
+        let network = node::network(&self.run.store.layout()?, &self.target);
         let now = now_unix_ms() / 1000;
         let started = cold_start(&self.path, &keys.secrets(), &self.settings, own_name, network, &self.target, now)?;
         let ready = match started {
@@ -188,7 +188,7 @@ impl Pass<'_> {
             let store = self.store.as_ref().expect("it was opened above");
             let snapshot = store.snapshot()?;
             let own_name = self.run.translate.node_name.as_deref();
-            let network = node::network(&self.run.store.layout()?);
+            let network = node::network(&self.run.store.layout()?, &self.target);
             let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now / 1000)?;
             writeln!(
                 out,
@@ -356,7 +356,7 @@ impl Pass<'_> {
         let Some(store) = &self.store else { return Ok(()) };
         let snapshot = store.snapshot()?;
         let own_name = self.run.translate.node_name.as_deref();
-        let network = node::network(&self.run.store.layout()?);
+        let network = node::network(&self.run.store.layout()?, &self.target);
         let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now_unix_ms() / 1000)?;
         report_problems(&rendered.report);
         out.flush()?;

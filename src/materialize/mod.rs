@@ -36,6 +36,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use error::{ContentsProblem, Foreign, MaterializeError, NoMount, RenderingProblem, SecretRootError};
+pub use medium::probe as probe_secret_root;
 
 use crate::checkpoint::lookup::Objects;
 use crate::checkpoint::rendering::{Plan, PodName, TreeRoot};
