@@ -285,6 +285,11 @@ fn without_memory_nothing_secret_is_written_and_the_rest_is() {
     assert_eq!(fs::read_dir(sandbox.path("secrets")).unwrap().count(), 1);
     assert!(!sandbox.listing().iter().any(|line| line.contains("canary")));
 
+    assert!(matches!(
+        Materializer::open(sandbox.roots(), SecretRootPolicy::AllowDisk, owners).err(),
+        Some(MaterializeError::InUse { .. })
+    ));
+    drop(materializer);
     let materializer = open(SecretRootPolicy::AllowDisk);
     assert_eq!(materializer.medium(), Ok(Medium::Disk));
     fine(&materializer.reconcile(&pods(), &shelf, NOW));

@@ -215,6 +215,8 @@ impl Materializer {
             owners,
         };
         opened.check_distinct()?;
+        // Two passes at once would trip over each other's temporary names.
+        opened.prepared.lock()?;
         Ok(opened)
     }
 

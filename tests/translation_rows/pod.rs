@@ -1,6 +1,6 @@
 //! Rows about the pod and its containers as a whole.
 
-use ckpt_db::checkpoint::object::Kind;
+use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::checkpoint::settings::{KubeletVersion, Settings};
 use ckpt_db::checkpoint::translate::translate;
 use serde_json::{Value, json};
@@ -233,6 +233,14 @@ fn names() {
     };
     assert_eq!(name(246), Ok(())); // 246 + "-edge-1"
     assert_eq!(name(247), Err("NameTooLong"));
+    // `<namespace>_<name>.json` must be a file name.
+    let file = |length: usize| {
+        let body = json!({"spec": {"containers": [{"name": "c"}]}});
+        let key = ObjectKey::new(Kind::Pod, &"n".repeat(63), &"a".repeat(length)).unwrap();
+        translate(&object(key, &body), &store(), &[], &settings()).map(|_| ()).map_err(|reasons| reasons[0].code())
+    };
+    assert_eq!(file(186), Ok(())); // 63 + "_" + 186 + ".json"
+    assert_eq!(file(187), Err("NameTooLong"));
     assert_eq!(
         volume_refused(json!({"name": "../x", "emptyDir": {}})),
         ["the stored object can't be read: spec.volumes[0].name is no RFC 1123 label, or given twice"]
