@@ -3,7 +3,13 @@
 //! Every pod bound to the node, and every ConfigMap and Secret it names, is stored in one transactional file. After a
 //! reboot the static pod manifests and the trees they mount are rendered from that file alone.
 
+pub mod agent;
 pub mod checkpoint;
 pub mod clear;
 pub mod crypto;
+pub mod keys;
+pub mod layout;
+pub mod materialize;
+mod regular_file;
+pub mod source;
 pub mod store;

@@ -65,6 +65,19 @@ pub fn data(object: &Object) -> Result<Data, DataError> {
     Ok(all)
 }
 
+/// What environment variables can come from: a Secret's data, or a ConfigMap's `data` without its `binaryData`.
+///
+/// # Errors
+/// As [`data`].
+pub fn env_data(object: &Object) -> Result<Data, DataError> {
+    let mut all = data(object)?;
+    if object.key.kind() == Kind::ConfigMap {
+        let binary = parse::<ConfigMapBody>(object)?.binary_data.unwrap_or_default();
+        all.retain(|key, _| !binary.contains_key(key));
+    }
+    Ok(all)
+}
+
 /// Whether the API server takes `key` as a data key (`IsConfigMapKey`): such a key is always one plain file name.
 #[must_use]
 pub fn is_data_key(key: &str) -> bool {
@@ -150,6 +163,12 @@ mod tests {
         let config = object(Kind::ConfigMap, r#"{"data":{"t":"x"},"binaryData":{"b":"/w=="}}"#);
         assert_eq!(texts(&data(&config).unwrap()), [("b", &[0xff][..]), ("t", b"x")]);
         assert!(data(&object(Kind::Secret, "{}")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn binary_data_is_no_environment() {
+        let config = object(Kind::ConfigMap, r#"{"data":{"t":"x"},"binaryData":{"b":"/w=="}}"#);
+        assert_eq!(texts(&env_data(&config).unwrap()), [("t", &b"x"[..])]);
     }
 
     #[test]

@@ -2,11 +2,18 @@
 //!
 //! Arguments in, values out: no clock, no file, no log line, no network.
 
+pub mod closure;
 pub mod data;
+pub mod decide;
+pub mod examine;
+mod json;
+pub mod judge;
 pub mod lookup;
 pub mod object;
+pub mod pod;
 pub mod rendering;
 pub mod settings;
+pub mod translate;
 pub mod verdict;
 
 /// Annotation of the file-based pod-checkpointer: `"true"` asks for checkpointing (and earliest activation).

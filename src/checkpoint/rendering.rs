@@ -101,3 +101,28 @@ pub enum Contents {
         key: String,
     },
 }
+
+/// Where a pod's manifest belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Activity {
+    /// Rendered and ready, outside of the kubelet's directory.
+    Prepared,
+    /// In the kubelet's directory.
+    Active,
+}
+
+/// One pod of a plan.
+#[derive(Clone)]
+pub struct PlannedPod {
+    /// Its files.
+    pub rendering: Rendering,
+    /// Where its manifest belongs.
+    pub activity: Activity,
+}
+
+/// What the rendered files of this node should be; whatever else of ours exists goes.
+#[derive(Clone, Default)]
+pub struct Plan {
+    /// The pods, in the order of activation.
+    pub pods: Vec<PlannedPod>,
+}

@@ -208,6 +208,13 @@ pub enum Note {
     StatefulSetNotActivated,
     /// It is rendered but not activated, because the policy activates annotated pods only.
     NotAnnotated,
+    /// The copy's hostname is `<name>-<node>`: the parent's name has dots, which `hostname` can't carry.
+    HostnameDiffers,
+    /// A variable is left out, because kubelets before 1.35 refuse a static pod with such a name.
+    VariableDropped {
+        /// The variable.
+        name: String,
+    },
     /// Several stored pods want this host port; the one of the highest priority gets it.
     HostPortContested {
         /// The port.
@@ -233,6 +240,8 @@ impl Note {
             Self::RuntimeClassDropped => "RuntimeClassDropped",
             Self::StatefulSetNotActivated => "StatefulSetNotActivated",
             Self::NotAnnotated => "NotAnnotated",
+            Self::HostnameDiffers => "HostnameDiffers",
+            Self::VariableDropped { .. } => "VariableDropped",
             Self::HostPortContested { .. } => "HostPortContested",
         }
     }
@@ -252,6 +261,8 @@ impl fmt::Display for Note {
             Self::RuntimeClassDropped => f.write_str("runtime class dropped"),
             Self::StatefulSetNotActivated => f.write_str("not activated: StatefulSet pod without annotation"),
             Self::NotAnnotated => f.write_str("not activated: policy is annotated"),
+            Self::HostnameDiffers => f.write_str("hostname differs"),
+            Self::VariableDropped { name } => write!(f, "variable {name} dropped"),
             Self::HostPortContested { port, winner } => write!(f, "host port {port} goes to {winner}"),
         }
     }

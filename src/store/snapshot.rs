@@ -137,7 +137,7 @@ impl Snapshot {
         match self.row(pod) {
             Some(row) => row.ran,
             // The row is lost: the pod object's own status still tells what it told when it was stored.
-            None => matches!(self.get(pod), Lookup::Found(object) if crate::checkpoint::closure::has_run(&object)),
+            None => matches!(self.get(pod), Lookup::Found(object) if crate::checkpoint::judge::has_run(&object)),
         }
     }
 

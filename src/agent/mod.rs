@@ -1,0 +1,14 @@
+//! The agent: joins store, source, core and materializer. It decides nothing and formats nothing.
+//!
+//! One pass is: read what is durable, decide, bring the files in line, record what was decided. A cold start is a pass over
+//! what an earlier commit left; a change of the source is a commit and then a pass.
+
+mod cold_start;
+mod follow;
+mod pass;
+mod seed;
+
+pub use cold_start::{ColdStart, cold_start};
+pub use follow::{Follow, Tick};
+pub use pass::{Outcome, PassError, Rendered, Target, assess, render};
+pub use seed::{Seeded, open_or_create, seed};

@@ -1,0 +1,164 @@
+//! One pass: a durable snapshot in, files in line with it, and an account of what was done.
+
+use store_format::Activity as Recorded;
+
+use crate::checkpoint::decide::{Decision, PodNetwork, decide};
+use crate::checkpoint::examine::{Parent, examine};
+use crate::checkpoint::object::Kind;
+use crate::checkpoint::rendering::{Activity, Plan};
+use crate::checkpoint::settings::{KubeletVersion, Settings};
+use crate::materialize::{MaterializeError, Materializer, Owners, Report, Roots, SecretRootPolicy};
+use crate::store::{Change, Committed, Snapshot};
+
+/// Where a pass renders to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The directories.
+    pub roots: Roots,
+    /// What the secret root must be.
+    pub secret_root: SecretRootPolicy,
+    /// Who owns what is rendered.
+    pub owners: Owners,
+}
+
+/// Why a pass could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// The store says that it is another node's; nothing was rendered.
+    #[error("the store belongs to node {stored}, this is {own}; nothing was rendered")]
+    OtherNode {
+        /// The node that the store names.
+        stored: String,
+        /// The name that this node goes by.
+        own: String,
+    },
+    /// The directories for manifests can't be used.
+    #[error("cannot render")]
+    Materialize(#[from] MaterializeError),
+}
+
+/// What a pass did.
+pub struct Rendered {
+    /// What was decided.
+    pub decision: Decision,
+    /// What was done.
+    pub report: Report,
+    /// The activity of each rendered pod, to be recorded in the store.
+    pub decided: Vec<Change>,
+}
+
+/// What a pass found out without doing anything.
+pub struct Outcome {
+    /// What was decided.
+    pub decision: Decision,
+    /// The settings with what the store knows of the node filled in.
+    pub settings: Settings,
+}
+
+/// Judges every stored pod. Pure: the same snapshot gives the same outcome.
+///
+/// # Errors
+/// [`PassError::OtherNode`] if `own_name` is given and is not the store's.
+pub fn assess(
+    snapshot: &Snapshot,
+    settings: &Settings,
+    own_name: Option<&str>,
+    network: PodNetwork,
+) -> Result<Outcome, PassError> {
+    let stored = snapshot.node_name().unwrap_or_default();
+    if let Some(own) = own_name
+        && !stored.is_empty()
+        && own != stored
+    {
+        return Err(PassError::OtherNode { stored: stored.to_owned(), own: own.to_owned() });
+    }
+    let mut settings = settings.clone();
+    settings.node_name = own_name.unwrap_or(stored).to_owned();
+    settings.kubelet_version = settings
+        .kubelet_version
+        .or_else(|| snapshot.identity().and_then(|identity| parse_kubelet_version(&identity.kubelet_version)));
+    let services = snapshot.all(Kind::Service);
+    let authenticated: std::collections::BTreeMap<_, _> =
+        snapshot.objects().map(|object| (object.key.clone(), object.authenticated)).collect();
+    let examined = snapshot
+        .all(Kind::Pod)
+        .iter()
+        .map(|pod| {
+            let parent = Parent {
+                object: pod,
+                ran: snapshot.ran(&pod.key),
+                authenticated: authenticated.get(&pod.key).copied().unwrap_or_default(),
+            };
+            examine(parent, snapshot, &services, &settings)
+        })
+        .collect();
+    Ok(Outcome { decision: decide(examined, network), settings })
+}
+
+/// Brings the files in line with a durable snapshot.
+///
+/// # Errors
+/// [`PassError`]; then nothing was rendered. Pods that fail one by one are in the report.
+pub fn render(
+    snapshot: &Committed<Snapshot>,
+    settings: &Settings,
+    own_name: Option<&str>,
+    network: PodNetwork,
+    target: &Target,
+    now_unix_s: u64,
+) -> Result<Rendered, PassError> {
+    let decision = assess(snapshot.get(), settings, own_name, network)?.decision;
+    let materializer = Materializer::open(target.roots.clone(), target.secret_root, target.owners)?;
+    // The plan follows from the committed snapshot alone, and so is as durable as it is.
+    let plan = snapshot.derive(|_| decision.plan.clone());
+    let report = materializer.reconcile(&plan, snapshot.get(), now_unix_s);
+    let decided = decided(&decision.plan, &report);
+    Ok(Rendered { decision, report, decided })
+}
+
+/// What became true of each pod that was rendered without fault.
+fn decided(plan: &Plan, report: &Report) -> Vec<Change> {
+    let failed = |pod| report.outcomes.iter().any(|(name, outcome)| name == pod && outcome.is_failure());
+    plan.pods
+        .iter()
+        .filter(|planned| !failed(&planned.rendering.pod))
+        .map(|planned| Change::Decided {
+            pod: planned.rendering.pod.clone(),
+            uid: planned.rendering.uid.clone(),
+            activity: match planned.activity {
+                Activity::Active => Recorded::Active,
+                Activity::Prepared => Recorded::Inactive,
+            },
+        })
+        .collect()
+}
+
+/// `v1.34.2+k3s1` -> 1.34.
+fn parse_kubelet_version(text: &str) -> Option<KubeletVersion> {
+    let mut parts = text.strip_prefix('v')?.split('.');
+    let major = parts.next()?.parse().ok()?;
+    let minor = parts.next()?.trim_end_matches('+').parse().ok()?;
+    Some(KubeletVersion { major, minor })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubelet_versions() {
+        #[rustfmt::skip]
+        let rows = [
+            ("v1.34.2",       Some((1, 34))),
+            ("v1.30.0+k3s1",  Some((1, 30))),
+            ("v1.27+",        Some((1, 27))),
+            ("1.34.2",        None),
+            ("",              None),
+            ("v1",            None),
+        ];
+        for (text, want) in rows {
+            let found = parse_kubelet_version(text).map(|version| (version.major, version.minor));
+            assert_eq!(found, want, "{text:?}");
+        }
+    }
+}

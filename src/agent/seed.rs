@@ -1,0 +1,92 @@
+//! From a loaded source to a durable listing: opening or creating the store, and one transaction.
+
+use std::path::Path;
+
+use store_format::{Identity, NodeSecret, StoreId};
+
+use crate::checkpoint::object::{Kind, Object, ObjectKey};
+use crate::crypto::{Entropy, SystemEntropy, fresh};
+use crate::source::manifests::bound_to;
+use crate::store::{Backend, Change, Committed, LockState, NewStore, RedbStore, StoreError, Update};
+
+/// What a source brought into the store.
+pub struct Seeded {
+    /// What the transaction did.
+    pub update: Committed<Update>,
+    /// Pods that are bound to another node: left out.
+    pub elsewhere: Vec<(ObjectKey, String)>,
+    /// Whether the listing was complete, so that what it does not name was removed.
+    pub complete: bool,
+}
+
+/// Opens the store for writing, or creates it for `node_name`.
+///
+/// A keyless store gets its first key here, if there is one.
+///
+/// # Errors
+/// See [`RedbStore::open`] and [`RedbStore::create`].
+pub fn open_or_create(
+    path: &Path,
+    secrets: &[&NodeSecret],
+    node_name: &str,
+    now_unix_ms: u64,
+) -> Result<RedbStore, StoreError> {
+    let mut store = match RedbStore::open(path, secrets, Box::new(SystemEntropy)) {
+        Ok(store) => store,
+        Err(StoreError::NotFound(_)) => {
+            let identity = Identity {
+                store_id: StoreId(fresh(&SystemEntropy as &dyn Entropy)?),
+                created_at_unix_ms: now_unix_ms,
+                node_name: node_name.to_owned(),
+                node_uid: String::new(),
+                cluster_ca_sha256: Vec::new(),
+                kubelet_version: String::new(),
+            };
+            let new = NewStore { identity, secret: first_usable(secrets) };
+            RedbStore::create(path, new, Box::new(SystemEntropy))?
+        }
+        Err(error) => return Err(error),
+    };
+    if store.lock_state() == LockState::Keyless
+        && let Some(secret) = first_usable(secrets)
+    {
+        let _durable = store.add_first_key(secret, now_unix_ms)?;
+    }
+    Ok(store)
+}
+
+/// The first key that a slot can be made for: one with a public part.
+fn first_usable<'a>(secrets: &[&'a NodeSecret]) -> Option<&'a NodeSecret> {
+    secrets.iter().copied().find(|secret| secret.public_spki().is_some())
+}
+
+/// Stores a listing in one transaction.
+///
+/// Where documents were skipped the listing is not complete, and nothing is removed for not being in it.
+///
+/// # Errors
+/// See [`Backend::update`].
+pub fn seed(
+    store: &mut dyn Backend,
+    objects: Vec<Object>,
+    complete: bool,
+    now_unix_ms: u64,
+) -> Result<Seeded, StoreError> {
+    let node_name = store.identity().node_name.clone();
+    let mut elsewhere = Vec::new();
+    let mut own = Vec::new();
+    for object in objects {
+        match (object.key.kind(), bound_to(&object)) {
+            (Kind::Pod, Some(node)) if node != node_name => elsewhere.push((object.key, node)),
+            (Kind::Node, _) if object.key.name() != node_name => {}
+            _ => own.push(object),
+        }
+    }
+    let changes = if complete {
+        vec![Change::Reset { objects: own, kinds: Kind::ALL.to_vec() }]
+    } else {
+        own.into_iter().map(|object| Change::Apply { object, with: Vec::new() }).collect()
+    };
+    let update = store.update(changes, now_unix_ms)?;
+    Ok(Seeded { update, elsewhere, complete })
+}

@@ -1,0 +1,247 @@
+//! Would this pod come back offline, and as what? Judgement and translation of one stored pod joined.
+
+use super::judge;
+use super::lookup::Objects;
+use super::object::Object;
+use super::pod::ParentPod;
+use super::rendering::{PodName, Rendering};
+use super::settings::{ActivationPolicy, Settings};
+use super::translate::{self, HostPort, Translation};
+use super::verdict::{Note, Reason, Verdict};
+
+/// A stored pod as the core sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Parent<'a> {
+    /// The pod.
+    pub object: &'a Object,
+    /// Whether it ever ran on this node (kept by the store; [`judge::has_run`] reads it from a status).
+    pub ran: bool,
+    /// Whether a key vouches for its record, and not only a digest.
+    pub authenticated: bool,
+}
+
+/// The answer for one pod, before it is weighed against the other pods and the node ([`super::decide::decide`]).
+#[derive(Clone)]
+pub struct Examined {
+    /// The parent.
+    pub pod: PodName,
+    /// Its UID; empty where it has none.
+    pub uid: String,
+    /// The answer.
+    pub verdict: Verdict,
+    /// Manifest and trees; there if and only if the pod is recoverable and the policy is not [`ActivationPolicy::Off`].
+    pub rendering: Option<Rendering>,
+    /// `spec.priority`, 0 if unknown.
+    pub priority: i64,
+    /// Whether the operator asked for it by annotation.
+    pub annotated: bool,
+    /// Whether its priority makes it critical to the system.
+    pub system_critical: bool,
+    /// Whether it is to be put into the kubelet's directory, and not prepared only.
+    pub activate: bool,
+    /// Whether it competes for its host ports: it is to be activated, or would be if the policy were not
+    /// [`ActivationPolicy::Off`].
+    pub contends: bool,
+    /// The node's ports that it takes.
+    pub host_ports: Vec<HostPort>,
+    /// Whether it works without the pod network.
+    pub host_network: bool,
+    /// Whether the copy must go before its parent comes back.
+    pub yield_first: bool,
+}
+
+/// Examines one stored pod.
+///
+/// Under [`ActivationPolicy::Off`] the verdict is that of [`ActivationPolicy::All`], so that a fleet that only watches
+/// still learns what would come back; but nothing is rendered and nothing activated.
+///
+/// A pod that is not meant to come back is not translated: its verdict says so and nothing else.
+#[must_use]
+pub fn examine(parent: Parent<'_>, objects: &dyn Objects, services: &[Object], settings: &Settings) -> Examined {
+    let object = parent.object;
+    let name = PodName { namespace: object.key.namespace().to_owned(), name: object.key.name().to_owned() };
+    let mut examined = Examined {
+        pod: name,
+        uid: object.uid.clone(),
+        verdict: Verdict::NotRecoverable { reasons: Vec::new() },
+        rendering: None,
+        priority: 0,
+        annotated: false,
+        system_critical: false,
+        activate: false,
+        contends: false,
+        host_ports: Vec::new(),
+        host_network: false,
+        yield_first: false,
+    };
+    let pod = match ParentPod::parse(object) {
+        Ok(pod) => pod,
+        Err(error) => {
+            let reasons = vec![Reason::Malformed(error.problem.to_string())];
+            examined.verdict = Verdict::NotRecoverable { reasons };
+            return examined;
+        }
+    };
+    examined.uid.clone_from(&pod.uid);
+    examined.priority = judge::priority(&pod);
+    examined.annotated = pod.annotated();
+    examined.system_critical = judge::is_system_critical(&pod);
+    examined.host_ports = translate::host_ports(&pod);
+    examined.host_network = pod.host_network();
+    examined.yield_first = judge::yields_first(&pod);
+
+    if let Some(reason) = judge::not_meant(&pod) {
+        examined.verdict = Verdict::NotMeant(reason);
+        return examined;
+    }
+    let mut reasons = Vec::new();
+    if !parent.ran {
+        reasons.push(Reason::NeverRan);
+    }
+    if !parent.authenticated && settings.require_authentication {
+        reasons.push(Reason::Unauthenticated);
+    }
+    let Translation { rendering, mut notes } = match translate::translate_parsed(&pod, objects, services, settings) {
+        Ok(translation) if reasons.is_empty() => translation,
+        Ok(_) => {
+            examined.verdict = Verdict::NotRecoverable { reasons };
+            return examined;
+        }
+        Err(more) => {
+            reasons.extend(more);
+            examined.verdict = Verdict::NotRecoverable { reasons };
+            return examined;
+        }
+    };
+
+    examined.activate = true;
+    if !parent.authenticated {
+        notes.push(Note::Unauthenticated);
+    }
+    if examined.yield_first {
+        notes.push(Note::YieldFirst);
+    }
+    if judge::is_of_stateful_set(&pod) && !examined.annotated {
+        notes.push(Note::StatefulSetNotActivated);
+        examined.activate = false;
+    }
+    let rendered = match settings.activation {
+        ActivationPolicy::All => true,
+        ActivationPolicy::Annotated => {
+            if !examined.annotated {
+                notes.push(Note::NotAnnotated);
+                examined.activate = false;
+            }
+            true
+        }
+        ActivationPolicy::Off => false,
+    };
+    examined.contends = examined.activate;
+    examined.activate &= rendered;
+    notes.sort();
+    examined.verdict = Verdict::Recoverable { notes };
+    examined.rendering = rendered.then_some(rendering);
+    examined
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::lookup::Lookup;
+    use super::super::object::{Kind, ObjectKey};
+    use super::super::verdict::NotMeant;
+    use super::*;
+
+    struct Nothing;
+
+    impl Objects for Nothing {
+        fn get(&self, _: &ObjectKey) -> Lookup {
+            Lookup::Missing
+        }
+    }
+
+    const YES: &str = "checkpointer.alpha.coreos.com/checkpoint";
+
+    fn pod(metadata: Value, spec: Value) -> Object {
+        let mut body = json!({"metadata": metadata, "spec": spec});
+        if body["spec"].get("containers").is_none() {
+            body["spec"]["containers"] = json!([{"name": "c", "image": "i:1"}]);
+        }
+        let key = ObjectKey::new(Kind::Pod, "default", "web").unwrap();
+        Object { key, uid: "u-1".to_owned(), resource_version: String::new(), body: body.to_string().into() }
+    }
+
+    fn codes(verdict: &Verdict) -> Vec<&'static str> {
+        match verdict {
+            Verdict::Recoverable { notes } | Verdict::WhenNetworkIs { notes } => notes.iter().map(Note::code).collect(),
+            Verdict::NotRecoverable { reasons } => reasons.iter().map(Reason::code).collect(),
+            Verdict::NotMeant(reason) => vec![reason.code()],
+        }
+    }
+
+    /// What a pod's own state and the policy make of it: verdict, rendered, activated.
+    #[test]
+    fn state_and_policy() {
+        use ActivationPolicy::{All, Annotated, Off};
+        let plain = || pod(json!({}), json!({}));
+        let asked = || pod(json!({"annotations": {YES: "true"}}), json!({}));
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "s", "uid": "u"}]);
+        let set = || pod(json!({"ownerReferences": owner}), json!({}));
+        let asked_set = || pod(json!({"ownerReferences": owner, "annotations": {YES: "true"}}), json!({}));
+        let once = || pod(json!({}), json!({"restartPolicy": "Never"}));
+        type Row = (Object, ActivationPolicy, bool, bool, &'static [&'static str], bool, bool);
+        #[rustfmt::skip]
+        let rows: [Row; 12] = [
+            // pod          policy     ran    authentic  codes                                                      rendered activated
+            (plain(),       All,       true,  true,      &["NoServices"],                                           true,    true),
+            (plain(),       Annotated, true,  true,      &["NoServices", "NotAnnotated"],                           true,    false),
+            (plain(),       Off,       true,  true,      &["NoServices"],                                           false,   false),
+            (asked(),       Annotated, true,  true,      &["NoServices"],                                           true,    true),
+            (asked(),       Off,       true,  true,      &["NoServices"],                                           false,   false),
+            (plain(),       All,       false, true,      &["NeverRan"],                                             false,   false),
+            (plain(),       All,       true,  false,     &["Unauthenticated", "NoServices"],                        true,    true),
+            (set(),         All,       true,  true,      &["YieldFirst", "NoServices", "StatefulSetNotActivated"],  true,    false),
+            (asked_set(),   All,       true,  true,      &["YieldFirst", "NoServices"],                             true,    true),
+            (once(),        All,       true,  true,      &["RunsOnce"],                                             false,   false),
+            (once(),        Off,       false, true,      &["RunsOnce"],                                             false,   false),
+            (pod(json!({}), json!({"containers": 1})), All, true, true, &["Malformed"],                             false,   false),
+        ];
+        for (object, activation, ran, authenticated, want, rendered, activated) in rows {
+            let settings = Settings { activation, ..Settings::default() };
+            let parent = Parent { object: &object, ran, authenticated };
+            let examined = examine(parent, &Nothing, &[], &settings);
+            assert_eq!(codes(&examined.verdict), want, "{activation:?}");
+            assert_eq!((examined.rendering.is_some(), examined.activate), (rendered, activated), "{want:?}");
+        }
+    }
+
+    #[test]
+    fn all_reasons_are_collected() {
+        let object = pod(
+            json!({}),
+            json!({"runtimeClassName": "gvisor",
+                "volumes": [{"name": "a", "persistentVolumeClaim": {"claimName": "c"}}, {"name": "b", "secret": {"secretName": "s"}}],
+                "containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "m"}}], "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}),
+        );
+        let settings = Settings { require_authentication: true, ..Settings::default() };
+        let examined = examine(Parent { object: &object, ran: false, authenticated: false }, &Nothing, &[], &settings);
+        #[rustfmt::skip]
+        assert_eq!(
+            codes(&examined.verdict),
+            ["NeverRan", "Unauthenticated", "RuntimeClass", "Volume", "MissingObject", "MissingObject", "ExtendedResource"]
+        );
+    }
+
+    #[test]
+    fn a_copy_is_no_parent() {
+        let object = pod(json!({}), json!({}));
+        let settings = Settings::default();
+        let parent = Parent { object: &object, ran: true, authenticated: true };
+        let rendering = examine(parent, &Nothing, &[], &settings).rendering.unwrap();
+        let copy = Object { body: rendering.manifest.json, ..object };
+        let examined = examine(Parent { object: &copy, ran: true, authenticated: true }, &Nothing, &[], &settings);
+        assert_eq!(examined.verdict, Verdict::NotMeant(NotMeant::NotAParent));
+        assert!(examined.rendering.is_none());
+    }
+}

@@ -1,0 +1,78 @@
+//! One container: environment, resources, image, ports and mounts. Init containers and sidecars are containers too.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::super::json::{items_mut, remove, set, text};
+use super::{Findings, Parent, env, ports, resources};
+
+/// Translates every container of the spec. `rendered` are the volumes that became trees.
+pub(super) fn translate(parent: &Parent<'_>, findings: &mut Findings, spec: &mut Value, rendered: &BTreeSet<String>) {
+    let of_services = env::of_services(parent, findings);
+    for list in ["containers", "initContainers"] {
+        for (n, container) in items_mut(spec, list).iter_mut().enumerate() {
+            let path = format!("spec.{list}[{n}]");
+            env::translate(parent, findings, container, &path, &of_services);
+            if let Some(resources) = container.get_mut("resources") {
+                resources::translate(parent, findings, resources);
+            }
+            pull_if_not_present(container, "image", "imagePullPolicy");
+            if parent.pod.host_network() {
+                // Numbers first: a named port without `ports` leaves a sidecar pod Pending for ever.
+                ports::resolve_names(container);
+                remove(container, "ports");
+            }
+            for mount in items_mut(container, "volumeMounts") {
+                if text(mount, "name").is_some_and(|name| rendered.contains(name)) {
+                    set(mount, "readOnly", json!(true));
+                }
+            }
+        }
+    }
+}
+
+/// `Always`, explicit or by default, becomes `IfNotPresent`: offline, `Always` never starts although the image is there.
+pub(super) fn pull_if_not_present(holder: &mut Value, image: &str, policy: &str) {
+    let always = match text(holder, policy) {
+        Some(policy) => policy == "Always",
+        None => text(holder, image).is_some_and(is_latest),
+    };
+    if always {
+        set(holder, policy, "IfNotPresent".into());
+    }
+}
+
+/// Whether the API defaults the pull policy of this image to `Always`: tag `latest`, or neither tag nor digest
+/// (`pkg/util/parsers`, `ParseImageName`).
+fn is_latest(image: &str) -> bool {
+    if image.contains('@') {
+        return false;
+    }
+    // A colon before the last slash belongs to the registry's port.
+    let last = image.rsplit('/').next().unwrap_or(image);
+    last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_are_always_pulled_by_default() {
+        #[rustfmt::skip]
+        let rows = [
+            ("nginx",                        true),
+            ("nginx:latest",                 true),
+            ("registry:5000/nginx",          true),
+            ("registry:5000/nginx:latest",   true),
+            ("nginx:1.27",                   false),
+            ("registry:5000/nginx:1.27",     false),
+            ("nginx@sha256:00",              false),
+            ("nginx:latest@sha256:00",       false),
+        ];
+        for (image, want) in rows {
+            assert_eq!(is_latest(image), want, "{image}");
+        }
+    }
+}

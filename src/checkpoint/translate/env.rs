@@ -1,0 +1,280 @@
+//! Environment variables, resolved as the kubelet would (`pkg/kubelet/kubelet_pods.go`, `makeEnvironmentVariables`).
+//!
+//! The copy's list has the variables of Services and `envFrom` first, then the pod's own entries in their order, so that
+//! every `$(VAR)` of an own entry finds what it finds in the parent.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::super::json::{flag, items, object, remove, set, text};
+use super::super::object::{Kind, ObjectKey};
+use super::super::settings::SecretEnv;
+use super::super::verdict::{Note, Reason};
+use super::{Fetched, Findings, Parent, downward, expansion, resources, services};
+
+/// A resolved value: never expanded again, since each `$` in it is doubled.
+struct Resolved {
+    value: Zeroizing<String>,
+    secret: bool,
+}
+
+/// One entry of the copy's list.
+enum Entry {
+    /// As it stands in the pod: its value is expanded.
+    Own(Value),
+    /// A value of the parent.
+    Resolved(String, Resolved),
+}
+
+/// The Service environment, the same for every container of the pod.
+pub(super) fn of_services(parent: &Parent<'_>, findings: &mut Findings) -> BTreeMap<String, String> {
+    if parent.services.is_empty() {
+        findings.note(Note::NoServices);
+    }
+    let links = parent.pod.spec().get("enableServiceLinks").and_then(Value::as_bool).unwrap_or(true);
+    services::environment(parent.pod.key.namespace(), links, parent.services)
+}
+
+/// Replaces `env` and `envFrom` of one container.
+pub(super) fn translate(
+    parent: &Parent<'_>,
+    findings: &mut Findings,
+    container: &mut Value,
+    path: &str,
+    of_services: &BTreeMap<String, String>,
+) {
+    let mut first: BTreeMap<String, Resolved> = of_services
+        .iter()
+        .map(|(name, value)| (name.clone(), Resolved { value: expansion::escape(value), secret: false }))
+        .collect();
+    for (n, source) in items(container, "envFrom").iter().enumerate() {
+        from_object(parent, findings, source, &format!("{path}.envFrom[{n}]"), &mut first);
+    }
+    let mut own = Vec::new();
+    for (n, variable) in items(container, "env").iter().enumerate() {
+        own.extend(entry(parent, findings, container, variable, &format!("{path}.env[{n}]")));
+    }
+    drop_overridden(&mut first, &own);
+
+    let all = first.into_iter().map(|(name, resolved)| Entry::Resolved(name, resolved)).chain(own);
+    let mut list: Vec<Value> = Vec::new();
+    for entry in all {
+        list.push(match entry {
+            Entry::Own(variable) => variable,
+            Entry::Resolved(name, mut resolved) => {
+                findings.carries_secret |= resolved.secret;
+                object([("name", name.into()), ("value", std::mem::take(&mut *resolved.value).into())])
+            }
+        });
+    }
+    remove(container, "envFrom");
+    if list.is_empty() {
+        remove(container, "env");
+    } else {
+        set(container, "env", Value::Array(list));
+    }
+}
+
+/// One source of `envFrom`: later ones win, and all lose to `env`.
+fn from_object(
+    parent: &Parent<'_>,
+    findings: &mut Findings,
+    source: &Value,
+    path: &str,
+    first: &mut BTreeMap<String, Resolved>,
+) {
+    let (reference, kind, field) = match (source.get("configMapRef"), source.get("secretRef")) {
+        (Some(reference), _) => (reference, Kind::ConfigMap, format!("{path}.configMapRef")),
+        (None, Some(reference)) => (reference, Kind::Secret, format!("{path}.secretRef")),
+        (None, None) => return,
+    };
+    let prefix = text(source, "prefix").unwrap_or_default();
+    let Some(key) = parent.key(findings, kind, text(reference, "name").unwrap_or_default(), &field) else { return };
+    let data = match parent.fetch_env(findings, &key, flag(reference, "optional"), &field) {
+        Fetched::Found(data) => data,
+        Fetched::LeftOut | Fetched::Refused => return,
+    };
+    if kind == Kind::Secret && !secrets_allowed(parent, findings, &field) {
+        return;
+    }
+    for (name, value) in data {
+        let Some(value) = value_text(findings, &key, &name, value.expose(), &field) else { continue };
+        let name = format!("{prefix}{name}");
+        if takes_name(parent, findings, &name, &field) {
+            let resolved = Resolved { value: expansion::escape(value), secret: kind == Kind::Secret };
+            first.insert(name, resolved);
+        }
+    }
+}
+
+/// One entry of `env`; none if it is left out as the kubelet leaves it out, or if it is refused.
+fn entry(
+    parent: &Parent<'_>,
+    findings: &mut Findings,
+    container: &Value,
+    variable: &Value,
+    path: &str,
+) -> Option<Entry> {
+    let name = text(variable, "name").unwrap_or_default();
+    if !takes_name(parent, findings, name, path) {
+        return None;
+    }
+    let mut kept = variable.clone();
+    let source = match variable.get("valueFrom") {
+        // A value wins over a source; the API refuses to take both.
+        Some(source) if text(variable, "value").is_none_or(str::is_empty) => source,
+        Some(_) | None => {
+            remove(&mut kept, "valueFrom");
+            return Some(Entry::Own(kept));
+        }
+    };
+    let resolved = |value: &str, secret| {
+        Some(Entry::Resolved(name.to_owned(), Resolved { value: expansion::escape(value), secret }))
+    };
+    let path = format!("{path}.valueFrom");
+    let refuse = |findings: &mut Findings, field: String| {
+        findings.refuse(Reason::UnknownField { field });
+        None
+    };
+    // The API takes exactly one; of two, one might stay that the kubelet refuses.
+    let mut sources = source.as_object().into_iter().flatten();
+    let (Some((kind, selector)), None) = (sources.next(), sources.next()) else {
+        return refuse(findings, path);
+    };
+    match kind.as_str() {
+        "secretKeyRef" => from_key(parent, findings, Kind::Secret, selector, &format!("{path}.secretKeyRef"))
+            .and_then(|value| resolved(&value, true)),
+        "configMapKeyRef" => from_key(parent, findings, Kind::ConfigMap, selector, &format!("{path}.configMapKeyRef"))
+            .and_then(|value| resolved(&value, false)),
+        "fieldRef" => match downward::env_field(parent, selector) {
+            Some(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value, false),
+            Some(_) => Some(Entry::Own(kept)),
+            None => refuse(findings, format!("{path}.fieldRef.fieldPath")),
+        },
+        "resourceFieldRef" => {
+            match resources::field(parent, selector, Some(container), &format!("{path}.resourceFieldRef")) {
+                Ok(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value, false),
+                Ok(_) => Some(Entry::Own(kept)),
+                Err(reason) => {
+                    findings.refuse(reason);
+                    None
+                }
+            }
+        }
+        // Read from a file of the pod's own volume: no API object is involved.
+        "fileKeyRef" => Some(Entry::Own(kept)),
+        _ => refuse(findings, format!("{path}.{kind}")),
+    }
+}
+
+/// The value of `secretKeyRef` or `configMapKeyRef`; none if it is left out or refused.
+fn from_key(
+    parent: &Parent<'_>,
+    findings: &mut Findings,
+    kind: Kind,
+    selector: &Value,
+    field: &str,
+) -> Option<Zeroizing<String>> {
+    let (name, key) = (text(selector, "name").unwrap_or_default(), text(selector, "key").unwrap_or_default());
+    let optional = flag(selector, "optional");
+    let object = parent.key(findings, kind, name, field)?;
+    let fetched = parent.fetch_env(findings, &object, optional, field);
+    let data = match fetched {
+        Fetched::Found(data) => data,
+        Fetched::LeftOut | Fetched::Refused => return None,
+    };
+    let Some(value) = data.get(key) else {
+        if !optional {
+            findings.refuse(Reason::MissingKey { object, key: key.to_owned(), field: field.to_owned() });
+        }
+        return None;
+    };
+    if kind == Kind::Secret && !secrets_allowed(parent, findings, field) {
+        return None;
+    }
+    value_text(findings, &object, key, value.expose(), field).map(|value| Zeroizing::new(value.to_owned()))
+}
+
+/// The mirror pod shows env values to everyone who may get pods, so Secrets get there by the operator's word only.
+fn secrets_allowed(parent: &Parent<'_>, findings: &mut Findings, field: &str) -> bool {
+    let allowed = match parent.settings.secret_env {
+        SecretEnv::Literal => true,
+        SecretEnv::Refuse => false,
+        SecretEnv::Auto => parent.pod.annotated(),
+    };
+    if !allowed {
+        findings.refuse(Reason::SecretEnvRefused { field: field.to_owned() });
+    }
+    allowed
+}
+
+/// A value as text that an environment variable and JSON can carry.
+fn value_text<'v>(
+    findings: &mut Findings,
+    object: &ObjectKey,
+    key: &str,
+    value: &'v [u8],
+    field: &str,
+) -> Option<&'v str> {
+    let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'));
+    if text.is_none() {
+        let (key, field) = (key.to_owned(), field.to_owned());
+        findings.refuse(Reason::ValueNotText { object: object.clone(), key, field });
+    }
+    text
+}
+
+/// Whether the kubelet takes this name in a static pod.
+///
+/// Since 1.32 (`RelaxedEnvironmentVariableValidation`) every printable ASCII name without `=` is taken in API pods, but
+/// static pods are validated with that option only since 1.35 (kubernetes/kubernetes#135031): before, one such name
+/// makes the kubelet refuse the whole manifest. The parent has the variable from 1.32 on, so leaving it out is noted.
+fn takes_name(parent: &Parent<'_>, findings: &mut Findings, name: &str, field: &str) -> bool {
+    if is_plain_name(name) {
+        return true;
+    }
+    if name.is_empty() || !name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=') {
+        findings.refuse(Reason::Malformed(format!("{field} gives a variable a name that Kubernetes does not allow")));
+        return false;
+    }
+    if parent.kubelet_since(1, 35) {
+        return true;
+    }
+    if parent.kubelet_since(1, 32) {
+        findings.note(Note::VariableDropped { name: name.to_owned() });
+    }
+    false
+}
+
+/// `validation.IsEnvVarName`: `[-._a-zA-Z][-._a-zA-Z0-9]*`, neither `.` nor starting with `..`.
+fn is_plain_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphabetic() || matches!(b, b'-' | b'.' | b'_');
+    name.bytes().next().is_some_and(plain)
+        && name.bytes().all(|b| plain(b) || b.is_ascii_digit())
+        && name != "."
+        && !name.starts_with("..")
+}
+
+/// Leaves out what an own entry overrides before anything refers to it, so that the list has no needless duplicates and
+/// no value of a Secret that the container never sees.
+fn drop_overridden(first: &mut BTreeMap<String, Resolved>, own: &[Entry]) {
+    let mut referred: Vec<&str> = Vec::new();
+    for entry in own {
+        let name = match entry {
+            Entry::Own(variable) => {
+                referred.extend(expansion::references(text(variable, "value").unwrap_or_default()));
+                // An optional fileKeyRef whose key is absent leaves the earlier value in place.
+                if variable.get("valueFrom").is_some_and(|source| source.get("fileKeyRef").is_some()) {
+                    continue;
+                }
+                text(variable, "name").unwrap_or_default()
+            }
+            Entry::Resolved(name, _) => name,
+        };
+        if !referred.contains(&name) {
+            first.remove(name);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! From a stored pod to a static pod that a current kubelet takes: the main path, and what its steps share.
+//!
+//! A kubelet of 1.34 or later refuses to parse a static pod that references any API object
+//! (`pkg/api/pod/util.go`, `HasAPIObjectReference`), so everything that the pod names is resolved here or refused here.
+//! Each step is one file; the table that they follow is in the design documentation ("From a stored pod to a static pod").
+
+mod containers;
+mod downward;
+mod env;
+mod expansion;
+mod files;
+mod manifest;
+mod metadata;
+mod ports;
+mod projected;
+mod quantity;
+mod resources;
+mod services;
+mod spec;
+mod volumes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+pub(crate) use self::ports::host_ports;
+pub use self::ports::{HostPort, Protocol};
+pub(crate) use self::volumes::writes_shared_storage;
+use super::data::{self, Data};
+use super::json::{ClearTree, object};
+use super::lookup::{Lookup, Objects};
+use super::object::{Kind, Object, ObjectKey};
+use super::pod::ParentPod;
+use super::rendering::{Manifest, PodName, Rendering, Tree, TreeRoot};
+use super::settings::Settings;
+use super::verdict::{Note, Reason};
+
+/// A pod that could be translated.
+#[derive(Clone)]
+pub struct Translation {
+    /// The manifest and the trees that it mounts.
+    pub rendering: Rendering,
+    /// What its operator should know, sorted.
+    pub notes: Vec<Note>,
+}
+
+/// Makes a static pod of `pod`, whatever its state: whether it is *meant* to come back is another question
+/// ([`super::examine::examine`]).
+///
+/// The same arguments give the same bytes, and translating the translation changes nothing.
+///
+/// # Errors
+/// Every [`Reason`] that was found, not only the first; never empty. Nothing is rendered half.
+pub fn translate(
+    pod: &Object,
+    objects: &dyn Objects,
+    services: &[Object],
+    settings: &Settings,
+) -> Result<Translation, Vec<Reason>> {
+    let pod = ParentPod::parse(pod).map_err(|error| vec![Reason::Malformed(error.problem.to_string())])?;
+    translate_parsed(&pod, objects, services, settings)
+}
+
+pub(crate) fn translate_parsed(
+    pod: &ParentPod,
+    objects: &dyn Objects,
+    services: &[Object],
+    settings: &Settings,
+) -> Result<Translation, Vec<Reason>> {
+    let parent = Parent { pod, objects, services, settings };
+    let mut findings = Findings::default();
+
+    // `<name>-<node>` is the copy's name, and the API server takes no longer one.
+    if pod.key.name().len() + 1 + settings.node_name.len() > 253 {
+        findings.refuse(Reason::NameTooLong);
+    }
+    let mut spec = ClearTree(pod.spec().clone());
+    spec::translate(&parent, &mut findings, &mut spec.0);
+    let rendered = volumes::translate(&parent, &mut findings, &mut spec.0);
+    containers::translate(&parent, &mut findings, &mut spec.0, &rendered);
+    let metadata = metadata::translate(&parent, &mut findings);
+    if findings.carries_secret {
+        findings.note(Note::ClearEnv);
+    }
+    if !findings.reasons.is_empty() {
+        return Err(findings.reasons);
+    }
+
+    // Moved, not serialised again: no second copy of the values is left behind.
+    let tree = ClearTree(object([
+        ("apiVersion", "v1".into()),
+        ("kind", "Pod".into()),
+        ("metadata", metadata),
+        ("spec", std::mem::take(&mut spec.0)),
+    ]));
+    let rendering = Rendering {
+        pod: PodName { namespace: pod.key.namespace().to_owned(), name: pod.key.name().to_owned() },
+        uid: pod.uid.clone(),
+        manifest: Manifest { json: manifest::bytes(tree), carries_secret: findings.carries_secret },
+        trees: findings.trees.into_values().collect(),
+    };
+    Ok(Translation { rendering, notes: findings.notes.into_iter().collect() })
+}
+
+/// What is translated: the arguments, shared by all steps.
+#[derive(Clone, Copy)]
+struct Parent<'a> {
+    pod: &'a ParentPod,
+    objects: &'a dyn Objects,
+    services: &'a [Object],
+    settings: &'a Settings,
+}
+
+/// The answer to a reference.
+enum Fetched {
+    /// The object's data.
+    Found(Data),
+    /// It is optional, and it does not exist.
+    LeftOut,
+    /// The pod can't come back; the reason is in the findings.
+    Refused,
+}
+
+impl Parent<'_> {
+    /// Whether the kubelet is of this version or later; an unknown one counts as the newest.
+    fn kubelet_since(&self, major: u32, minor: u32) -> bool {
+        self.settings.kubelet_version.is_none_or(|version| (version.major, version.minor) >= (major, minor))
+    }
+
+    /// The key of an object that `field` names; an impossible name is a finding.
+    fn key(&self, findings: &mut Findings, kind: Kind, name: &str, field: &str) -> Option<ObjectKey> {
+        match ObjectKey::new(kind, self.pod.key.namespace(), name) {
+            Ok(key) => Some(key),
+            Err(problem) => {
+                findings.refuse(Reason::Malformed(format!("{field}: {problem}")));
+                None
+            }
+        }
+    }
+
+    /// The data of a named object; whatever stands in the way is a finding.
+    fn fetch(&self, findings: &mut Findings, key: &ObjectKey, optional: bool, field: &str) -> Fetched {
+        self.fetch_with(findings, key, optional, field, data::data)
+    }
+
+    /// As [`Self::fetch`], but only what environment variables can come from: `binaryData` is none of it.
+    fn fetch_env(&self, findings: &mut Findings, key: &ObjectKey, optional: bool, field: &str) -> Fetched {
+        self.fetch_with(findings, key, optional, field, data::env_data)
+    }
+
+    fn fetch_with(
+        &self,
+        findings: &mut Findings,
+        key: &ObjectKey,
+        optional: bool,
+        field: &str,
+        read: fn(&Object) -> Result<Data, data::DataError>,
+    ) -> Fetched {
+        let reason = match self.objects.get(key) {
+            Lookup::Found(object) => match read(&object) {
+                Ok(data) => return Fetched::Found(data),
+                Err(problem) => Reason::BadData { object: key.clone(), problem: problem.to_string() },
+            },
+            Lookup::Missing if optional => return Fetched::LeftOut,
+            Lookup::Missing => Reason::MissingObject { object: key.clone(), field: field.to_owned() },
+            // An optional object that exists is needed: the parent ran with it.
+            Lookup::Sealed => Reason::Sealed(key.clone()),
+            Lookup::NoKeyYet => Reason::NoKeyYet(key.clone()),
+            Lookup::Damaged => Reason::Damaged(key.clone()),
+        };
+        findings.refuse(reason);
+        Fetched::Refused
+    }
+
+    /// Publishes a tree and returns the volume that mounts it.
+    fn mount(&self, findings: &mut Findings, volume: &str, tree: Tree) -> Value {
+        let root = match tree.root {
+            TreeRoot::Secrets => &self.settings.secret_root,
+            TreeRoot::ConfigMaps => &self.settings.configmap_root,
+        };
+        let mut path = root.trim_end_matches('/').to_owned();
+        for part in
+            [self.pod.key.namespace(), self.pod.key.name()].into_iter().chain(tree.path.iter().map(String::as_str))
+        {
+            path.push('/');
+            path.push_str(part);
+        }
+        // Two volumes of one plain Secret share its tree: the files are the same.
+        findings.trees.insert((tree.root, tree.path.clone()), tree);
+        json!({ "name": volume, "hostPath": { "path": path, "type": "Directory" } })
+    }
+}
+
+/// What the steps found out. Reasons keep the order of discovery; notes and trees are sorted.
+#[derive(Default)]
+struct Findings {
+    reasons: Vec<Reason>,
+    notes: BTreeSet<Note>,
+    trees: BTreeMap<(TreeRoot, Vec<String>), Tree>,
+    carries_secret: bool,
+}
+
+impl Findings {
+    fn refuse(&mut self, reason: Reason) {
+        if !self.reasons.contains(&reason) {
+            self.reasons.push(reason);
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        self.notes.insert(note);
+    }
+}

@@ -1,0 +1,231 @@
+//! `ckpt-db dump`: what the store holds, offline and without touching it.
+
+use std::io::Write;
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::{Value, json};
+
+use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
+use ckpt_db::checkpoint::object::{Kind, ObjectKey};
+use ckpt_db::store::{LockState, Snapshot, StoredObject, open_offline};
+
+use super::args::StoreArgs;
+use super::output::{Format, document};
+use super::redact::redact;
+use super::{Exit, say, table};
+
+/// Show what the store holds, without changing it
+///
+/// Values of Secrets are redacted unless --reveal is given and a key opens the store. Without a key, Secrets are listed as
+/// sealed and everything else is shown as usual.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ckpt-db dump                                  everything, as a table
+  ckpt-db dump -n kube-system --kind pod -o wide
+  ckpt-db dump -n shop --kind secret web-tls -o yaml --reveal")]
+pub(crate) struct Dump {
+    #[command(flatten)]
+    store: StoreArgs,
+
+    /// Only objects in this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Only objects of this kind: pod, configmap, secret, service, node; may be given several times
+    #[arg(long, value_name = "KIND", value_parser = parse_kind)]
+    kind: Vec<Kind>,
+
+    /// Only objects of these names
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+
+    /// Show the values of Secrets; needs a key that opens the store
+    #[arg(long)]
+    reveal: bool,
+}
+
+/// Takes kinds as kubectl does: any case, singular, plural or short.
+fn parse_kind(text: &str) -> Result<Kind, String> {
+    let lower = text.to_lowercase();
+    let known = |kind: &Kind| {
+        let row = kind.row();
+        [row.name.to_lowercase().as_str(), row.plural, row.short].contains(&lower.as_str())
+    };
+    Kind::ALL.into_iter().find(known).ok_or_else(|| {
+        let known: Vec<String> = Kind::ALL.iter().map(|kind| kind.row().name.to_lowercase()).collect();
+        format!("the store keeps no such kind; known are {}", known.join(", "))
+    })
+}
+
+impl Dump {
+    pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let path = self.store.store()?;
+        let keys = self.store.keys()?;
+        let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
+        if self.reveal && snapshot.lock_state() != LockState::Open {
+            bail!("cannot reveal Secrets of {}: {}", path.display(), why_closed(&snapshot));
+        }
+        for finding in snapshot.findings() {
+            say(format_args!("warning: {finding}"));
+        }
+        let wanted: Vec<StoredObject<'_>> = snapshot.objects().filter(|object| self.wants(object.key)).collect();
+        let mut exit = Exit::findings(!snapshot.findings().is_empty());
+        for name in &self.names {
+            if !wanted.iter().any(|object| object.key.name() == name) {
+                let place =
+                    self.namespace.as_ref().map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
+                say(format_args!("error: nothing named {name:?}{place} is readable in {}", path.display()));
+                exit = Exit::Findings;
+            }
+        }
+        match self.output {
+            Format::Table | Format::Wide => self.table(out, &wanted)?,
+            Format::Name => {
+                for object in &wanted {
+                    writeln!(out, "{}/{}", object.key.kind().row().name.to_lowercase(), object.key.name())?;
+                }
+            }
+            Format::Json | Format::Yaml => {
+                let items: Vec<Value> = wanted.iter().map(|object| self.item(&snapshot, object)).collect();
+                let list =
+                    json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items});
+                document(out, self.output, &list)?;
+            }
+        }
+        Ok(exit)
+    }
+
+    fn wants(&self, key: &ObjectKey) -> bool {
+        self.namespace.as_deref().is_none_or(|namespace| key.namespace() == namespace)
+            && (self.kind.is_empty() || self.kind.contains(&key.kind()))
+            && (self.names.is_empty() || self.names.iter().any(|name| name == key.name()))
+    }
+
+    fn table(&self, out: &mut dyn Write, objects: &[StoredObject<'_>]) -> anyhow::Result<()> {
+        let wide = self.output == Format::Wide;
+        let mut header = vec!["KIND", "NAMESPACE", "NAME", "STATE", "BYTES"];
+        if wide {
+            header.extend(["STORED", "RESOURCE VERSION", "UID"]);
+        }
+        let rows: Vec<Vec<String>> = objects
+            .iter()
+            .map(|object| {
+                let mut row = vec![
+                    object.key.kind().to_string(),
+                    or_none(object.key.namespace()),
+                    object.key.name().to_owned(),
+                    state(object).to_owned(),
+                    object.body_bytes.to_string(),
+                ];
+                if wide {
+                    row.extend([utc(object.stored_at_unix_ms), or_none(object.resource_version), or_none(object.uid)]);
+                }
+                row
+            })
+            .collect();
+        table::write(out, &header, &rows)?;
+        Ok(())
+    }
+
+    /// One object as a document that `kubectl apply --dry-run` reads.
+    fn item(&self, snapshot: &Snapshot, object: &StoredObject<'_>) -> Value {
+        let row = object.key.kind().row();
+        let body = match snapshot.get(object.key) {
+            Lookup::Found(found) => serde_json::from_slice(found.body.expose()).ok(),
+            Lookup::Missing | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => None,
+        };
+        let mut body: Value = body.unwrap_or_else(|| {
+            let mut metadata = json!({"name": object.key.name(), "annotations": {"ckpt-db.io/sealed": "true"}});
+            for (field, value) in [
+                ("namespace", object.key.namespace()),
+                ("uid", object.uid),
+                ("resourceVersion", object.resource_version),
+            ] {
+                if !value.is_empty() {
+                    metadata[field] = value.into();
+                }
+            }
+            json!({"metadata": metadata})
+        });
+        // Items of a list carry neither.
+        body["apiVersion"] = row.api_version.into();
+        body["kind"] = row.name.into();
+        if row.sealed && !self.reveal {
+            redact(&mut body);
+        }
+        body
+    }
+}
+
+fn state(object: &StoredObject<'_>) -> &'static str {
+    match (object.sealed, object.authenticated) {
+        (true, true) => "sealed, authentic",
+        (true, false) => "sealed",
+        (false, true) => "authentic",
+        (false, false) => "unauthenticated",
+    }
+}
+
+/// Why Secrets can't be read, and what to do.
+pub(crate) fn why_closed(snapshot: &Snapshot) -> String {
+    match snapshot.lock_state() {
+        LockState::Keyless => "the store has no data key yet, and so no Secrets".to_owned(),
+        LockState::Open => "it is open".to_owned(),
+        LockState::Locked => {
+            let slots: Vec<String> =
+                snapshot.slots().iter().map(|slot| data_encoding::HEXLOWER.encode(&slot.fingerprint[..8])).collect();
+            format!(
+                "no key at hand opens it; its slots are for the keys with fingerprints {}. Give one with --node-key FILE",
+                slots.join(", ")
+            )
+        }
+    }
+}
+
+pub(crate) fn or_none(text: &str) -> String {
+    if text.is_empty() { "<none>".to_owned() } else { text.to_owned() }
+}
+
+/// `2026-11-21T04:34:46Z` (RFC 3339, proleptic Gregorian calendar).
+fn utc(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000;
+    let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant's `civil_from_days`, for dates from 1970 on.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_782_400_000), "2000-02-29T00:00:00Z");
+        assert_eq!(utc(1_795_235_686_999), "2026-11-21T04:34:46Z");
+        assert_eq!(utc(4_102_444_799_000), "2099-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn kinds_are_named_as_kubectl_names_them() {
+        for text in ["po", "Pod", "PODS", "pod"] {
+            assert_eq!(parse_kind(text), Ok(Kind::Pod));
+        }
+        assert_eq!(parse_kind("cm"), Ok(Kind::ConfigMap));
+        assert!(parse_kind("deployment").is_err());
+    }
+}

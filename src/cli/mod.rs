@@ -1,0 +1,140 @@
+//! The command line: parse, dispatch, and the one place that prints errors and chooses the exit code.
+
+mod args;
+mod dump;
+mod node;
+mod output;
+mod plan;
+mod redact;
+mod render;
+mod run;
+mod table;
+mod verdicts;
+mod verify;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+/// Exit codes; also in `--help` and README.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   fine
+  1   done, with findings (see the output)
+  2   could not be done
+  64  wrong usage";
+
+/// Keep a Kubernetes node's pods across a power cut, with no API server
+///
+/// Every pod of the node, and every ConfigMap and Secret it names, is kept in one encrypted, transactional file. After a
+/// reboot static pod manifests are rendered from that file alone.
+#[derive(Debug, Parser)]
+#[command(name = "ckpt-db", version, after_help = EXIT_CODES, after_long_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Dump(dump::Dump),
+    Plan(plan::PlanCommand),
+    Render(render::Render),
+    Verify(verify::Verify),
+}
+
+/// How a command ended that could be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Nothing to report.
+    Fine,
+    /// It was done, and something is not as it should be.
+    Findings,
+    /// It could not be done; why is printed already.
+    Failed,
+}
+
+impl Exit {
+    fn findings(any: bool) -> Self {
+        if any { Self::Findings } else { Self::Fine }
+    }
+
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Failed, _) | (_, Self::Failed) => Self::Failed,
+            (Self::Findings, _) | (_, Self::Findings) => Self::Findings,
+            (Self::Fine, Self::Fine) => Self::Fine,
+        }
+    }
+}
+
+/// Parses the arguments, runs the command, prints what failed.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors.
+            let code = if error.use_stderr() { 64 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let result = match cli.command {
+        Command::Run(command) => command.run(&mut out),
+        Command::Dump(command) => command.run(&mut out),
+        Command::Plan(command) => command.run(&mut out),
+        Command::Render(command) => command.run(&mut out),
+        Command::Verify(command) => command.run(&mut out),
+    };
+    let result = result.and_then(|exit| {
+        out.flush()?;
+        Ok(exit)
+    });
+    match result {
+        Ok(Exit::Fine) => ExitCode::SUCCESS,
+        Ok(Exit::Findings) => ExitCode::from(1),
+        Ok(Exit::Failed) => ExitCode::from(2),
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("error: {}", chain(&error)));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The reader of a pipe has seen enough; that is no failure of ours.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe))
+}
+
+/// An error and its causes on one line, fit for a terminal.
+pub(crate) fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        // Wrappers that repeat their cause say nothing new.
+        if !text.ends_with(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    output::printable(&text)
+}
+
+/// One line to standard error; when nobody reads it there is nobody to tell.
+pub(crate) fn say(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{}", output::printable(&line.to_string()));
+}
+
+/// The wall clock, read here and handed down.
+pub(crate) fn now_unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

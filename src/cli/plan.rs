@@ -1,0 +1,84 @@
+//! `ckpt-db plan`: would this node's pods come back, and if not, why?
+//!
+//! Exit status: 0 everything that should come back would, 1 something would not, 2 the answer could not be found.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::json;
+
+use ckpt_db::agent::assess;
+use ckpt_db::checkpoint::rendering::PodName;
+use ckpt_db::store::open_offline;
+
+use super::args::{StoreArgs, TargetArgs, TranslateArgs};
+use super::output::{Format, document};
+use super::{Exit, say, verdicts};
+
+/// Tell for each pod, and for the node, whether it would come back offline
+#[derive(Args, Debug)]
+#[command(after_help = "Exit code 1 means that some pod that should come back would not.")]
+pub(crate) struct PlanCommand {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    translate: TranslateArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+
+    /// Only pods in this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Only pods of these names
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+impl PlanCommand {
+    pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let path = self.store.store()?;
+        let keys = self.store.keys()?;
+        let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
+        let target = self.target.target(&self.store)?;
+        let settings = self.translate.settings(&target.roots)?;
+        let node = super::node::look(&self.store.layout()?, &target, &snapshot);
+        let outcome = assess(&snapshot, &settings, self.translate.node_name.as_deref(), node.network)?;
+        let decision = &outcome.decision;
+        for finding in snapshot.findings() {
+            say(format_args!("warning: {finding}"));
+        }
+        let wanted = |pod: &PodName| {
+            self.namespace.as_ref().is_none_or(|namespace| pod.namespace == *namespace)
+                && (self.names.is_empty() || self.names.contains(&pod.name))
+        };
+        match self.output {
+            Format::Table | Format::Wide => {
+                verdicts::write(out, decision, wanted)?;
+                writeln!(out, "\n{}", verdicts::summary(decision))?;
+                node.write(out)?;
+            }
+            Format::Name => {
+                for planned in decision.plan.pods.iter().filter(|planned| wanted(&planned.rendering.pod)) {
+                    writeln!(out, "pod/{}", planned.rendering.pod.name)?;
+                }
+            }
+            Format::Json | Format::Yaml => {
+                let value = json!({
+                    "apiVersion": "ckpt-db.io/v1alpha1",
+                    "kind": "Plan",
+                    "node": node.value(&outcome.settings),
+                    "findings": snapshot.findings().iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "pods": verdicts::values(decision, wanted),
+                });
+                document(out, self.output, &value)?;
+            }
+        }
+        let lost = verdicts::lost(decision) > 0;
+        Ok(Exit::findings(lost || !snapshot.findings().is_empty()))
+    }
+}

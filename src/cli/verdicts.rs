@@ -1,0 +1,116 @@
+//! The verdicts as a table and as a document; `run`, `plan` and `render` show the same.
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+
+use ckpt_db::checkpoint::decide::Decision;
+use ckpt_db::checkpoint::rendering::{Activity, PodName};
+use ckpt_db::checkpoint::verdict::Verdict;
+
+use super::table;
+
+/// The verdicts, one row a pod.
+pub(crate) fn write(out: &mut dyn Write, decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> io::Result<()> {
+    let rows: Vec<Vec<String>> = decision
+        .verdicts
+        .iter()
+        .filter(|(pod, _, _)| wanted(pod))
+        .map(|(pod, _, verdict)| {
+            let manifest = activity(decision, pod).unwrap_or("-");
+            let (answer, why) = sentence(verdict);
+            vec![pod.namespace.clone(), pod.name.clone(), answer.to_owned(), manifest.to_owned(), why]
+        })
+        .collect();
+    table::write(out, &["NAMESPACE", "NAME", "COMES BACK", "MANIFEST", "WHY / NOTES"], &rows)
+}
+
+/// The verdicts as values.
+pub(crate) fn values(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> Vec<Value> {
+    decision
+        .verdicts
+        .iter()
+        .filter(|(pod, _, _)| wanted(pod))
+        .map(|(pod, uid, verdict)| {
+            let coded = |code: &str, text: String| json!({"code": code, "message": text});
+            let (notes, reasons): (Vec<Value>, Vec<Value>) = match verdict {
+                Verdict::Recoverable { notes } | Verdict::WhenNetworkIs { notes } => {
+                    (notes.iter().map(|note| coded(note.code(), note.to_string())).collect(), Vec::new())
+                }
+                Verdict::NotRecoverable { reasons } => {
+                    (Vec::new(), reasons.iter().map(|reason| coded(reason.code(), reason.to_string())).collect())
+                }
+                Verdict::NotMeant(why) => (Vec::new(), vec![coded(why.code(), why.to_string())]),
+            };
+            json!({
+                "namespace": pod.namespace,
+                "name": pod.name,
+                "uid": uid,
+                "verdict": code(verdict),
+                "manifest": activity(decision, pod),
+                "reasons": reasons,
+                "notes": notes,
+            })
+        })
+        .collect()
+}
+
+/// Pods that should come back and can't.
+pub(crate) fn lost(decision: &Decision) -> usize {
+    decision.verdicts.iter().filter(|(_, _, verdict)| matches!(verdict, Verdict::NotRecoverable { .. })).count()
+}
+
+/// `7 pods: 4 come back, 1 prepared only, 1 can't, 1 not meant to`
+pub(crate) fn summary(decision: &Decision) -> String {
+    let (mut active, mut prepared, mut lost, mut not_meant, mut off) = (0, 0, 0, 0, 0);
+    for (pod, _, verdict) in &decision.verdicts {
+        match (verdict, activity(decision, pod)) {
+            (Verdict::NotMeant(_), _) => not_meant += 1,
+            (Verdict::NotRecoverable { .. }, _) => lost += 1,
+            (Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. }, Some("active")) => active += 1,
+            (Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. }, Some(_)) => prepared += 1,
+            (Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. }, None) => off += 1,
+        }
+    }
+    let mut parts = vec![format!("{active} would come back")];
+    for (count, what) in [
+        (prepared, "prepared only"),
+        (off, "recoverable, but the policy is off"),
+        (lost, "can't come back"),
+        (not_meant, "not meant to"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    format!("{} pods: {}", decision.verdicts.len(), parts.join(", "))
+}
+
+fn activity(decision: &Decision, pod: &PodName) -> Option<&'static str> {
+    let planned = decision.plan.pods.iter().find(|planned| planned.rendering.pod == *pod)?;
+    Some(match planned.activity {
+        Activity::Active => "active",
+        Activity::Prepared => "prepared",
+    })
+}
+
+fn code(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Recoverable { .. } => "Recoverable",
+        Verdict::WhenNetworkIs { .. } => "RecoverableWithNetwork",
+        Verdict::NotRecoverable { .. } => "NotRecoverable",
+        Verdict::NotMeant(_) => "NotMeant",
+    }
+}
+
+fn sentence(verdict: &Verdict) -> (&'static str, String) {
+    fn joined(items: &[impl ToString]) -> String {
+        items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+    match verdict {
+        Verdict::Recoverable { notes } => ("yes", joined(notes)),
+        Verdict::WhenNetworkIs { notes } => ("with network", joined(notes)),
+        Verdict::NotRecoverable { reasons } => ("no", joined(reasons)),
+        Verdict::NotMeant(why) => ("not meant to", why.to_string()),
+    }
+}

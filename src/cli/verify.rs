@@ -1,0 +1,52 @@
+//! `ckpt-db verify`: check every record and change nothing.
+//!
+//! Exit status: 0 sound, 1 findings, 2 the check could not be made.
+
+use std::io::Write;
+
+use clap::Args;
+
+use ckpt_db::store::{LockState, open_offline};
+
+use super::args::StoreArgs;
+use super::{Exit, say};
+
+/// Check every record of the store, without changing it
+///
+/// Prints one line a finding. With a key that opens the store, tampering is found as well as damage.
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl Verify {
+    pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let path = self.store.store()?;
+        let keys = self.store.keys()?;
+        let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
+        for finding in snapshot.findings() {
+            writeln!(out, "{}: {finding}", finding.code())?;
+        }
+        match snapshot.lock_state() {
+            LockState::Open => {}
+            LockState::Keyless => {
+                say(format_args!("note: the store has no data key; only damage can be found, not tampering"))
+            }
+            LockState::Locked => {
+                say(format_args!("note: no key at hand opens the store; only damage can be found, not tampering"))
+            }
+        }
+        let count = snapshot.findings().len();
+        let records = snapshot.objects().count();
+        writeln!(
+            out,
+            "{}: {count} finding{}, {records} readable objects, revision {}, {}",
+            if count == 0 { "sound" } else { "NOT SOUND" },
+            if count == 1 { "" } else { "s" },
+            snapshot.revision(),
+            path.display(),
+        )?;
+        Ok(Exit::findings(count > 0))
+    }
+}

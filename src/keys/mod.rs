@@ -1,0 +1,10 @@
+//! Node keys: private keys that lie on the node anyway, and open the store's key slots.
+//!
+//! The kubelet's client and serving keys come first, in whatever form they lie there; a key of our own is for nodes whose
+//! credentials have no key file. Only the canonical secret of a key leaves this room.
+
+mod file;
+mod search;
+
+pub use file::{KeyFileError, NodeKey, load, write_generated};
+pub use search::{Found, KeySearch, default_key_paths, find};

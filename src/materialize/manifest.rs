@@ -1,0 +1,350 @@
+//! Manifests: prepared beside the kubelet's directory, active in it, and never mistaken for somebody else's.
+//!
+//! A manifest is recognised by its name *and* by what it is: a copy's annotations, or a link into the secret root. All
+//! else in these directories belongs to others and is not touched.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::dir::{Dir, Entry, Moved};
+use super::error::{Foreign, MaterializeError, RenderingProblem};
+use super::modes::{Attr, private_dir, private_file};
+use super::name::Name;
+use super::{Owners, Published, publish};
+use crate::checkpoint::object::{Shown, is_dns_label, is_dns_subdomain};
+use crate::checkpoint::rendering::{Activity, Manifest, PodName};
+use crate::checkpoint::{ANNOTATION_CHECKPOINT_OF, ANNOTATION_PARENT_UID};
+
+type Result<T, E = MaterializeError> = std::result::Result<T, E>;
+
+/// Below the secret root: the manifests that carry values of Secrets. No namespace starts with a dot.
+const BODIES: &str = ".manifests";
+
+/// The kubelet reads no larger file (`maxConfigLength` in `pkg/kubelet/config/file.go`), so no such file is ours.
+const MANIFEST_MAX_BYTES: u64 = 10 << 20;
+
+/// A pod's name, checked, and its manifest's file name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ManifestName {
+    pub(super) pod: PodName,
+    file: Name,
+}
+
+impl ManifestName {
+    /// Checks the names of `pod`: only such as the API server takes lead to distinct and harmless file names.
+    pub(super) fn of(pod: &PodName) -> Result<Self, RenderingProblem> {
+        let shown = || Shown::new(&pod.to_string());
+        if !is_dns_label(&pod.namespace) || !is_dns_subdomain(&pod.name) {
+            return Err(RenderingProblem::PodName(shown()));
+        }
+        let file = Name::new(Manifest::file_name(pod)).ok_or_else(|| RenderingProblem::ManifestName(shown()))?;
+        Ok(Self { pod: pod.clone(), file })
+    }
+
+    /// The pod whose manifest has this file name; `None` if no pod's has.
+    fn parse(file: &Name) -> Option<Self> {
+        let (namespace, name) = file.text()?.strip_suffix(".json")?.split_once('_')?;
+        let pod = PodName { namespace: namespace.to_owned(), name: name.to_owned() };
+        Self::of(&pod).ok()
+    }
+}
+
+/// Who holds a manifest's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Nobody,
+    /// A file of ours.
+    File,
+    /// A link of ours into the secret root.
+    Link,
+    Other(Foreign),
+}
+
+/// What a manifest's entry should be.
+enum Wanted<'a> {
+    File(&'a [u8]),
+    Link(OsString),
+}
+
+/// The directories that hold manifests.
+pub(super) struct Manifests<'a> {
+    /// The kubelet's directory.
+    pub(super) active: &'a Dir,
+    /// The directory of those that are prepared.
+    pub(super) prepared: &'a Dir,
+    /// The secret root.
+    pub(super) secrets: Result<&'a Dir, &'a MaterializeError>,
+    /// The secret root's absolute path, which links name.
+    pub(super) secrets_path: PathBuf,
+    pub(super) owners: Owners,
+}
+
+impl Manifests<'_> {
+    /// Every manifest of ours in `dir`.
+    pub(super) fn list(&self, dir: &Dir) -> Result<Vec<ManifestName>> {
+        let mut ours = Vec::new();
+        for name in dir.names()?.iter().filter_map(ManifestName::parse) {
+            match self.holder(dir, &name)? {
+                Holder::File | Holder::Link => ours.push(name),
+                Holder::Nobody | Holder::Other(_) => {}
+            }
+        }
+        Ok(ours)
+    }
+
+    /// Refuses a name that somebody else's file has in the directory in which the manifest belongs.
+    pub(super) fn check_free(&self, name: &ManifestName, activity: Activity) -> Result<()> {
+        let dir = self.dir(activity);
+        match self.holder(dir, name)? {
+            Holder::Nobody | Holder::File | Holder::Link => Ok(()),
+            Holder::Other(found) => Err(MaterializeError::Conflict { path: dir.path_of(&name.file), found }),
+        }
+    }
+
+    /// Whether the active manifest already is this one.
+    pub(super) fn is_active_as(&self, name: &ManifestName, manifest: &Manifest) -> Result<bool> {
+        let same_body = !manifest.carries_secret || self.has_body(name, manifest)?;
+        Ok(same_body && self.is(self.active, name, &self.wanted(name, manifest))?)
+    }
+
+    /// Brings the manifest to where `activity` says. The caller syncs both directories; a body is durable already.
+    ///
+    /// # Errors
+    /// What was published before is there as it was, whole.
+    pub(super) fn publish(&self, name: &ManifestName, manifest: &Manifest, activity: Activity) -> Result<Published> {
+        self.check_free(name, activity)?;
+        let body = if manifest.carries_secret { self.publish_body(name, manifest)? } else { Published::Unchanged };
+        let wanted = self.wanted(name, manifest);
+        let entry = match activity {
+            Activity::Prepared => self.publish_entry(self.prepared, name, &wanted)?,
+            Activity::Active => self.activate(name, &wanted)?,
+        };
+        Ok(match entry {
+            Published::Unchanged if body != Published::Unchanged => Published::Replaced,
+            entry => entry,
+        })
+    }
+
+    /// Takes an active manifest out of the kubelet's directory, into the prepared ones where that is possible.
+    pub(super) fn deactivate(&self, name: &ManifestName) -> Result<()> {
+        let moved = match self.holder(self.prepared, name)? {
+            // Its own entry is wanted later, and is refused then; what matters now is that the copy stops.
+            Holder::Other(_) => Moved::OtherFileSystem,
+            Holder::Nobody | Holder::File | Holder::Link => {
+                self.active.rename(&name.file, self.prepared, &name.file)?
+            }
+        };
+        match moved {
+            Moved::Done => Ok(()),
+            Moved::OtherFileSystem => self.remove(self.active, name),
+        }
+    }
+
+    /// Removes a manifest of ours. The caller syncs the directory.
+    pub(super) fn remove(&self, dir: &Dir, name: &ManifestName) -> Result<()> {
+        dir.unlink(&name.file).map(|_| ())
+    }
+
+    /// Removes what an interrupted run left in the directories.
+    pub(super) fn sweep(&self, problems: &mut Vec<MaterializeError>) {
+        problems.extend(publish::sweep(self.active, None).err());
+        problems.extend(publish::sweep(self.prepared, None).err());
+        problems.extend(self.bodies().and_then(|dir| dir.map_or(Ok(()), |dir| publish::sweep(&dir, None))).err());
+    }
+
+    /// Removes bodies that no link of ours names any more.
+    ///
+    /// At once, not after a delay as trees: no container mounts them, and the kubelet has read what it needs.
+    pub(super) fn remove_unused_bodies(&self) -> Result<()> {
+        let Some(bodies) = self.bodies()? else { return Ok(()) };
+        for name in bodies.names()?.iter().filter_map(ManifestName::parse) {
+            let used =
+                self.holder(self.active, &name)? == Holder::Link || self.holder(self.prepared, &name)? == Holder::Link;
+            if !used && matches!(bodies.look(&name.file)?, Entry::File(_)) {
+                bodies.unlink(&name.file)?;
+            }
+        }
+        bodies.sync()
+    }
+
+    fn dir(&self, activity: Activity) -> &Dir {
+        match activity {
+            Activity::Prepared => self.prepared,
+            Activity::Active => self.active,
+        }
+    }
+
+    fn activate(&self, name: &ManifestName, wanted: &Wanted<'_>) -> Result<Published> {
+        let before = self.holder(self.active, name)?;
+        let prepared = self.holder(self.prepared, name)?;
+        if self.is(self.active, name, wanted)? {
+            if matches!(prepared, Holder::File | Holder::Link) {
+                self.remove(self.prepared, name)?;
+            }
+            return Ok(Published::Unchanged);
+        }
+        let moved = match prepared {
+            Holder::Other(_) => Moved::OtherFileSystem,
+            Holder::Nobody | Holder::File | Holder::Link => {
+                self.publish_entry(self.prepared, name, wanted)?;
+                self.prepared.rename(&name.file, self.active, &name.file)?
+            }
+        };
+        if moved == Moved::OtherFileSystem {
+            self.publish_entry(self.active, name, wanted)?;
+            if !matches!(prepared, Holder::Other(_)) {
+                self.remove(self.prepared, name)?;
+            }
+        }
+        Ok(if before == Holder::Nobody { Published::Created } else { Published::Replaced })
+    }
+
+    fn publish_entry(&self, dir: &Dir, name: &ManifestName, wanted: &Wanted<'_>) -> Result<Published> {
+        match wanted {
+            Wanted::File(json) => publish::file(dir, &name.file, json, self.attr()),
+            Wanted::Link(target) => publish::link(dir, &name.file, target, &publish::temporary()),
+        }
+    }
+
+    fn is(&self, dir: &Dir, name: &ManifestName, wanted: &Wanted<'_>) -> Result<bool> {
+        match wanted {
+            Wanted::File(json) => publish::is_file(dir, &name.file, json, self.attr()),
+            Wanted::Link(target) => Ok(matches!(dir.look(&name.file)?, Entry::Link(found) if found == *target)),
+        }
+    }
+
+    fn wanted<'a>(&self, name: &ManifestName, manifest: &'a Manifest) -> Wanted<'a> {
+        if manifest.carries_secret {
+            Wanted::Link(self.link_target(name))
+        } else {
+            Wanted::File(manifest.json.expose())
+        }
+    }
+
+    fn publish_body(&self, name: &ManifestName, manifest: &Manifest) -> Result<Published> {
+        let secrets = self.secrets.map_err(Clone::clone)?;
+        let (bodies, _) = secrets.ensure(&Name::of(BODIES), private_dir(self.owners))?;
+        secrets.sync()?;
+        if let Some(found) = bodies.look(&name.file)?.foreign().filter(|found| *found != Foreign::File) {
+            return Err(MaterializeError::Conflict { path: bodies.path_of(&name.file), found });
+        }
+        let published = publish::file(&bodies, &name.file, manifest.json.expose(), self.attr())?;
+        bodies.sync()?;
+        Ok(published)
+    }
+
+    fn has_body(&self, name: &ManifestName, manifest: &Manifest) -> Result<bool> {
+        match self.bodies()? {
+            Some(bodies) => publish::is_file(&bodies, &name.file, manifest.json.expose(), self.attr()),
+            None => Ok(false),
+        }
+    }
+
+    fn bodies(&self) -> Result<Option<Dir>> {
+        self.secrets.map_or(Ok(None), |secrets| secrets.open(&Name::of(BODIES)))
+    }
+
+    fn holder(&self, dir: &Dir, name: &ManifestName) -> Result<Holder> {
+        Ok(match dir.look(&name.file)? {
+            Entry::Absent => Holder::Nobody,
+            Entry::Link(target) if target == self.link_target(name) => Holder::Link,
+            Entry::File(_) => match dir.read(&name.file, MANIFEST_MAX_BYTES)? {
+                Some((_, json)) if is_copy(json.expose()) => Holder::File,
+                _ => Holder::Other(Foreign::File),
+            },
+            Entry::Link(_) => Holder::Other(Foreign::Link),
+            Entry::Directory(_) => Holder::Other(Foreign::Directory),
+            Entry::Special => Holder::Other(Foreign::Special),
+        })
+    }
+
+    fn link_target(&self, name: &ManifestName) -> OsString {
+        self.secrets_path.join(BODIES).join(name.file.as_os_str()).into()
+    }
+
+    fn attr(&self) -> Attr {
+        private_file(self.owners)
+    }
+}
+
+/// Whether `json` is a static pod that translation made: it has the annotations of a copy.
+fn is_copy(json: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Copy {
+        kind: String,
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        annotations: BTreeMap<String, String>,
+    }
+    serde_json::from_slice::<Copy>(json).is_ok_and(|copy| {
+        copy.kind == "Pod"
+            && copy.metadata.annotations.contains_key(ANNOTATION_CHECKPOINT_OF)
+            && copy.metadata.annotations.contains_key(ANNOTATION_PARENT_UID)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_and_pods_belong_together() {
+        let longest = format!("{}_{}.json", "n".repeat(63), "p".repeat(255 - 63 - 6));
+        #[rustfmt::skip]
+        let rows = [
+            ("default_web-0.json", true), ("a_b.c.json", true), (longest.as_str(), true),
+            ("web-0.json", false), ("default_web-0.yaml", false), ("default_web-0.json~", false), ("_web.json", false),
+            ("default_.json", false), ("a_b_c.json", false), ("A_b.json", false), (".a_b.json", false),
+            ("a.b_c.json", false), ("default_web-0", false), (".ckpt-db.new", false),
+        ];
+        for (file, want) in rows {
+            let parsed = ManifestName::parse(&Name::new(file).unwrap());
+            assert_eq!(parsed.is_some(), want, "{file}");
+            if let Some(name) = parsed {
+                assert_eq!(Manifest::file_name(&name.pod), file);
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_make_no_file_are_refused() {
+        let of = |namespace: &str, name: &str| {
+            ManifestName::of(&PodName { namespace: namespace.to_owned(), name: name.to_owned() })
+        };
+        let refused = [("..", "web"), ("a", ".."), ("a/b", "c"), ("a", "b/c"), ("", "b"), ("a", ""), ("a_b", "c")];
+        for (namespace, name) in refused {
+            assert!(matches!(of(namespace, name), Err(RenderingProblem::PodName(_))), "{namespace:?} {name:?}");
+        }
+        assert!(matches!(of("a", &"b".repeat(249)), Err(RenderingProblem::ManifestName(_))));
+        assert!(of("a", &"b".repeat(248)).is_ok());
+    }
+
+    #[test]
+    fn only_a_copy_is_a_copy() {
+        let both = r#"{"kind":"Pod","metadata":{"name":"a","annotations":{"checkpointer.alpha.coreos.com/checkpoint-of":"a","ckpt-db.io/parent-uid":""}}}"#;
+        #[rustfmt::skip]
+        let rows = [
+            (both.to_owned(), true),
+            (format!("{both}\n"), true),
+            (format!("{both} x"), false),
+            (both.replace("Pod", "Secret"), false),
+            (both.replace("ckpt-db.io/parent-uid", "x"), false),
+            (both.replace("checkpoint-of", "x"), false),
+            (both.replace(r#""""#, "null"), false),
+            (r#"{"kind":"Pod","metadata":{}}"#.to_owned(), false),
+            (r#"{"kind":"Pod"}"#.to_owned(), false),
+            ("apiVersion: v1\nkind: Pod\n".to_owned(), false),
+            (both[..both.len() - 1].to_owned(), false),
+            (String::new(), false),
+            ("[".repeat(100_000), false),
+        ];
+        for (json, want) in rows {
+            assert_eq!(is_copy(json.as_bytes()), want, "{json:.200}");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! One pass: the order in which a plan becomes files.
+//!
+//! Manifests that must go, go first; then each pod's trees and its manifest after them, in the plan's order; trees that
+//! nobody uses any more last. Each step can be repeated, so a pass that is cut short is completed by the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::dir::Dir;
+use super::error::{MaterializeError, RenderingProblem};
+use super::layout::{Layout, Names};
+use super::manifest::{ManifestName, Manifests};
+use super::modes::private_dir;
+use super::name::Name;
+use super::removal::{self, Keep, Retired};
+use super::{Materializer, PodOutcome, Published, Removed, RemovedFiles, Report, Waiting, tree};
+use crate::checkpoint::lookup::Objects;
+use crate::checkpoint::object::Shown;
+use crate::checkpoint::rendering::{Activity, Plan, PlannedPod, PodName, TreeRoot};
+
+type Result<T, E = MaterializeError> = std::result::Result<T, E>;
+
+const ROOTS: [TreeRoot; 2] = [TreeRoot::Secrets, TreeRoot::ConfigMaps];
+
+/// Brings the files in line with `plan`.
+pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Objects, now_unix_s: u64) -> Report {
+    let mut pass = Pass {
+        materializer,
+        objects,
+        now_unix_s,
+        manifests: materializer.manifests(),
+        report: Report::default(),
+        running: BTreeSet::new(),
+        unmarked: BTreeSet::new(),
+        stuck: BTreeMap::new(),
+        hold: false,
+    };
+    pass.manifests.sweep(&mut pass.report.problems);
+    let wanted = plan.pods.iter().map(|pod| (&pod.rendering.pod, pod.activity)).collect();
+    pass.remove_manifests(&wanted);
+
+    let mut done: BTreeMap<&PodName, Option<Wanted<'_>>> = BTreeMap::new();
+    for planned in &plan.pods {
+        let name = &planned.rendering.pod;
+        let result = if done.contains_key(name) {
+            Err(MaterializeError::Rendering(RenderingProblem::PodTwice(Shown::new(&name.to_string()))))
+        } else {
+            pass.publish(planned)
+        };
+        let outcome = match result {
+            Ok((wanted, outcome)) => {
+                done.insert(name, Some(wanted));
+                outcome
+            }
+            Err(error) => {
+                done.insert(name, None);
+                PodOutcome::Failed(error)
+            }
+        };
+        pass.report.outcomes.push((name.clone(), outcome));
+    }
+    pass.sync_manifests();
+    pass.note(pass.manifests.remove_unused_bodies());
+    for root in ROOTS {
+        pass.remove_trees(root, &done);
+    }
+    pass.report
+}
+
+/// The trees of a pod that was published.
+struct Wanted<'a> {
+    layouts: Vec<Layout<'a>>,
+    activity: Activity,
+}
+
+impl Wanted<'_> {
+    fn trees(&self, root: TreeRoot) -> BTreeSet<&Names> {
+        self.layouts.iter().filter(|layout| layout.root == root).map(|layout| &layout.path).collect()
+    }
+}
+
+struct Pass<'a> {
+    materializer: &'a Materializer,
+    objects: &'a dyn Objects,
+    now_unix_s: u64,
+    manifests: Manifests<'a>,
+    report: Report,
+    /// Pods whose manifest was active when the pass began.
+    running: BTreeSet<PodName>,
+    /// Pods whose containers may run on although no marker could be written.
+    unmarked: BTreeSet<PodName>,
+    /// Pods whose manifest should have left the kubelet's directory, and did not.
+    stuck: BTreeMap<PodName, MaterializeError>,
+    /// What is active is not known for sure, so that no tree may go.
+    hold: bool,
+}
+
+impl<'a> Pass<'a> {
+    /// Takes out of the kubelet's directory what the plan does not want there, and removes what it does not want at all.
+    fn remove_manifests(&mut self, wanted: &BTreeMap<&PodName, Activity>) {
+        let (active, prepared) = (self.manifests.active, self.manifests.prepared);
+        for name in self.list(active) {
+            self.running.insert(name.pod.clone());
+            let planned = wanted.get(&name.pod);
+            if planned == Some(&Activity::Active) {
+                continue;
+            }
+            // Even if no marker can be written: a copy that goes on is worse than a volume that goes early.
+            self.mark(&name.pod);
+            let gone = match planned {
+                Some(_) => self.manifests.deactivate(&name),
+                None => self.manifests.remove(active, &name),
+            };
+            match gone {
+                Ok(()) => self.removed(&name.pod, RemovedFiles::ActiveManifest),
+                Err(error) => {
+                    self.report.problems.push(error.clone());
+                    self.stuck.insert(name.pod, error);
+                }
+            }
+        }
+        for name in self.list(prepared) {
+            if !wanted.contains_key(&name.pod) {
+                match self.manifests.remove(prepared, &name) {
+                    Ok(()) => self.removed(&name.pod, RemovedFiles::PreparedManifest),
+                    Err(error) => self.report.problems.push(error),
+                }
+            }
+        }
+        self.sync_manifests();
+    }
+
+    /// Publishes a pod's trees, then its manifest.
+    fn publish<'p>(&mut self, planned: &'p PlannedPod) -> Result<(Wanted<'p>, PodOutcome)> {
+        let rendering = &planned.rendering;
+        let name = ManifestName::of(&rendering.pod).map_err(MaterializeError::Rendering)?;
+        let mut layouts: Vec<Layout<'p>> = Vec::with_capacity(rendering.trees.len());
+        for tree in &rendering.trees {
+            let layout = Layout::new(tree).map_err(MaterializeError::Rendering)?;
+            if layouts.iter().any(|other| (other.root, &other.path) == (layout.root, &layout.path)) {
+                let shown = Shown::new(&tree.path.join("/"));
+                return Err(MaterializeError::Rendering(RenderingProblem::TreeTwice(shown)));
+            }
+            layouts.push(layout);
+        }
+        // Before any clear text is written for a pod that can't start.
+        if let Some(error) = self.stuck.get(&name.pod) {
+            return Err(error.clone());
+        }
+        self.manifests.check_free(&name, planned.activity)?;
+
+        let mut trees = None;
+        for layout in &layouts {
+            let pod_dir = self.make_pod_dir(layout.root, &name.pod)?;
+            let owners = self.materializer.owners;
+            let problems = &mut self.report.problems;
+            let published = tree::publish(&pod_dir, layout, owners, self.objects, problems)?;
+            pod_dir.sync()?;
+            trees = Some(trees.map_or(published, |all: Published| all.and(published)));
+        }
+
+        let wanted = Wanted { layouts, activity: planned.activity };
+        let replaces = self.running.contains(&name.pod)
+            && planned.activity == Activity::Active
+            && !self.manifests.is_active_as(&name, &rendering.manifest)?;
+        if replaces && self.has_stale_trees(&name.pod, &wanted)? {
+            self.mark(&name.pod);
+        }
+        let manifest = self.manifests.publish(&name, &rendering.manifest, planned.activity)?;
+        Ok((wanted, PodOutcome::Published { trees: trees.unwrap_or(Published::Unchanged), manifest }))
+    }
+
+    /// Removes the trees below `root` that nobody wants and nobody can be using.
+    fn remove_trees(&mut self, root: TreeRoot, done: &BTreeMap<&PodName, Option<Wanted<'_>>>) {
+        // A root that can't be used was reported with each pod that needs it.
+        let Ok(dir) = self.materializer.root(root) else { return };
+        match removal::pods(dir) {
+            Ok(namespaces) => {
+                for (namespace, pods) in namespaces {
+                    let result = self.remove_trees_in(dir, root, &namespace, &pods, done);
+                    self.note(result);
+                }
+            }
+            Err(error) => self.report.problems.push(error),
+        }
+        self.note(dir.sync());
+    }
+
+    fn remove_trees_in(
+        &mut self,
+        dir: &Dir,
+        root: TreeRoot,
+        namespace: &Name,
+        pods: &[Name],
+        done: &BTreeMap<&PodName, Option<Wanted<'_>>>,
+    ) -> Result<()> {
+        let Some(parent) = dir.open(namespace)? else { return Ok(()) };
+        for pod in pods {
+            let (Some(namespace), Some(name)) = (namespace.text(), pod.text()) else { continue };
+            let key = PodName { namespace: namespace.to_owned(), name: name.to_owned() };
+            let hold = self.hold || self.unmarked.contains(&key) || self.stuck.contains_key(&key);
+            let keep = match done.get(&key) {
+                // What failed may still need what it had.
+                Some(None) => continue,
+                Some(Some(wanted)) => {
+                    Keep { trees: wanted.trees(root), active: wanted.activity == Activity::Active, hold }
+                }
+                None => Keep { trees: BTreeSet::new(), active: false, hold },
+            };
+            let result = self.retire(&parent, pod, &key, &keep);
+            self.note(result);
+        }
+        parent.sync()?;
+        removal::remove_if_empty(dir, namespace)
+    }
+
+    fn retire(&mut self, parent: &Dir, name: &Name, pod: &PodName, keep: &Keep<'_>) -> Result<()> {
+        let Some(pod_dir) = parent.open(name)? else { return Ok(()) };
+        let owners = self.materializer.owners;
+        match removal::retire(&pod_dir, keep, self.now_unix_s, owners, &mut self.report.problems)? {
+            Retired::Nothing => {}
+            Retired::Removed => self.removed(pod, RemovedFiles::Trees),
+            Retired::Waiting(until_unix_s) => self.report.waiting.push(Waiting { pod: pod.clone(), until_unix_s }),
+        }
+        removal::remove_if_empty(parent, name)
+    }
+
+    /// The directory of `pod` below `root`, made durable if it is new.
+    fn make_pod_dir(&self, root: TreeRoot, pod: &PodName) -> Result<Dir> {
+        let attr = private_dir(self.materializer.owners);
+        let mut at: Option<Dir> = None;
+        for text in [&pod.namespace, &pod.name] {
+            let name = Name::new(text).expect("a checked pod name has two plain file names");
+            let parent = match &at {
+                Some(dir) => dir,
+                None => self.materializer.root(root)?,
+            };
+            let (dir, _) = parent.ensure(&name, attr)?;
+            parent.sync()?;
+            at = Some(dir);
+        }
+        Ok(at.expect("there are two names"))
+    }
+
+    fn has_stale_trees(&self, pod: &PodName, wanted: &Wanted<'_>) -> Result<bool> {
+        for root in ROOTS {
+            let Ok(dir) = self.materializer.root(root) else { continue };
+            // What is foreign there is reported when the trees are removed.
+            if let Some(pod_dir) = removal::open_pod_dir(dir, pod)?
+                && !removal::stale_trees(&pod_dir, &wanted.trees(root), &mut Vec::new())?.is_empty()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Says that containers of `pod` may go on for a while.
+    fn mark(&mut self, pod: &PodName) {
+        for root in ROOTS {
+            let Ok(dir) = self.materializer.root(root) else { continue };
+            let marked = match removal::open_pod_dir(dir, pod) {
+                Ok(Some(pod_dir)) => removal::mark(&pod_dir, self.now_unix_s, self.materializer.owners),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = marked {
+                self.report.problems.push(error);
+                self.unmarked.insert(pod.clone());
+            }
+        }
+    }
+
+    fn list(&mut self, dir: &Dir) -> Vec<ManifestName> {
+        self.manifests.list(dir).unwrap_or_else(|error| {
+            self.report.problems.push(error);
+            self.hold = true;
+            Vec::new()
+        })
+    }
+
+    fn sync_manifests(&mut self) {
+        for dir in [self.manifests.active, self.manifests.prepared] {
+            if let Err(error) = dir.sync() {
+                self.report.problems.push(error);
+                self.hold = true;
+            }
+        }
+    }
+
+    fn removed(&mut self, pod: &PodName, files: RemovedFiles) {
+        self.report.removed.push(Removed { pod: pod.clone(), files });
+    }
+
+    fn note(&mut self, result: Result<()>) {
+        self.report.problems.extend(result.err());
+    }
+}

@@ -1,0 +1,239 @@
+//! A published tree: what the kubelet's atomic writer makes of a volume, so that a container sees all new keys at once.
+//!
+//! ```text
+//! <mounted>/..3/          the current generation: files and directories
+//! <mounted>/..data        -> ..3, exchanged by one rename
+//! <mounted>/<name>        -> ..data/<name>, one for each name at the generation's top
+//! ```
+//! Whatever is cut short leaves a whole tree behind `..data`; the next run removes what is left over.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use super::dir::{Dir, Entry};
+use super::error::{Foreign, MaterializeError};
+use super::generation::{self, number};
+use super::layout::Layout;
+use super::modes::{private_dir, tree_dir};
+use super::name::Name;
+use super::{Owners, Published, publish};
+use crate::checkpoint::lookup::Objects;
+
+type Result<T, E = MaterializeError> = std::result::Result<T, E>;
+
+const DATA: &str = "..data";
+/// As a data key can't start with two dots, this name can't be a key's; `.ckpt-db.new` could.
+const DATA_TEMPORARY: &str = "..data_tmp";
+
+/// Brings one tree of the pod whose directory is `pod_dir` in line.
+///
+/// What is left of older generations afterwards is removed; a failure to do so goes to `problems`, as the tree itself is
+/// right.
+///
+/// # Errors
+/// The tree is as it was before, whole, except that owner and mode of directories may have been repaired.
+pub(super) fn publish(
+    pod_dir: &Dir,
+    layout: &Layout<'_>,
+    owners: Owners,
+    objects: &dyn Objects,
+    problems: &mut Vec<MaterializeError>,
+) -> Result<Published> {
+    let (last, between) = layout.path.split_last().expect("a layout's path is not empty");
+    match between {
+        [] => publish_in(pod_dir, last, layout, owners, objects, problems),
+        [kind, ..] => {
+            let (parent, _) = pod_dir.ensure(kind, private_dir(owners))?;
+            pod_dir.sync()?;
+            publish_in(&parent, last, layout, owners, objects, problems)
+        }
+    }
+}
+
+fn publish_in(
+    parent: &Dir,
+    name: &Name,
+    layout: &Layout<'_>,
+    owners: Owners,
+    objects: &dyn Objects,
+    problems: &mut Vec<MaterializeError>,
+) -> Result<Published> {
+    let Some(mounted) = parent.open(name)? else {
+        return first(parent, name, layout, owners, objects);
+    };
+    // Before anything is changed in it: a directory that somebody else filled stays as it is.
+    let census = Census::take(&mounted)?;
+    let Some(current) = census.current else {
+        for leftover in census.links.iter().cloned().chain(census.leftovers()) {
+            remove_leftover(&mounted, &leftover)?;
+        }
+        // The directory is empty now, and a rename may replace it.
+        return first(parent, name, layout, owners, objects);
+    };
+
+    let attr = tree_dir(owners, layout.fs_group);
+    let repaired = mounted.set_own_attr(attr)?;
+    let mut taken = census.generations.clone();
+    for leftover in census.leftovers() {
+        match remove_leftover(&mounted, &leftover) {
+            Ok(()) => drop(leftover.text().and_then(number).map(|number| taken.remove(&number))),
+            Err(problem) => problems.push(problem),
+        }
+    }
+
+    let same = match mounted.open(&generation::dir_name(current))? {
+        Some(dir) => dir.own_meta()?.has(attr) && generation::is_same(&dir, layout, owners, objects)?,
+        None => false,
+    };
+    if !same {
+        swap(&mounted, generation::next(current, &taken), layout, owners, objects)?;
+    }
+    let wanted = layout.top();
+    let missing: Vec<_> = wanted.iter().filter(|name| !census.links.contains(**name)).collect();
+    let stale: Vec<_> = census.links.iter().filter(|name| !wanted.contains(name)).collect();
+    for name in &missing {
+        mounted.make_link(name, &link_target(name))?;
+    }
+    for name in &stale {
+        mounted.unlink(name)?;
+    }
+    mounted.sync()?;
+    if !same && let Err(problem) = mounted.remove_all(&generation::dir_name(current)) {
+        problems.push(problem);
+    }
+    mounted.sync()?;
+    let unchanged = same && !repaired && missing.is_empty() && stale.is_empty();
+    Ok(if unchanged { Published::Unchanged } else { Published::Replaced })
+}
+
+/// Publishes a tree for the first time: the whole directory at once, as a container may be waiting for it (its manifest
+/// can be older than the last boot) and must not find it empty.
+fn first(parent: &Dir, name: &Name, layout: &Layout<'_>, owners: Owners, objects: &dyn Objects) -> Result<Published> {
+    let temporary = publish::temporary();
+    publish::sweep_one(parent, &temporary)?;
+    let attr = tree_dir(owners, layout.fs_group);
+    let make = || -> Result<()> {
+        let mounted = parent.make(&temporary, attr)?;
+        let number = generation::dir_name(1);
+        generation::write(&mounted.make(&number, attr)?, layout, owners, objects)?;
+        mounted.make_link(&Name::of(DATA), number.as_os_str())?;
+        for name in layout.top() {
+            mounted.make_link(name, &link_target(name))?;
+        }
+        mounted.sync()?;
+        publish::place(parent, &temporary, name)
+    };
+    make().inspect_err(|_| {
+        // Clear text should not wait for the next pass; if this fails as well, that pass removes it.
+        let _ = parent.remove_all(&temporary);
+    })?;
+    parent.sync()?;
+    Ok(Published::Created)
+}
+
+/// Writes generation `next` and makes it the current one.
+fn swap(mounted: &Dir, next: u64, layout: &Layout<'_>, owners: Owners, objects: &dyn Objects) -> Result<()> {
+    let name = generation::dir_name(next);
+    let fill = || -> Result<()> {
+        let fresh = mounted.make(&name, tree_dir(owners, layout.fs_group))?;
+        generation::write(&fresh, layout, owners, objects)?;
+        mounted.sync()?;
+        publish::link(mounted, &Name::of(DATA), name.as_os_str(), &Name::of(DATA_TEMPORARY))?;
+        Ok(())
+    };
+    fill().inspect_err(|_| {
+        // Clear text should not wait for the next pass; if this fails as well, that pass removes it.
+        let _ = mounted.remove_all(&name);
+    })?;
+    mounted.sync()
+}
+
+/// Removes a tree of ours; `Ok(false)` if there is none. `..data` goes first, so that nobody sees a part of it.
+///
+/// # Errors
+/// A directory with anything in it that is not ours is a conflict, and is left alone as a whole.
+pub(super) fn remove(parent: &Dir, name: &Name) -> Result<bool> {
+    let Some(mounted) = parent.open(name)? else { return Ok(false) };
+    let census = Census::take(&mounted)?;
+    if census.current.is_some() {
+        mounted.unlink(&Name::of(DATA))?;
+        mounted.sync()?;
+    }
+    for link in &census.links {
+        mounted.unlink(link)?;
+    }
+    for leftover in census.leftovers() {
+        remove_leftover(&mounted, &leftover)?;
+    }
+    if let Some(current) = census.current {
+        mounted.remove_all(&generation::dir_name(current))?;
+    }
+    parent.remove_empty(name)
+}
+
+/// What lies in a mounted directory, all of it ours.
+#[derive(Default)]
+struct Census {
+    /// The generation that `..data` names, whether it exists or not.
+    current: Option<u64>,
+    /// Every generation directory.
+    generations: BTreeSet<u64>,
+    /// Links `<name> -> ..data/<name>`.
+    links: BTreeSet<Name>,
+    /// Temporary files and links.
+    temporary: BTreeSet<Name>,
+}
+
+impl Census {
+    /// Looks at every entry.
+    ///
+    /// # Errors
+    /// The first one that is not ours, as a conflict.
+    fn take(mounted: &Dir) -> Result<Self> {
+        let mut census = Self::default();
+        for name in mounted.names()? {
+            let entry = mounted.look(&name)?;
+            let text = name.text().unwrap_or_default();
+            match entry {
+                Entry::Absent => {}
+                Entry::Link(target) if text == DATA => match target.to_str().and_then(number) {
+                    Some(number) => census.current = Some(number),
+                    None => return Err(conflict(mounted, &name, Foreign::Link)),
+                },
+                Entry::Link(_) if text == DATA_TEMPORARY => drop(census.temporary.insert(name)),
+                Entry::Link(target) if target == link_target(&name) && !text.starts_with("..") => {
+                    census.links.insert(name);
+                }
+                Entry::Directory(_) if number(text).is_some() => census.generations.extend(number(text)),
+                Entry::File(_) | Entry::Link(_) | Entry::Special if name.is_own() => {
+                    census.temporary.insert(name);
+                }
+                Entry::File(_) => return Err(conflict(mounted, &name, Foreign::File)),
+                Entry::Directory(_) => return Err(conflict(mounted, &name, Foreign::Directory)),
+                Entry::Link(_) => return Err(conflict(mounted, &name, Foreign::Link)),
+                Entry::Special => return Err(conflict(mounted, &name, Foreign::Special)),
+            }
+        }
+        Ok(census)
+    }
+
+    /// Generations that are not current, and temporary files.
+    fn leftovers(&self) -> Vec<Name> {
+        let old = self.generations.iter().filter(|&&number| Some(number) != self.current);
+        old.map(|&number| generation::dir_name(number)).chain(self.temporary.iter().cloned()).collect()
+    }
+}
+
+fn remove_leftover(mounted: &Dir, name: &Name) -> Result<()> {
+    if name.text().and_then(number).is_some() { mounted.remove_all(name) } else { mounted.unlink(name).map(|_| ()) }
+}
+
+fn conflict(mounted: &Dir, name: &Name, found: Foreign) -> MaterializeError {
+    MaterializeError::Conflict { path: mounted.path_of(name), found }
+}
+
+fn link_target(name: &Name) -> OsString {
+    let mut target = OsString::from("..data/");
+    target.push(name.as_os_str());
+    target
+}

@@ -1,0 +1,84 @@
+//! What several test programs share: a node key, an identity and a small store.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::path::Path;
+
+use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
+use ckpt_db::crypto::{SystemEntropy, generate_p256_pkcs8};
+use ckpt_db::store::{Backend, Change, NewStore, RedbStore};
+use store_format::{Identity, NodeSecret, StoreId};
+
+pub const NOW: u64 = 1_700_000_000_000;
+
+pub fn identity() -> Identity {
+    Identity {
+        store_id: StoreId([7; 16]),
+        created_at_unix_ms: NOW,
+        node_name: "edge-1".to_owned(),
+        node_uid: String::new(),
+        cluster_ca_sha256: Vec::new(),
+        kubelet_version: String::new(),
+    }
+}
+
+pub fn secret() -> NodeSecret {
+    NodeSecret::from_pkcs8(generate_p256_pkcs8().unwrap().expose()).unwrap()
+}
+
+pub fn object(kind: Kind, namespace: &str, name: &str, body: serde_json::Value) -> Object {
+    let key = ObjectKey::new(kind, namespace, name).unwrap();
+    let uid = body["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    Object { key, uid, resource_version: String::new(), body: body.to_string().into() }
+}
+
+/// Pods `p0`..., each with a Secret and a ConfigMap of its own, in two namespaces, and this node's Node.
+pub fn objects(pods: usize) -> Vec<Object> {
+    let mut all =
+        vec![object(Kind::Node, "", "edge-1", serde_json::json!({"metadata": {"name": "edge-1", "uid": "node"}}))];
+    for n in 0..pods {
+        let namespace = if n % 2 == 0 { "default" } else { "shop" };
+        all.push(object(Kind::Pod, namespace, &format!("p{n}"), serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("p{n}"), "namespace": namespace, "uid": format!("uid-{n}")},
+            "spec": {
+                "containers": [{"name": "c", "image": "registry.example/app:1", "volumeMounts": [{"name": "s", "mountPath": "/s"}]}],
+                "volumes": [
+                    {"name": "s", "secret": {"secretName": format!("s{n}")}},
+                    {"name": "c", "configMap": {"name": format!("c{n}")}},
+                ],
+            },
+            "status": {"phase": "Running"},
+        })));
+        let value = data_encoding::BASE64.encode(format!("secret value {n}").repeat(n + 1).as_bytes());
+        all.push(object(
+            Kind::Secret,
+            namespace,
+            &format!("s{n}"),
+            serde_json::json!({
+                "metadata": {"name": format!("s{n}"), "namespace": namespace}, "data": {"token": value},
+            }),
+        ));
+        all.push(object(Kind::ConfigMap, namespace, &format!("c{n}"), serde_json::json!({
+            "metadata": {"name": format!("c{n}"), "namespace": namespace}, "data": {"config": format!("config {n}")},
+        })));
+    }
+    all
+}
+
+/// Creates a store that holds `objects`, and records a decision for each pod, as a pass of the agent does.
+pub fn store_with(path: &Path, objects: Vec<Object>, secret: &NodeSecret) -> RedbStore {
+    let new = NewStore { identity: identity(), secret: Some(secret) };
+    let mut store = RedbStore::create(path, new, Box::new(SystemEntropy)).unwrap();
+    let pods: Vec<Object> = objects.iter().filter(|object| object.key.kind() == Kind::Pod).cloned().collect();
+    let _ = store.update(vec![Change::Reset { objects, kinds: Kind::ALL.to_vec() }], NOW).unwrap();
+    let decided = pods.iter().map(|pod| Change::Decided {
+        pod: ckpt_db::checkpoint::rendering::PodName {
+            namespace: pod.key.namespace().to_owned(),
+            name: pod.key.name().to_owned(),
+        },
+        uid: pod.uid.clone(),
+        activity: store_format::Activity::Active,
+    });
+    let _ = store.update(decided.collect(), NOW).unwrap();
+    store
+}

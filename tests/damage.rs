@@ -1,0 +1,136 @@
+//! Flipped bytes in a store file: never a panic, a hang or a wrong value; what is lost is named.
+//!
+//! Every byte of the file, cleanly and uncleanly closed, is flipped in turn by `CKPT_DB_FLIPS=all cargo test --release
+//! --test damage`; without the variable a spread sample is. The file has no other redundancy than its records' digests.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
+use ckpt_db::checkpoint::object::{Object, ObjectKey};
+use ckpt_db::store::{Finding, Snapshot, install_panic_hook, open_offline};
+use store_format::NodeSecret;
+
+/// How many flips a sampled run makes for each of the two files.
+const SAMPLE: u64 = 1500;
+
+#[derive(Debug, Default)]
+struct Tally {
+    flips: u64,
+    unnoticed: u64,
+    records_lost: u64,
+    structure: u64,
+    unreadable: Vec<u64>,
+}
+
+#[test]
+fn no_flipped_byte_gives_a_wrong_value() {
+    install_panic_hook();
+    let secret = common::secret();
+    let objects = common::objects(6);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let store = common::store_with(&path, objects.clone(), &secret);
+    let unclean = fs::read(&path).unwrap();
+    drop(store);
+    // The store itself never closes in redb's way; another tool may have opened and closed the file.
+    drop(redb::Database::open(&path).unwrap());
+    let clean = fs::read(&path).unwrap();
+    assert_ne!(clean, unclean);
+    let expected: BTreeMap<ObjectKey, Object> =
+        objects.into_iter().map(|object| (object.key.clone(), object)).collect();
+    for (name, bytes) in [("closed cleanly", clean), ("not closed", unclean)] {
+        let tally = campaign(directory.path(), &bytes, &expected, &secret);
+        println!(
+            "{name}: {} bytes, {} flips: {} unnoticed (unused pages), {} lost records, {} structural, {} unreadable {:?}",
+            bytes.len(),
+            tally.flips,
+            tally.unnoticed,
+            tally.records_lost,
+            tally.structure,
+            tally.unreadable.len(),
+            &tally.unreadable[..tally.unreadable.len().min(20)],
+        );
+        assert!(
+            tally.unreadable.is_empty(),
+            "{name}: a flip at these offsets made the whole store unreadable: {:?}",
+            tally.unreadable
+        );
+    }
+}
+
+fn campaign(directory: &Path, bytes: &[u8], expected: &BTreeMap<ObjectKey, Object>, secret: &NodeSecret) -> Tally {
+    let path = directory.join("flipped.db");
+    fs::write(&path, bytes).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let mut tally = Tally::default();
+    for at in offsets(bytes) {
+        tally.flips += 1;
+        let original = bytes[at as usize];
+        // Alternately all bits and one bit, so that both a wild and a subtle change are seen everywhere.
+        let flipped = if at % 2 == 0 { original ^ 0xff } else { original ^ (1 << (at / 2 % 8)) };
+        file.write_all_at(&[flipped], at).unwrap();
+        match open_offline(&path, &[secret]) {
+            Err(error) => {
+                assert!(error.is_damage(), "offset {at}: {error}");
+                tally.unreadable.push(at);
+            }
+            Ok(snapshot) => judge(at, snapshot.get(), expected, &mut tally),
+        }
+        file.write_all_at(&[original], at).unwrap();
+    }
+    assert!(fs::read(&path).unwrap() == bytes, "reading changed the file");
+    tally
+}
+
+/// Every offset, or a sample: all of the header, and every page that is not all zeros.
+fn offsets(bytes: &[u8]) -> Vec<u64> {
+    let used: Vec<bool> = bytes.chunks(4096).map(|page| page.iter().any(|byte| *byte != 0)).collect();
+    let all: Vec<u64> = (0..bytes.len() as u64).filter(|at| used[*at as usize / 4096]).collect();
+    if std::env::var_os("CKPT_DB_FLIPS").is_some_and(|flips| flips == "all") {
+        return all;
+    }
+    let step = (all.len() as u64 / SAMPLE).max(1) | 1;
+    all.into_iter().filter(|at| *at < 320 || at % step == 0).collect()
+}
+
+fn judge(at: u64, snapshot: &Snapshot, expected: &BTreeMap<ObjectKey, Object>, tally: &mut Tally) {
+    let mut lost = 0;
+    for (key, original) in expected {
+        match snapshot.get(key) {
+            Lookup::Found(found) => assert!(found == *original, "offset {at}: a wrong value of {key}"),
+            Lookup::Missing | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => {
+                lost += 1;
+                assert!(
+                    named(snapshot, key),
+                    "offset {at}: {key} is lost, and no finding names it: {:?}",
+                    snapshot.findings()
+                );
+            }
+        }
+    }
+    assert!(
+        snapshot.objects().all(|object| expected.contains_key(object.key)),
+        "offset {at}: an object out of nowhere"
+    );
+    tally.records_lost += lost;
+    if snapshot.findings().is_empty() {
+        tally.unnoticed += 1;
+    } else if snapshot.findings().iter().any(|finding| matches!(finding, Finding::Structure(_))) {
+        tally.structure += 1;
+    }
+}
+
+/// Whether some finding says that `key` is lost: by name, or for a Secret by the loss of every key slot.
+fn named(snapshot: &Snapshot, key: &ObjectKey) -> bool {
+    snapshot.damaged().any(|damaged| damaged == key)
+        || snapshot.findings().iter().any(|finding| match finding {
+            Finding::Hidden { kind, .. } => kind == key.kind().row().name,
+            Finding::Missing { object, .. } => object == "every key slot" && key.kind().row().sealed,
+            Finding::Structure(_) | Finding::Record { .. } => false,
+        })
+}

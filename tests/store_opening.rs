@@ -1,0 +1,210 @@
+//! Opening: what is not a store, or not ours to touch, is told apart by name and left as it is.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
+use ckpt_db::checkpoint::object::{Kind, ObjectKey};
+use ckpt_db::crypto::{SystemEntropy, sha256};
+use ckpt_db::store::{
+    Backend as _, Change, Finding, LockState, NewStore, RecordProblem, RedbStore, StoreError, install_panic_hook,
+    open_offline,
+};
+use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use store_format::{Frame, Table, digest_input, meta_key};
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const OBJECTS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("objects");
+
+/// The error of opening for reading and of opening for writing, which must agree, and proof that nothing was changed.
+fn refused(path: &Path) -> StoreError {
+    let look =
+        || (fs::read(path).ok(), fs::symlink_metadata(path).map(|found| (found.mode(), found.mtime_nsec())).ok());
+    let before = look();
+    let offline = open_offline(path, &[]).err().expect("reading is refused");
+    let writing = RedbStore::open(path, &[], Box::new(SystemEntropy)).err().expect("writing is refused");
+    assert_eq!(offline.to_string(), writing.to_string());
+    assert!(look() == before, "the file was touched");
+    offline
+}
+
+#[test]
+fn what_is_no_store_is_named() {
+    install_panic_hook();
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+
+    assert!(matches!(refused(&at("absent")), StoreError::NotFound(_)));
+
+    fs::write(at("empty"), "").unwrap();
+    let error = refused(&at("empty"));
+    assert!(error.is_damage() && error.to_string().contains("is empty (0 bytes)"), "{error}");
+
+    fs::create_dir(at("directory")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    std::os::unix::fs::symlink(at("target"), at("link")).unwrap();
+    for (name, what) in [("directory", "a directory"), ("fifo", "a FIFO"), ("link", "a symbolic link")] {
+        let error = refused(&at(name)).to_string();
+        assert!(error.contains(what), "{error}");
+    }
+
+    for (name, contents) in [("short", &b"x"[..]), ("text", &[b'x'; 100_000]), ("zeros", &[0; 8192])] {
+        fs::write(at(name), contents).unwrap();
+        assert!(refused(&at(name)).is_damage(), "{name}");
+    }
+}
+
+#[test]
+fn a_truncated_store_is_damaged_or_read_in_part_but_never_empty() {
+    install_panic_hook();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let secret = common::secret();
+    drop(common::store_with(&path, common::objects(4), &secret));
+    let whole = fs::read(&path).unwrap();
+    for len in (0..whole.len()).step_by(16 * 1024 + 77) {
+        fs::write(&path, &whole[..len]).unwrap();
+        match open_offline(&path, &[&secret]) {
+            Err(error) => assert!(error.is_damage(), "{len}: {error}"),
+            Ok(snapshot) => assert!(!snapshot.get().findings().is_empty(), "{len}: nobody noticed"),
+        }
+        let writing = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).err().expect("no writing to damage");
+        assert!(writing.is_damage(), "{len}: {writing}");
+        assert_eq!(fs::read(&path).unwrap(), &whole[..len], "the evidence was touched");
+    }
+}
+
+#[test]
+fn a_store_in_use_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let secret = common::secret();
+    let held = common::store_with(&path, common::objects(1), &secret);
+    assert!(matches!(refused(&path), StoreError::InUse(_)));
+    drop(held);
+    assert!(open_offline(&path, &[&secret]).is_ok());
+}
+
+#[test]
+fn a_new_store_replaces_nothing_and_is_private() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sub/checkpoint-store.db");
+    let make =
+        || RedbStore::create(&path, NewStore { identity: common::identity(), secret: None }, Box::new(SystemEntropy));
+    drop(make().unwrap());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+    let before = fs::read(&path).unwrap();
+    assert!(matches!(make().err(), Some(StoreError::Exists(_))));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+/// Changes the file behind the store's back, as an attacker with root, or a later version, would.
+fn tamper(path: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
+    let db = redb::Database::open(path).unwrap();
+    let txn = db.begin_write().unwrap();
+    change(&txn);
+    txn.commit().unwrap();
+}
+
+fn record(path: &Path, key: (&str, &str, &str)) -> Vec<u8> {
+    let db = redb::Database::open(path).unwrap();
+    let table = db.begin_read().unwrap().open_table(OBJECTS).unwrap();
+    table.get(key).unwrap().unwrap().value().to_vec()
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    drop(common::store_with(&path, common::objects(1), &common::secret()));
+    let payload = 2_u32.to_le_bytes();
+    let digest = sha256(&digest_input(Table::Meta, &[meta_key::FORMAT], &payload));
+    let frame = Frame { digest, tag: None, payload: &payload }.encode();
+    tamper(&path, |txn| drop(txn.open_table(META).unwrap().insert(meta_key::FORMAT, frame.as_slice()).unwrap()));
+    let error = refused(&path);
+    assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_record_that_was_moved_replayed_or_stripped_is_quarantined_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let other = directory.path().join("other.db");
+    let (secret, stranger) = (common::secret(), common::secret());
+    drop(common::store_with(&path, common::objects(2), &secret));
+    drop(common::store_with(&other, common::objects(2), &stranger));
+    let s0 = ("Secret", "default", "s0");
+    let genuine = record(&path, s0);
+    let frame = Frame::decode(&genuine).unwrap();
+    let stripped = Frame { tag: None, ..frame }.encode();
+    let moved = record(&path, ("Secret", "shop", "s1"));
+    let replayed = record(&other, s0);
+    let rows = [
+        ("moved from another key", moved, RecordProblem::Digest),
+        ("replayed from another store", replayed, RecordProblem::Tag),
+        ("its tag stripped", stripped, RecordProblem::NoTag),
+    ];
+    for (what, bytes, want) in rows {
+        tamper(&path, |txn| drop(txn.open_table(OBJECTS).unwrap().insert(s0, bytes.as_slice()).unwrap()));
+        let snapshot = open_offline(&path, &[&secret]).unwrap().into_inner();
+        let problems: Vec<_> = snapshot
+            .findings()
+            .iter()
+            .map(|finding| match finding {
+                Finding::Record { problem, .. } => problem.clone(),
+                other => panic!("{what}: {other}"),
+            })
+            .collect();
+        assert_eq!(problems, [want], "{what}");
+        for object in common::objects(2) {
+            let found = snapshot.get(&object.key);
+            let is_s0 = object.key.kind() == Kind::Secret && object.key.name() == "s0";
+            assert_eq!(matches!(found, Lookup::Damaged), is_s0, "{what}: {}", object.key);
+        }
+        tamper(&path, |txn| drop(txn.open_table(OBJECTS).unwrap().insert(s0, genuine.as_slice()).unwrap()));
+    }
+    assert!(open_offline(&path, &[&secret]).unwrap().get().findings().is_empty(), "put back, it is sound again");
+}
+
+#[test]
+fn without_its_key_a_store_shows_all_but_secrets_and_takes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    drop(common::store_with(&path, common::objects(2), &common::secret()));
+    let stranger = common::secret();
+    for keys in [&[][..], &[&stranger][..]] {
+        let snapshot = open_offline(&path, keys).unwrap().into_inner();
+        assert_eq!(snapshot.lock_state(), LockState::Locked);
+        assert!(snapshot.findings().is_empty(), "a missing key is no damage");
+        for object in common::objects(2) {
+            match (object.key.kind(), snapshot.get(&object.key)) {
+                (Kind::Secret, Lookup::Sealed) => {}
+                (Kind::Secret, _) => panic!("{} opened", object.key),
+                (_, Lookup::Found(found)) => assert!(found == object),
+                (_, other) => panic!("{}: {other:?}", object.key),
+            }
+        }
+    }
+    let mut store = RedbStore::open(&path, &[&stranger], Box::new(SystemEntropy)).unwrap();
+    let change = Change::Delete { key: ObjectKey::new(Kind::Pod, "default", "p0").unwrap(), uid: String::new() };
+    assert!(matches!(store.update(vec![change], common::NOW), Err(StoreError::NoKeyOpens)));
+}
+
+#[test]
+fn reading_works_where_nothing_can_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let secret = common::secret();
+    drop(common::store_with(&path, common::objects(2), &secret));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o500)).unwrap();
+    let before = fs::read(&path).unwrap();
+    assert!(open_offline(&path, &[&secret]).unwrap().get().findings().is_empty());
+    assert_eq!(fs::read(&path).unwrap(), before);
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+}
