@@ -25,6 +25,7 @@ struct Tally {
     flips: u64,
     unnoticed: u64,
     records_lost: u64,
+    unnamed: u64,
     structure: u64,
     unreadable: Vec<u64>,
 }
@@ -53,7 +54,7 @@ fn no_flipped_byte_gives_a_wrong_value() {
         ("not closed", unclean, SAMPLE, true),
         ("closed by another tool", foreign, SAMPLE / 2, false),
     ] {
-        let tally = campaign(directory.path(), &bytes, sample, &expected, &secret);
+        let tally = campaign(directory.path(), &bytes, sample, all_readable, &expected, &secret);
         println!(
             "{name}: {} bytes, {} flips: {} without effect, {} lost records, {} structural, {} unreadable {:?}",
             bytes.len(),
@@ -94,7 +95,7 @@ fn campaign(
                 assert!(error.is_damage(), "offset {at}: {error}");
                 tally.unreadable.push(at);
             }
-            Ok(snapshot) => judge(at, snapshot.get(), expected, &mut tally),
+            Ok(snapshot) => judge(at, snapshot.get(), all_named, expected, &mut tally),
         }
         file.write_all_at(&[original], at).unwrap();
     }
@@ -113,7 +114,7 @@ fn offsets(bytes: &[u8], sample: u64) -> Vec<u64> {
     all.into_iter().filter(|at| *at < 320 || at % step == 0).collect()
 }
 
-fn judge(at: u64, snapshot: &Snapshot, expected: &BTreeMap<ObjectKey, Object>, tally: &mut Tally) {
+fn judge(at: u64, snapshot: &Snapshot, all_named: bool, expected: &BTreeMap<ObjectKey, Object>, tally: &mut Tally) {
     let mut lost = 0;
     for (key, original) in expected {
         match snapshot.get(key) {
