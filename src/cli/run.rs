@@ -1,10 +1,11 @@
 //! `ckpt-db run`: cold start from the store, then follow the source.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use ckpt_db::agent::{ColdStart, Follow, Rendered, Seeded, Target, Tick, cold_start, open_or_create, render, seed};
@@ -19,7 +20,8 @@ use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, St
 
 use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::why_closed;
-use super::{Exit, chain, node, now_unix_ms, say, verdicts};
+use super::output::{Unheard, line, plural};
+use super::{Exit, chain, node, now_unix_ms, say, usage, verdicts};
 
 /// Keep the node's pods: render what the store holds, then store what the source says and render that
 #[derive(Args, Debug)]
@@ -61,11 +63,43 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        if self.manifests.is_none() && !self.once {
-            bail!(
-                "following the API server is not built yet: give --manifests PATH, or --once to render from the store"
-            );
+        let input = self.manifests.as_deref().map(Input::from_option);
+        match (self.once, &input) {
+            (true, None) => self.render_store(out),
+            (true, Some(input)) => {
+                let mut pass = self.prepare()?;
+                pass.cold_start(out)?;
+                pass.from_source(input, out)
+            }
+            (false, Some(Input::Path(source))) => {
+                // Before anything else: a signal that comes during the first pass waits for its end.
+                let follow = Follow::new().context("cannot wait for signals")?;
+                let out = &mut Unheard(out);
+                let mut pass = self.prepare()?;
+                pass.cold_start(out)?;
+                pass.follow(source, follow, out)
+            }
+            (false, Some(Input::Stdin)) => {
+                Err(usage("standard input can be read once only: give --once with --manifests -, or a file or directory"))
+            }
+            (false, None) => Err(usage(
+                "following the API server is not built yet: give --manifests PATH, or --once to render from the store",
+            )),
         }
+    }
+
+    /// Renders what the store holds, and nothing else.
+    fn render_store(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let pass = self.prepare()?;
+        match pass.cold_start(out)? {
+            Some(exit) => Ok(exit),
+            None => {
+                bail!("there is no checkpoint store at {}; give --manifests PATH to make one", pass.path.display())
+            }
+        }
+    }
+
+    fn prepare(&self) -> anyhow::Result<Pass<'_>> {
         let path = self.store.store()?;
         let target = self.target.target(&self.store)?;
         let settings = self.translate.settings(&target.roots)?;
@@ -73,26 +107,7 @@ impl Run {
         if self.generate_node_key {
             self.generate_key()?;
         }
-        let mut pass = Pass { run: self, path, target, settings, store: None };
-        let started = pass.cold_start(out)?;
-        let Some(input) = self.input() else {
-            return match started {
-                Some(exit) => Ok(exit),
-                None => {
-                    bail!("there is no checkpoint store at {}; give --manifests PATH to make one", pass.path.display())
-                }
-            };
-        };
-        if self.once {
-            return pass.from_source(&input, out);
-        }
-        pass.follow(&input, out)
-    }
-
-    fn input(&self) -> Option<Input> {
-        self.manifests
-            .as_ref()
-            .map(|path| if path.as_os_str() == "-" { Input::Stdin } else { Input::Path(path.clone()) })
+        Ok(Pass { run: self, path, target, settings, store: None, keyless: false })
     }
 
     fn say_trial(&self, target: &Target) {
@@ -128,6 +143,8 @@ struct Pass<'a> {
     settings: Settings,
     /// Kept open by a resident agent: its lock keeps a second one out.
     store: Option<RedbStore>,
+    /// Whether the source has Secrets that could not be stored without a key.
+    keyless: bool,
 }
 
 impl Pass<'_> {
@@ -143,22 +160,29 @@ impl Pass<'_> {
             bail!("the store {} was never filled; give --manifests PATH", self.path.display());
         }
         let rendered = rendered?;
-        writeln!(out, "cold start from {}", about(&self.path, snapshot.get()))?;
+        line(out, format_args!("cold start from {}", about(&self.path, snapshot.get())))?;
         self.account(out, snapshot.get(), &rendered, self.run.manifests.is_none()).map(Some)
     }
 
     /// Stores what the source says, then renders from what is durable.
     fn from_source(&mut self, input: &Input, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let loaded = manifests::read(input, &mut io::stdin().lock())?;
+        let loaded = read(input)?;
+        if loaded.documents == 0 {
+            say(format_args!(
+                "warning: the source {} holds no manifest; of a directory, *.yaml, *.yml and *.json files are read",
+                self.run.manifests.as_deref().unwrap_or(Path::new("-")).display()
+            ));
+        }
         for problem in &loaded.problems {
             say(format_args!("{problem}"));
         }
         let skipped = loaded.problems.iter().any(|problem| problem.severity == manifests::Severity::Skipped);
         if skipped && self.run.strict {
-            bail!("nothing was stored: --strict refuses a source with bad documents");
+            bail!("nothing was stored: --strict refuses the source for the documents skipped above");
         }
         let keys = self.run.store.keys()?;
         let now = now_unix_ms();
+        let nothing = loaded.documents == 0;
         let Seeded { update, elsewhere, complete } = {
             let store = self.open(&loaded, &keys, now)?;
             seed(store, loaded.objects, !skipped, now)?
@@ -169,10 +193,17 @@ impl Pass<'_> {
         for rejected in &update.get().rejected {
             say(format_args!("error: {} was not stored: {}", rejected.object, rejected.problem));
         }
-        if !update.get().unsealed.is_empty() {
+        let unreferenced = update.get().unreferenced.len();
+        if unreferenced > 0 {
+            say(format_args!("note: no pod of this node names {unreferenced} of the ConfigMaps and Secrets: not stored"));
+        }
+        let unsealed = update.get().unsealed.len();
+        self.keyless = unsealed > 0;
+        if self.keyless {
             say(format_args!(
-                "note: {} Secrets were not stored: there is no node key yet",
-                update.get().unsealed.len()
+                "warning: {unsealed} Secret{} wait{} for a node key: not stored, and pods that need them do not come back",
+                plural(unsealed),
+                if unsealed == 1 { "s" } else { "" }
             ));
         }
         if !complete {
@@ -184,19 +215,18 @@ impl Pass<'_> {
             let own_name = self.run.translate.node_name.as_deref();
             let network = node::network(&self.run.store.layout()?);
             let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now / 1000)?;
-            writeln!(
+            let (stored, removed) = (update.get().stored.len(), update.get().removed.len());
+            let unchanged = update.get().unchanged;
+            line(
                 out,
-                "stored {} objects, removed {}, {} unchanged",
-                update.get().stored.len(),
-                update.get().removed.len(),
-                update.get().unchanged
+                format_args!("stored {stored} object{}, removed {removed}, {unchanged} unchanged", plural(stored)),
             )?;
-            writeln!(out, "store {}", about(&self.path, snapshot.get()))?;
+            line(out, format_args!("store {}", about(&self.path, snapshot.get())))?;
             (self.account(out, snapshot.get(), &rendered, true)?, rendered.decided)
         };
         self.record(decided, now);
         let rejected = !update.get().rejected.is_empty() || !update.get().unsealed.is_empty();
-        Ok(exit.and(Exit::findings(skipped || rejected)))
+        Ok(exit.and(Exit::findings(skipped || rejected || nothing)))
     }
 
     fn open(&mut self, loaded: &Loaded, keys: &Keys, now: u64) -> anyhow::Result<&mut RedbStore> {
@@ -265,10 +295,7 @@ impl Pass<'_> {
         let damage = error.is_damage();
         let error = anyhow::Error::new(error);
         if damage {
-            let path = self.path.display();
-            error.context(format!(
-                "cannot write to the store; what still reads was rendered. Move {path} away to have it made anew from the source"
-            ))
+            error.context("cannot write to the store; what still reads was rendered")
         } else {
             error
         }
@@ -307,7 +334,7 @@ impl Pass<'_> {
                 ("Secret trees", &self.target.roots.secrets),
                 ("ConfigMap trees", &self.target.roots.configmaps),
             ] {
-                writeln!(out, "{:<22}{}", format!("{what}:"), path.display())?;
+                line(out, format_args!("{:<22}{}", format!("{what}:"), path.display()))?;
             }
         }
         writeln!(out, "ready: {}", tally(&rendered.report))?;
@@ -317,24 +344,19 @@ impl Pass<'_> {
     }
 
     /// Follows the source until a signal says stop. Trouble with one pass is said, and the next one tries again.
-    fn follow(&mut self, input: &Input, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let mut follow = Follow::new().context("cannot wait for signals")?;
+    fn follow(&mut self, source: &Path, mut follow: Follow, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let input = Input::Path(source.to_owned());
         let interval = Duration::from_secs(self.run.file_check_frequency);
         let (mut read, mut seen) = (false, None);
         loop {
-            // Standard input can be read once only; it is followed by what it said.
-            let now = match input {
-                Input::Stdin => None,
-                Input::Path(path) => stamp(path).ok(),
-            };
-            if !read || (matches!(input, Input::Path(_)) && now != seen) {
-                match self.from_source(input, out) {
-                    Ok(_) => (read, seen) = (true, now),
-                    Err(error) => say(format_args!("error: {}", chain(&error))),
-                }
-                out.flush()?;
+            let now = stamp(source).ok();
+            let done = if !read || now != seen || self.key_came()? {
+                self.from_source(&input, out).map(|_| (read, seen) = (true, now))
             } else {
-                self.render_again(out)?;
+                self.render_again()
+            };
+            if let Err(error) = done {
+                say(format_args!("error: {}", chain(&error)));
             }
             match follow.next(interval) {
                 Tick::Due => {}
@@ -345,17 +367,33 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether Secrets of a source that has not changed can be stored now.
+    fn key_came(&self) -> anyhow::Result<bool> {
+        Ok(self.keyless && !self.run.store.keys()?.found.is_empty())
+    }
+
     /// Puts files right that someone else changed, and removes trees whose time has come.
-    fn render_again(&self, out: &mut dyn Write) -> anyhow::Result<()> {
+    fn render_again(&self) -> anyhow::Result<()> {
         let Some(store) = &self.store else { return Ok(()) };
         let snapshot = store.snapshot()?;
         let own_name = self.run.translate.node_name.as_deref();
         let network = node::network(&self.run.store.layout()?);
         let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now_unix_ms() / 1000)?;
         report_problems(&rendered.report);
-        out.flush()?;
         Ok(())
     }
+}
+
+fn read(input: &Input) -> anyhow::Result<Loaded> {
+    manifests::read(input, &mut io::stdin().lock()).map_err(|error| {
+        let error = anyhow::Error::new(error);
+        match input {
+            Input::Path(path) if std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) => {
+                anyhow!("{}; a pipe is only read as standard input (--manifests - < PIPE)", chain(&error))
+            }
+            Input::Path(_) | Input::Stdin => error,
+        }
+    })
 }
 
 /// `FILE: revision 3, node edge-1, 9 pods, 4 ConfigMaps, 5 Secrets`
@@ -391,7 +429,8 @@ pub(crate) fn report_problems(report: &Report) -> bool {
 
 fn tally(report: &Report) -> String {
     let failed = report.outcomes.iter().filter(|(_, outcome)| outcome.is_failure()).count();
-    let mut text = format!("{} pods rendered", report.outcomes.len() - failed);
+    let rendered = report.outcomes.len() - failed;
+    let mut text = format!("{rendered} pod{} rendered", plural(rendered));
     for (count, what) in
         [(failed, "failed"), (report.removed.len(), "removed"), (report.waiting.len(), "trees wait to be removed")]
     {

@@ -8,6 +8,7 @@ use ckpt_db::checkpoint::decide::Decision;
 use ckpt_db::checkpoint::rendering::{Activity, PodName};
 use ckpt_db::checkpoint::verdict::Verdict;
 
+use super::output::plural;
 use super::table;
 
 /// The verdicts, one row a pod.
@@ -83,7 +84,8 @@ pub(crate) fn summary(decision: &Decision) -> String {
             parts.push(format!("{count} {what}"));
         }
     }
-    format!("{} pods: {}", decision.verdicts.len(), parts.join(", "))
+    let count = decision.verdicts.len();
+    format!("{count} pod{}: {}", plural(count), parts.join(", "))
 }
 
 fn activity(decision: &Decision, pod: &PodName) -> Option<&'static str> {

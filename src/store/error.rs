@@ -72,7 +72,9 @@ pub enum StoreError {
     #[error("no key at hand opens this store; nothing was written")]
     NoKeyOpens,
     /// A listing without any pod, while the store holds some: more likely a fault of the source than the truth.
-    #[error("the source lists no pod, but the store holds {stored}; nothing was removed")]
+    #[error(
+        "the source lists no pod, but the store holds {stored}; nothing was removed. Should this node really have none, move the store away"
+    )]
     EmptyListing {
         /// How many pods the store holds.
         stored: usize,
