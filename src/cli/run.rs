@@ -16,10 +16,10 @@ use ckpt_db::keys::write_generated;
 use ckpt_db::materialize::{PodOutcome, Report};
 use ckpt_db::source::manifests::{self, Input, Loaded};
 use ckpt_db::source::stamp::stamp;
-use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, fingerprint};
+use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, fingerprint, open_offline};
 
 use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
-use super::dump::why_closed;
+use super::dump::{say_sealed, why_closed};
 use super::output::{Unheard, line, plural};
 use super::{Exit, chain, node, now_unix_ms, say, usage, verdicts};
 
@@ -53,7 +53,7 @@ pub(crate) struct Run {
     strict: bool,
 
     /// How often the source is looked at again
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     file_check_frequency: u64,
 
     /// Make a node key below --root, for trying things out; says what it is
@@ -79,9 +79,9 @@ impl Run {
                 pass.cold_start(out)?;
                 pass.follow(source, follow, out)
             }
-            (false, Some(Input::Stdin)) => {
-                Err(usage("standard input can be read once only: give --once with --manifests -, or a file or directory"))
-            }
+            (false, Some(Input::Stdin)) => Err(usage(
+                "standard input can be read once only: give --once with --manifests -, or a file or directory",
+            )),
             (false, None) => Err(usage(
                 "following the API server is not built yet: give --manifests PATH, or --once to render from the store",
             )),
@@ -90,7 +90,7 @@ impl Run {
 
     /// Renders what the store holds, and nothing else.
     fn render_store(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let pass = self.prepare()?;
+        let mut pass = self.prepare()?;
         match pass.cold_start(out)? {
             Some(exit) => Ok(exit),
             None => {
@@ -107,7 +107,17 @@ impl Run {
         if self.generate_node_key {
             self.generate_key()?;
         }
-        Ok(Pass { run: self, path, target, settings, store: None, keyless: false })
+        Ok(Pass {
+            run: self,
+            path,
+            target,
+            settings,
+            store: None,
+            locked: false,
+            stored_name: None,
+            keyless: false,
+            warned: Vec::new(),
+        })
     }
 
     fn say_trial(&self, target: &Target) {
@@ -143,14 +153,29 @@ struct Pass<'a> {
     settings: Settings,
     /// Kept open by a resident agent: its lock keeps a second one out.
     store: Option<RedbStore>,
+    /// Whether the cold start found a store that no key at hand opens.
+    locked: bool,
+    /// The node that it belongs to.
+    stored_name: Option<String>,
     /// Whether the source has Secrets that could not be stored without a key.
     keyless: bool,
+    /// What was said of key files; it is said again when it changes.
+    warned: Vec<String>,
 }
 
 impl Pass<'_> {
+    fn keys(&mut self) -> anyhow::Result<Keys> {
+        let keys = self.run.store.look_for_keys()?;
+        if keys.warnings != self.warned {
+            keys.warnings.iter().for_each(|warning| say(format_args!("{warning}")));
+            self.warned.clone_from(&keys.warnings);
+        }
+        Ok(keys)
+    }
+
     /// Renders from the store, if there is one. Contacts nothing.
-    fn cold_start(&self, out: &mut dyn Write) -> anyhow::Result<Option<Exit>> {
-        let keys = self.run.store.keys()?;
+    fn cold_start(&mut self, out: &mut dyn Write) -> anyhow::Result<Option<Exit>> {
+        let keys = self.keys()?;
         let own_name = self.run.translate.node_name.as_deref();
         let network = node::network(&self.run.store.layout()?);
         let now = now_unix_ms() / 1000;
@@ -159,6 +184,8 @@ impl Pass<'_> {
         if !snapshot.get().populated() && self.run.manifests.is_none() {
             bail!("the store {} was never filled; give --manifests PATH", self.path.display());
         }
+        self.locked = snapshot.get().lock_state() == LockState::Locked;
+        self.stored_name = snapshot.get().node_name().map(str::to_owned);
         let rendered = rendered?;
         line(out, format_args!("cold start from {}", about(&self.path, snapshot.get())))?;
         self.account(out, snapshot.get(), &rendered, self.run.manifests.is_none()).map(Some)
@@ -180,7 +207,7 @@ impl Pass<'_> {
         if skipped && self.run.strict {
             bail!("nothing was stored: --strict refuses the source for the documents skipped above");
         }
-        let keys = self.run.store.keys()?;
+        let keys = self.keys()?;
         let now = now_unix_ms();
         let nothing = loaded.documents == 0;
         let Seeded { update, elsewhere, complete } = {
@@ -195,15 +222,15 @@ impl Pass<'_> {
         }
         let unreferenced = update.get().unreferenced.len();
         if unreferenced > 0 {
-            say(format_args!("note: no pod of this node names {unreferenced} of the ConfigMaps and Secrets: not stored"));
+            say(format_args!(
+                "note: no pod of this node names {unreferenced} of the ConfigMaps and Secrets: not stored"
+            ));
         }
         let unsealed = update.get().unsealed.len();
         self.keyless = unsealed > 0;
         if self.keyless {
             say(format_args!(
-                "warning: {unsealed} Secret{} wait{} for a node key: not stored, and pods that need them do not come back",
-                plural(unsealed),
-                if unsealed == 1 { "s" } else { "" }
+                "warning: no node key yet: Secrets are not stored ({unsealed} left out), and pods that need one do not come back"
             ));
         }
         if !complete {
@@ -240,13 +267,18 @@ impl Pass<'_> {
                     places.join(", ")
                 );
             }
-            let node_name = self.node_name(&loaded.objects)?;
+            // What can be refused is refused before the file is opened for writing, which leaves traces in it.
+            if self.locked {
+                self.refuse_locked(open_offline(&self.path, &keys.secrets())?.get())?;
+            }
+            let node_name = match &self.stored_name {
+                Some(name) => name.clone(),
+                None => self.node_name(&loaded.objects)?,
+            };
+            refuse_other_nodes(&loaded.objects, &node_name)?;
             let opened = open_or_create(&self.path, &keys.secrets(), &node_name, now);
             let store = opened.map_err(|error| self.explain(error))?;
-            if store.lock_state() == LockState::Locked {
-                let snapshot = store.snapshot()?;
-                bail!("cannot write to {}: {}", self.path.display(), why_closed(snapshot.get()));
-            }
+            self.refuse_locked(store.snapshot()?.get())?;
             for key in keys.found.iter().filter(|key| key.open_to_others) {
                 say(format_args!(
                     "warning: node key {} can be read by others; its mode should be 0600",
@@ -256,6 +288,7 @@ impl Pass<'_> {
             self.store = Some(store);
         }
         let store = self.store.as_mut().expect("it was opened above");
+        refuse_other_nodes(&loaded.objects, &store.identity().node_name)?;
         if store.lock_state() == LockState::Keyless
             && let Some(key) = keys.found.iter().find(|key| fingerprint(&key.secret).is_some())
         {
@@ -263,6 +296,13 @@ impl Pass<'_> {
             say(format_args!("note: node key {} opens the store from now on", key.source.display()));
         }
         Ok(store)
+    }
+
+    fn refuse_locked(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        if snapshot.lock_state() == LockState::Locked {
+            bail!("cannot write to {}: {}", self.path.display(), why_closed(snapshot));
+        }
+        Ok(())
     }
 
     /// Whose pods these are: as told, else as the one Node or the pods in the source say, else the host's name.
@@ -294,11 +334,7 @@ impl Pass<'_> {
     fn explain(&self, error: StoreError) -> anyhow::Error {
         let damage = error.is_damage();
         let error = anyhow::Error::new(error);
-        if damage {
-            error.context("cannot write to the store; what still reads was rendered")
-        } else {
-            error
-        }
+        if damage { error.context("cannot write to the store; what still reads was rendered") } else { error }
     }
 
     /// Records what was decided. It is recomputed at the next start, so that a full disk costs nothing here.
@@ -320,14 +356,12 @@ impl Pass<'_> {
         for finding in snapshot.findings() {
             say(format_args!("warning: {finding}"));
         }
-        if snapshot.lock_state() == LockState::Locked {
-            say(format_args!("warning: Secrets stay sealed: {}", why_closed(snapshot)));
-        }
+        say_sealed(snapshot);
         let problems = report_problems(&rendered.report);
         if full {
             writeln!(out)?;
             verdicts::write(out, &rendered.decision, |_| true)?;
-            writeln!(out, "\n{}", verdicts::summary(&rendered.decision))?;
+            writeln!(out, "\n{}", verdicts::summary(&rendered.decision, |_| true))?;
             for (what, path) in [
                 ("static pod manifests", &self.target.roots.manifests),
                 ("prepared manifests", &self.target.roots.prepared),
@@ -368,8 +402,8 @@ impl Pass<'_> {
     }
 
     /// Whether Secrets of a source that has not changed can be stored now.
-    fn key_came(&self) -> anyhow::Result<bool> {
-        Ok(self.keyless && !self.run.store.keys()?.found.is_empty())
+    fn key_came(&mut self) -> anyhow::Result<bool> {
+        Ok(self.keyless && !self.keys()?.found.is_empty())
     }
 
     /// Puts files right that someone else changed, and removes trees whose time has come.
@@ -382,6 +416,18 @@ impl Pass<'_> {
         report_problems(&rendered.report);
         Ok(())
     }
+}
+
+/// A source in which every pod is another node's is not this node's.
+fn refuse_other_nodes(objects: &[Object], own: &str) -> anyhow::Result<()> {
+    let pods = || objects.iter().filter(|object| object.key.kind() == Kind::Pod);
+    let mut others: Vec<String> = pods().filter_map(manifests::bound_to).filter(|node| node != own).collect();
+    if others.is_empty() || others.len() < pods().count() {
+        return Ok(());
+    }
+    others.sort();
+    others.dedup();
+    bail!("nothing was stored: this is node {own}, and all pods of the source are bound to {}", others.join(", "))
 }
 
 fn read(input: &Input) -> anyhow::Result<Loaded> {

@@ -1,7 +1,7 @@
 //! What the program says and does at its edges, as an operator meets it: one transcript a case.
 
-mod keys;
 mod inspect;
+mod keys;
 mod opening;
 mod scene;
 mod source;

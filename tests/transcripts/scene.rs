@@ -78,11 +78,6 @@ impl Scene {
         write_generated(&self.path(name), &generate_p256_pkcs8().unwrap()).unwrap();
     }
 
-    /// Tells the reader of the transcript what was done besides.
-    pub fn remark(&mut self, text: &str) {
-        self.transcript.push_str(&format!("# {text}\n"));
-    }
-
     /// Runs the program and writes the transcript on.
     pub fn run(&mut self, arguments: &str) -> Answer {
         self.run_with(arguments, "")
@@ -100,7 +95,8 @@ impl Scene {
         if !self.transcript.is_empty() {
             self.transcript.push('\n');
         }
-        self.transcript.push_str(&format!("$ ckpt-db {arguments}\n"));
+        self.transcript.push_str(format!("$ ckpt-db {arguments}").trim_end());
+        self.transcript.push('\n');
         for (mark, text) in [('|', &answer.stdout), ('!', &answer.stderr)] {
             for line in text.lines() {
                 self.transcript.push_str(format!("{mark} {line}").trim_end());
@@ -137,8 +133,16 @@ impl Scene {
             command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]).arg(what);
             command
         };
-        if !setpriv(&program).arg("--version").stderr(Stdio::null()).stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
-            eprintln!("SKIPPED: this is run as root, and setpriv can't run the program as nobody: permissions are not tested");
+        if !setpriv(&program)
+            .arg("--version")
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+        {
+            eprintln!(
+                "SKIPPED: this is run as root, and setpriv can't run the program as nobody: permissions are not tested"
+            );
             return None;
         }
         let mut command = setpriv(&program);
@@ -221,7 +225,7 @@ fn words(arguments: &str) -> Vec<String> {
 fn redact(text: &str) -> String {
     let mut shown = String::new();
     let mut word = String::new();
-    let mut flush = |word: &mut String, shown: &mut String| {
+    let flush = |word: &mut String, shown: &mut String| {
         let is_time = word.len() == 20 && word.ends_with('Z') && word.as_bytes()[10] == b'T';
         let is_fingerprint = word.len() == 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
         shown.push_str(if is_time {

@@ -59,7 +59,8 @@ fn one_bad_document_of_three() {
 
 #[test]
 fn a_secret_that_is_no_base64() {
-    let text = [pod("a", "edge-1", &["good", "bad"]), secret("good", "aGk="), secret("bad", "'not base64 at all'")].join("---\n");
+    let text = [pod("a", "edge-1", &["good", "bad"]), secret("good", "aGk="), secret("bad", "'not base64 at all'")]
+        .join("---\n");
     expect(with("pods.yaml", text), "pods.yaml", "secret_no_base64");
 }
 
@@ -69,14 +70,21 @@ fn names_that_lead_elsewhere() {
     let mut documents = vec![own_pod("good")];
     documents.extend(names.into_iter().map(config_map));
     documents.push("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: ../shop}\n".to_owned());
-    documents.push("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: shop}\ndata: {../../key: v}\n".to_owned());
+    documents.push(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x, namespace: shop}\ndata: {../../key: v}\n".to_owned(),
+    );
     expect(with("pods.yaml", documents.join("---\n")), "pods.yaml", "names_that_lead_elsewhere");
 }
 
 #[test]
 fn a_secret_over_the_limit() {
     let bytes = |len| data_encoding::BASE64.encode(&vec![b'x'; len]);
-    let text = [pod("a", "edge-1", &["largest", "larger"]), secret("largest", &bytes(1024 * 1024 - 8)), secret("larger", &bytes(1024 * 1024 + 1))].join("---\n");
+    let text = [
+        pod("a", "edge-1", &["largest", "larger"]),
+        secret("largest", &bytes(1024 * 1024 - 8)),
+        secret("larger", &bytes(1024 * 1024 + 1)),
+    ]
+    .join("---\n");
     expect(with("pods.yaml", text), "pods.yaml", "secret_over_the_limit");
 }
 
@@ -89,7 +97,8 @@ fn the_same_object_twice() {
 
 #[test]
 fn a_kind_that_is_not_stored() {
-    let text = [own_pod("one"), "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n".to_owned()].join("---\n");
+    let text =
+        [own_pod("one"), "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n".to_owned()].join("---\n");
     expect(with("pods.yaml", text), "pods.yaml", "kind_that_is_not_stored");
 }
 
@@ -165,4 +174,14 @@ fn standard_input() {
     scene.run_with(&format!("{RUN} -"), kubectl);
     scene.run_with("run --root node --node-key key.pem --manifests -", kubectl);
     scene.expect("standard_input");
+}
+
+#[test]
+fn pods_of_another_node_only() {
+    let mut scene = Scene::seeded();
+    scene.write("other.yaml", pod("a", "edge-2", &[]));
+    scene.run(&format!("{RUN} other.yaml"));
+    scene.run("run --once --root new --node-key key.pem --manifests other.yaml --node-name edge-1");
+    assert!(!scene.path("new").exists());
+    scene.expect("pods_of_another_node");
 }
