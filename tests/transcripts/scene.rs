@@ -15,40 +15,40 @@ use std::process::{Command, Output, Stdio};
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::write_generated;
 
-pub const EXE: &str = env!("CARGO_BIN_EXE_ckpt-db");
+pub(crate) const EXE: &str = env!("CARGO_BIN_EXE_ckpt-db");
 
 /// Where the store of a trial below `node` lies.
-pub const STORE: &str = "node/var/lib/ckpt-db/checkpoint-store.db";
+pub(crate) const STORE: &str = "node/var/lib/ckpt-db/checkpoint-store.db";
 
 /// Options that every seeded scene shares.
-pub const SEED: &str = "run --once --root node --node-key key.pem --manifests pods.yaml";
+pub(crate) const SEED: &str = "run --once --root node --node-key key.pem --manifests pods.yaml";
 
-pub struct Scene {
+pub(crate) struct Scene {
     directory: tempfile::TempDir,
     /// Its path without symbolic links, as the program prints it.
     root: PathBuf,
     transcript: String,
     /// Whether a run that fails may write to the store all the same.
-    pub store_may_change: bool,
+    pub(crate) store_may_change: bool,
 }
 
 /// One answer of the program.
-pub struct Answer {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Answer {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Scene {
     /// An empty directory.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
         Self { directory, root, transcript: String::new(), store_may_change: false }
     }
 
     /// With a node key `key.pem` and three pods in `pods.yaml`, nothing stored yet.
-    pub fn with_source() -> Self {
+    pub(crate) fn with_source() -> Self {
         let scene = Self::empty();
         scene.key("key.pem");
         scene.write("pods.yaml", include_str!("pods.yaml"));
@@ -56,42 +56,42 @@ impl Scene {
     }
 
     /// With the pods stored and rendered below `node`.
-    pub fn seeded() -> Self {
+    pub(crate) fn seeded() -> Self {
         let scene = Self::with_source();
         let answer = scene.answer(SEED);
         assert_eq!(answer.code, 0, "{}", answer.stderr);
         scene
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, contents).unwrap();
     }
 
     /// Makes a node key.
-    pub fn key(&self, name: &str) {
+    pub(crate) fn key(&self, name: &str) {
         write_generated(&self.path(name), &generate_p256_pkcs8().unwrap()).unwrap();
     }
 
     /// Runs the program and writes the transcript on.
-    pub fn run(&mut self, arguments: &str) -> Answer {
+    pub(crate) fn run(&mut self, arguments: &str) -> Answer {
         self.run_with(arguments, "")
     }
 
     /// The same with something on standard input.
-    pub fn run_with(&mut self, arguments: &str, stdin: &str) -> Answer {
+    pub(crate) fn run_with(&mut self, arguments: &str, stdin: &str) -> Answer {
         let answer = self.answer_with(arguments, stdin);
         self.record(arguments, &answer);
         answer
     }
 
     /// Writes an answer to the transcript.
-    pub fn record(&mut self, arguments: &str, answer: &Answer) {
+    pub(crate) fn record(&mut self, arguments: &str, answer: &Answer) {
         if !self.transcript.is_empty() {
             self.transcript.push('\n');
         }
@@ -107,7 +107,7 @@ impl Scene {
     }
 
     /// Runs the program without a record.
-    pub fn answer(&self, arguments: &str) -> Answer {
+    pub(crate) fn answer(&self, arguments: &str) -> Answer {
         self.answer_with(arguments, "")
     }
 
@@ -118,7 +118,7 @@ impl Scene {
     }
 
     /// The same as user `nobody`; `None`, said loudly, where that is not possible.
-    pub fn answer_as_nobody(&self, arguments: &str) -> Option<Answer> {
+    pub(crate) fn answer_as_nobody(&self, arguments: &str) -> Option<Answer> {
         if !rustix::process::geteuid().is_root() {
             return Some(self.answer(arguments));
         }
@@ -190,7 +190,7 @@ impl Scene {
     }
 
     /// Compares the transcript with the one that was read and accepted.
-    pub fn expect(self, name: &str) {
+    pub(crate) fn expect(self, name: &str) {
         assert!(!self.transcript.contains("panicked"), "{}", self.transcript);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/transcripts/expected/{name}.txt"));
         let expected = snapbox::Data::read_from(&path, Some(snapbox::data::DataFormat::Text)).raw();
@@ -253,7 +253,7 @@ fn redact(text: &str) -> String {
 type Seen = (u32, (i64, i64), Vec<u8>);
 
 /// Everything below a directory, and itself.
-pub fn look(path: &Path) -> BTreeMap<PathBuf, Seen> {
+pub(crate) fn look(path: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut all = BTreeMap::new();
     let mut todo = vec![path.to_owned()];
     while let Some(path) = todo.pop() {
