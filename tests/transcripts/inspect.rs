@@ -190,15 +190,20 @@ const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[31m\u{9b}2J\r\u{202e}\u{7f}";
 /// Whoever can make objects can write into annotations, and must not write to the operator's terminal.
 #[test]
 fn nothing_stored_acts_on_a_terminal() {
-    let scene = Scene::with_source();
-    let escaped = serde_json::to_string(HOSTILE).unwrap();
+    let mut scene = Scene::with_source();
+    scene.node_may_change = true;
+    // As a manifest has to write it: YAML allows none of these characters as they are.
+    let escaped: String = HOSTILE.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    let escaped = format!("\"{escaped}\"");
     let pods = include_str!("pods.yaml")
         .replace("labels: {app: web}", &format!("annotations: {{note: {escaped}, {escaped}: x}}"))
         .replace("owner: web team", &format!("owner: {escaped}"))
         .replace("correct horse", "value")
         .replace("nodeName: edge-1", &format!("nodeName: {escaped}"));
     scene.write("pods.yaml", &pods);
-    let mut outputs = vec![scene.answer(SEED)];
+    let seeded = scene.answer(SEED);
+    assert_eq!(seeded.code, 0, "{}", seeded.stderr);
+    let mut outputs = vec![seeded];
     // Records that no source could have brought.
     tamper(&scene);
     for command in [

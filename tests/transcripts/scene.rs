@@ -28,8 +28,8 @@ pub(crate) struct Scene {
     /// Its path without symbolic links, as the program prints it.
     root: PathBuf,
     transcript: String,
-    /// Whether a run that fails may write to the store all the same.
-    pub(crate) store_may_change: bool,
+    /// Whether a run that fails at its source may have rendered, or opened the store for writing, before.
+    pub(crate) node_may_change: bool,
 }
 
 /// One answer of the program.
@@ -44,7 +44,7 @@ impl Scene {
     pub(crate) fn empty() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
-        Self { directory, root, transcript: String::new(), store_may_change: false }
+        Self { directory, root, transcript: String::new(), node_may_change: false }
     }
 
     /// With a node key `key.pem` and three pods in `pods.yaml`, nothing stored yet.
@@ -170,7 +170,7 @@ impl Scene {
 
     /// What a command may change: `run` the node's directories unless it could not be done, `render` its output.
     fn may_change(&self, arguments: &str, code: i32, path: &Path) -> bool {
-        if self.store_may_change && path == Path::new(STORE) {
+        if self.node_may_change && path.starts_with("node") {
             return true;
         }
         match arguments.split(' ').next() {

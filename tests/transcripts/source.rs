@@ -121,7 +121,7 @@ fn a_source_that_lost_all_pods() {
     let mut scene = Scene::seeded();
     scene.write("empty.yaml", "");
     // Nothing is stored, but opening for writing leaves its trace in the file.
-    scene.store_may_change = true;
+    scene.node_may_change = true;
     scene.run(&format!("{RUN} empty.yaml"));
     scene.expect("source_lost_all_pods");
 }
