@@ -3,6 +3,8 @@
 //!
 //! Nothing is waited for by the clock: every step ends with a line that the agent prints.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -205,7 +207,15 @@ fn a_source_that_fails_for_a_while() {
     agent.until("error: cannot read manifests from manifests");
     fs::create_dir(place.path("manifests")).unwrap();
     agent.signal(Signal::HUP);
+    agent.until("error: there is no manifest in manifests");
+    fs::write(
+        place.path("manifests/map.yaml"),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: web, namespace: shop}\n",
+    )
+    .unwrap();
+    agent.signal(Signal::HUP);
     agent.until("error: the source lists no pod, but the store holds 1");
+    fs::remove_file(place.path("manifests/map.yaml")).unwrap();
     fs::write(place.path("manifests/bad.yaml"), "kind: [\n").unwrap();
     agent.signal(Signal::HUP);
     let said = agent.until("ready: 1 pod rendered");

@@ -8,13 +8,15 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
-use ckpt_db::agent::{ColdStart, Follow, Rendered, Seeded, Target, Tick, cold_start, open_or_create, render, seed};
+use ckpt_db::agent::{
+    ColdStart, Follow, Ready, Rendered, Seeded, Target, Tick, cold_start, open_or_create, render, seed,
+};
 use ckpt_db::checkpoint::object::{Kind, Object};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::write_generated;
 use ckpt_db::materialize::{PodOutcome, Report};
-use ckpt_db::source::manifests::{self, Input, Loaded};
+use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
 use ckpt_db::source::stamp::stamp;
 use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, fingerprint, open_offline};
 
@@ -69,7 +71,7 @@ impl Run {
             (true, Some(input)) => {
                 let mut pass = self.prepare()?;
                 pass.cold_start(out)?;
-                pass.from_source(input, out)
+                pass.store_and_render(input, out)
             }
             (false, Some(Input::Path(source))) => {
                 // Before anything else: a signal that comes during the first pass waits for its end.
@@ -177,10 +179,14 @@ impl Pass<'_> {
     fn cold_start(&mut self, out: &mut dyn Write) -> anyhow::Result<Option<Exit>> {
         let keys = self.keys()?;
         let own_name = self.run.translate.node_name.as_deref();
-        let network = node::network(&self.run.store.layout()?);
+        let network = node::network(&self.run.store.layout()?, &self.target);
         let now = now_unix_ms() / 1000;
         let started = cold_start(&self.path, &keys.secrets(), &self.settings, own_name, network, &self.target, now)?;
-        let ColdStart::Ready { snapshot, rendered } = started else { return Ok(None) };
+        let ready = match started {
+            ColdStart::NoStore => return Ok(None),
+            ColdStart::Ready(ready) => *ready,
+        };
+        let Ready { snapshot, rendered } = ready;
         if !snapshot.get().populated() && self.run.manifests.is_none() {
             bail!("the store {} was never filled; give --manifests PATH", self.path.display());
         }
@@ -192,14 +198,8 @@ impl Pass<'_> {
     }
 
     /// Stores what the source says, then renders from what is durable.
-    fn from_source(&mut self, input: &Input, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    fn store_and_render(&mut self, input: &Input, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let loaded = read(input)?;
-        if loaded.documents == 0 {
-            say(format_args!(
-                "warning: the source {} holds no manifest; of a directory, *.yaml, *.yml and *.json files are read",
-                self.run.manifests.as_deref().unwrap_or(Path::new("-")).display()
-            ));
-        }
         for problem in &loaded.problems {
             say(format_args!("{problem}"));
         }
@@ -209,7 +209,6 @@ impl Pass<'_> {
         }
         let keys = self.keys()?;
         let now = now_unix_ms();
-        let nothing = loaded.documents == 0;
         let Seeded { update, elsewhere, complete } = {
             let store = self.open(&loaded, &keys, now)?;
             seed(store, loaded.objects, !skipped, now)?
@@ -240,7 +239,7 @@ impl Pass<'_> {
             let store = self.store.as_ref().expect("it was opened above");
             let snapshot = store.snapshot()?;
             let own_name = self.run.translate.node_name.as_deref();
-            let network = node::network(&self.run.store.layout()?);
+            let network = node::network(&self.run.store.layout()?, &self.target);
             let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now / 1000)?;
             let (stored, removed) = (update.get().stored.len(), update.get().removed.len());
             let unchanged = update.get().unchanged;
@@ -253,7 +252,7 @@ impl Pass<'_> {
         };
         self.record(decided, now);
         let rejected = !update.get().rejected.is_empty() || !update.get().unsealed.is_empty();
-        Ok(exit.and(Exit::findings(skipped || rejected || nothing)))
+        Ok(exit.and(Exit::findings(skipped || rejected)))
     }
 
     fn open(&mut self, loaded: &Loaded, keys: &Keys, now: u64) -> anyhow::Result<&mut RedbStore> {
@@ -385,7 +384,7 @@ impl Pass<'_> {
         loop {
             let now = stamp(source).ok();
             let done = if !read || now != seen || self.key_came()? {
-                self.from_source(&input, out).map(|_| (read, seen) = (true, now))
+                self.store_and_render(&input, out).map(|_| (read, seen) = (true, now))
             } else {
                 self.render_again()
             };
@@ -411,7 +410,7 @@ impl Pass<'_> {
         let Some(store) = &self.store else { return Ok(()) };
         let snapshot = store.snapshot()?;
         let own_name = self.run.translate.node_name.as_deref();
-        let network = node::network(&self.run.store.layout()?);
+        let network = node::network(&self.run.store.layout()?, &self.target);
         let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now_unix_ms() / 1000)?;
         report_problems(&rendered.report);
         Ok(())
@@ -432,12 +431,18 @@ fn refuse_other_nodes(objects: &[Object], own: &str) -> anyhow::Result<()> {
 
 fn read(input: &Input) -> anyhow::Result<Loaded> {
     manifests::read(input, &mut io::stdin().lock()).map_err(|error| {
-        let error = anyhow::Error::new(error);
-        match input {
-            Input::Path(path) if std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) => {
-                anyhow!("{}; a pipe is only read as standard input (--manifests - < PIPE)", chain(&error))
+        let is_empty = matches!(error, SourceError::Empty { .. });
+        let said = chain(&anyhow::Error::new(error));
+        let found = match input {
+            Input::Path(path) => std::fs::metadata(path).ok(),
+            Input::Stdin => None,
+        };
+        match found {
+            Some(found) if found.file_type().is_fifo() => {
+                anyhow!("{said}; a pipe is only read as standard input (--manifests - < PIPE)")
             }
-            Input::Path(_) | Input::Stdin => error,
+            Some(found) if found.is_dir() && is_empty => anyhow!("{said}; its *.yaml, *.yml and *.json files are read"),
+            Some(_) | None => anyhow!(said),
         }
     })
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use store_format::{
-    DecodeError, Envelope, FORMAT_VERSION, Form, Identity, KeySlot, NodeSecret, PodRow, State, Table, meta_key,
+    DecodeError, Envelope, FORMAT_VERSION, Form, Frame, Identity, KeySlot, NodeSecret, PodRow, State, Table,
+    check_format, meta_key,
 };
 
 use super::finding::{Finding, RecordProblem};
@@ -45,13 +46,15 @@ pub(super) fn unlock(path: &Path, rows: &[Row], secrets: &[&NodeSecret]) -> Resu
     let mut findings = Vec::new();
     for row in rows.iter().filter(|row| row.table == Table::Meta && row.key == [meta_key::FORMAT]) {
         // Only a digest that matches makes the version believable: a flipped bit is damage, not a newer program.
-        match checked(row, None)
-            .and_then(|format| store_format::decode_format(format.payload).map_err(RecordProblem::Malformed))
-        {
-            Ok(found) if found > FORMAT_VERSION => {
+        let found = checked(row, None).and_then(|format| {
+            let version = store_format::decode_format(format.payload).and_then(check_format);
+            version.map_err(RecordProblem::Malformed)
+        });
+        match found {
+            Ok(()) => {}
+            Err(RecordProblem::Malformed(DecodeError::FormatNewer { found })) => {
                 return Err(StoreError::Newer { path: path.to_owned(), found, known: FORMAT_VERSION });
             }
-            Ok(_) => {}
             Err(problem) => findings.push(Finding::record(row.table, &row.key, problem)),
         }
     }
@@ -116,6 +119,7 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
     let Unlocked { lock, vault, slots, findings } = unlocked;
     let mut loader = Loader {
         vault: vault.as_deref(),
+        format: false,
         identity: None,
         state: None,
         records: BTreeMap::new(),
@@ -149,6 +153,8 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
 
 struct Loader<'a> {
     vault: Option<&'a Vault>,
+    /// Whether the format record is there, sound or not.
+    format: bool,
     identity: Option<Identity>,
     state: Option<State>,
     records: BTreeMap<ObjectKey, Record>,
@@ -182,9 +188,9 @@ impl Loader<'_> {
             // Read by `unlock`, before a key was known; now its tag can be checked as well. A digest that fails here
             // failed there, and was reported.
             Some(key) if key == meta_key::FORMAT || key.starts_with(meta_key::SLOT_MIRROR) => {
-                match checked(row, self.vault) {
-                    Err(problem @ (RecordProblem::Tag | RecordProblem::NoTag)) => return Err(problem),
-                    Ok(_) | Err(_) => {}
+                self.format |= key == meta_key::FORMAT;
+                if let Err(problem @ (RecordProblem::Tag | RecordProblem::NoTag)) = checked(row, self.vault) {
+                    return Err(problem);
                 }
             }
             // A later version may keep more here.
@@ -205,17 +211,25 @@ impl Loader<'_> {
     fn take_object(&mut self, row: &Row) -> Result<(), RecordProblem> {
         let [kind, namespace, name] = row.key.as_slice() else { return Err(RecordProblem::Name) };
         *self.found.entry(kind.clone()).or_default() += 1;
-        let kind = Kind::from_name(kind).ok_or(RecordProblem::Name)?;
-        let key = ObjectKey::new(kind, namespace, name).map_err(|_| RecordProblem::Name)?;
-        match self.open_object(row, &key) {
-            Ok(record) => {
-                self.records.insert(key, record);
-                Ok(())
+        let key = Kind::from_name(kind).and_then(|kind| ObjectKey::new(kind, namespace, name).ok());
+        let problem = match &key {
+            Some(key) => match self.open_object(row, key) {
+                Ok(record) => {
+                    self.records.insert(key.clone(), record);
+                    return Ok(());
+                }
+                Err(problem) => problem,
+            },
+            None => RecordProblem::Name,
+        };
+        self.damaged.extend(key);
+        match (problem, own_key(row)) {
+            // The object is lost under its own key; it is named, so that it can be fetched again.
+            (RecordProblem::Digest | RecordProblem::Name, Some(own)) => {
+                self.damaged.insert(own.clone());
+                Err(RecordProblem::OtherKey(own))
             }
-            Err(problem) => {
-                self.damaged.insert(key);
-                Err(problem)
-            }
+            (problem, _) => Err(problem),
         }
     }
 
@@ -223,7 +237,7 @@ impl Loader<'_> {
         let Checked { payload, authenticated } = checked(row, self.vault)?;
         let envelope = Envelope::decode(payload).map_err(RecordProblem::Malformed)?;
         if !record::belongs(&envelope, key) {
-            return Err(RecordProblem::OtherKey);
+            return Err(RecordProblem::Misplaced);
         }
         // With a key at hand every record is opened once here, so that what is listed can also be read later.
         if envelope.form == Form::Sealed && record::open(key, &envelope, self.vault).is_err() {
@@ -265,12 +279,17 @@ impl Loader<'_> {
                     .push(Finding::Missing { object: format!("record pods/{reported}"), named_by: pod.to_string() });
             }
         }
+        // A moved record names its own object, which may well be where it belongs.
+        self.damaged.retain(|key| !self.records.contains_key(key));
         for (key, named_by) in missing {
             self.findings.push(Finding::Missing { object: key.to_string(), named_by });
             self.damaged.insert(key);
         }
-        for name in [meta_key::IDENTITY, meta_key::STATE] {
-            let there = if name == meta_key::STATE { self.state.is_some() } else { self.identity.is_some() };
+        for (name, there) in [
+            (meta_key::FORMAT, self.format),
+            (meta_key::IDENTITY, self.identity.is_some()),
+            (meta_key::STATE, self.state.is_some()),
+        ] {
             let known = self
                 .findings
                 .iter()
@@ -289,6 +308,15 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// The key that a record's digest does match, if that is the one which its envelope states.
+fn own_key(row: &Row) -> Option<ObjectKey> {
+    let envelope = Envelope::decode(Frame::decode(&row.bytes).ok()?.payload).ok()?;
+    let key = ObjectKey::new(Kind::from_name(&envelope.kind)?, &envelope.namespace, &envelope.name).ok()?;
+    let parts = [envelope.kind.as_str(), envelope.namespace.as_str(), envelope.name.as_str()];
+    record::check(row.table, &parts, &row.bytes, None).ok()?;
+    Some(key)
 }
 
 fn is_json_object(body: &[u8]) -> bool {

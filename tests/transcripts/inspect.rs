@@ -1,6 +1,8 @@
 //! Looking at a store: every format, every selection, what is redacted, and that nothing from the store reaches a
 //! terminal raw.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
 use std::fs;
 use std::process::{Command, Stdio};
 

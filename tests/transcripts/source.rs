@@ -119,10 +119,10 @@ fn a_directory_with_nothing_in_it() {
 #[test]
 fn a_source_that_lost_all_pods() {
     let mut scene = Scene::seeded();
-    scene.write("empty.yaml", "");
+    scene.write("no-pods.yaml", config_map("web-config"));
     // Nothing is stored, but opening for writing leaves its trace in the file.
     scene.node_may_change = true;
-    scene.run(&format!("{RUN} empty.yaml"));
+    scene.run(&format!("{RUN} no-pods.yaml"));
     scene.expect("source_lost_all_pods");
 }
 
