@@ -25,7 +25,9 @@ pub struct Target {
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
     /// The store says that it is another node's; nothing was rendered.
-    #[error("the store belongs to node {stored}, this is {own}; nothing was rendered")]
+    #[error(
+        "the store belongs to node {stored}, but this node goes by {own} (--node-name or NODE_NAME); nothing was rendered"
+    )]
     OtherNode {
         /// The node that the store names.
         stored: String,
