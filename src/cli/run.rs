@@ -482,9 +482,12 @@ fn tally(report: &Report) -> String {
     let failed = report.outcomes.iter().filter(|(_, outcome)| outcome.is_failure()).count();
     let rendered = report.outcomes.len() - failed;
     let mut text = format!("{rendered} pod{} rendered", plural(rendered));
-    for (count, what) in
-        [(failed, "failed"), (report.removed.len(), "removed"), (report.waiting.len(), "trees wait to be removed")]
-    {
+    for (count, what) in [
+        (failed, "failed"),
+        (report.left.len(), "left as they are"),
+        (report.removed.len(), "removed"),
+        (report.waiting.len(), "trees wait to be removed"),
+    ] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));
         }
