@@ -11,7 +11,7 @@ use clap::Args;
 use ckpt_db::agent::{
     ColdStart, Follow, Ready, Rendered, Seeded, Target, Tick, cold_start, open_or_create, render, seed,
 };
-use ckpt_db::checkpoint::object::{Kind, Object};
+use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::write_generated;
@@ -65,6 +65,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        log_to_stderr();
         let input = self.manifests.as_deref().map(Input::from_option);
         match (self.once, &input) {
             (true, None) => self.render_store(out),
@@ -145,6 +146,14 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Warnings of the library go to standard error; `RUST_LOG` asks for more or less.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time();
+    // Whoever embeds this may have set one.
+    let _ = subscriber.with_ansi(false).try_init();
 }
 
 /// What stays the same from pass to pass.
@@ -306,6 +315,13 @@ impl Pass<'_> {
 
     /// Whose pods these are: as told, else as the one Node or the pods in the source say, else the host's name.
     fn node_name(&self, objects: &[Object]) -> anyhow::Result<String> {
+        let name = self.guess_node_name(objects)?;
+        ObjectKey::new(Kind::Node, "", &name)
+            .with_context(|| format!("{name:?} is no node's name; give --node-name"))?;
+        Ok(name)
+    }
+
+    fn guess_node_name(&self, objects: &[Object]) -> anyhow::Result<String> {
         if let Some(name) = &self.run.translate.node_name {
             return Ok(name.clone());
         }
