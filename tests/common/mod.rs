@@ -1,6 +1,8 @@
 //! What several test programs share: a node key, an identity and a small store.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod program;
+
 use std::path::Path;
 
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
