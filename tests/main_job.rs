@@ -1,6 +1,8 @@
 //! The main job through the program: what a first run leaves, what a cold start brings back from the store alone, and
 //! what never makes a pod go.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
 mod common;
 mod manifest_checker;
 

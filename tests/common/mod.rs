@@ -1,7 +1,7 @@
 //! What several test programs share: a node key, an identity and a small store.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-pub mod program;
+pub(crate) mod program;
 
 use std::path::Path;
 

@@ -6,44 +6,44 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-pub const STORE: &str = "var/lib/ckpt-db/checkpoint-store.db";
-pub const KEY: &str = "var/lib/ckpt-db/node-key.pem";
-pub const MANIFESTS: &str = "etc/kubernetes/manifests";
-pub const PREPARED: &str = "etc/kubernetes/inactive-manifests";
-pub const SECRETS: &str = "etc/kubernetes/checkpoint-secrets";
-pub const CONFIGMAPS: &str = "etc/kubernetes/checkpoint-configmaps";
+pub(crate) const STORE: &str = "var/lib/ckpt-db/checkpoint-store.db";
+pub(crate) const KEY: &str = "var/lib/ckpt-db/node-key.pem";
+pub(crate) const MANIFESTS: &str = "etc/kubernetes/manifests";
+pub(crate) const PREPARED: &str = "etc/kubernetes/inactive-manifests";
+pub(crate) const SECRETS: &str = "etc/kubernetes/checkpoint-secrets";
+pub(crate) const CONFIGMAPS: &str = "etc/kubernetes/checkpoint-configmaps";
 
 /// When the trees of a pod without a manifest may go; the only rendered file that holds a time.
-pub const MARKER: &str = ".ckpt-db.remove-after";
+pub(crate) const MARKER: &str = ".ckpt-db.remove-after";
 
 /// `examples/node`, which must not be changed.
-pub fn example() -> PathBuf {
+pub(crate) fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/node")
 }
 
 /// A command of the program under test, cut off from the environment of whoever runs the tests.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     clean(Command::new(env!("CARGO_BIN_EXE_ckpt-db")))
 }
 
 /// As [`program`], for a program that runs it.
-pub fn clean(mut command: Command) -> Command {
+pub(crate) fn clean(mut command: Command) -> Command {
     command.env_remove("NODE_NAME").env_remove("RUST_LOG").env("RUST_BACKTRACE", "1").stdin(Stdio::null());
     command
 }
 
 /// What came of one command.
-pub struct Ran {
+pub(crate) struct Ran {
     /// The arguments, for messages.
-    pub what: String,
+    pub(crate) what: String,
     /// `None` if a signal ended it.
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
-    pub fn of(mut command: Command) -> Self {
+    pub(crate) fn of(mut command: Command) -> Self {
         let what: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
         let output = command.output().unwrap();
         Self {
@@ -56,95 +56,95 @@ impl Ran {
 
     /// Asserts the exit code, showing everything where it is another.
     #[track_caller]
-    pub fn expect(self, code: i32) -> Self {
+    pub(crate) fn expect(self, code: i32) -> Self {
         let Self { what, code: found, stdout, stderr } = &self;
         assert_eq!(*found, Some(code), "{what}\n--- stdout\n{stdout}--- stderr\n{stderr}");
         assert!(!stderr.contains("panicked"), "{what}: {stderr}");
         self
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).expect("it is JSON")
     }
 }
 
 /// A node that nobody else uses: everything lies below a temporary directory, which goes with it.
-pub struct Node {
+pub(crate) struct Node {
     directory: tempfile::TempDir,
 }
 
 impl Node {
     /// A node with nothing on it.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
     /// A node whose source is a copy of the example, stored and rendered.
-    pub fn with_example() -> Self {
+    pub(crate) fn with_example() -> Self {
         let node = Self::new();
         node.copy_example();
         node.run_source().expect(0);
         node
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.directory.path().join("root")
     }
 
-    pub fn at(&self, path: &str) -> PathBuf {
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.root().join(path)
     }
 
     /// Where this node's manifests come from.
-    pub fn source(&self) -> PathBuf {
+    pub(crate) fn source(&self) -> PathBuf {
         self.directory.path().join("source")
     }
 
-    pub fn copy_example(&self) {
+    pub(crate) fn copy_example(&self) {
         copy(&example(), &self.source());
     }
 
     /// `ckpt-db <subcommand> --root ROOT <args>`.
-    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, subcommand: &str, args: &[S]) -> Command {
+    pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(&self, subcommand: &str, args: &[S]) -> Command {
         let mut command = program();
         command.arg(subcommand).arg("--root").arg(self.root()).args(args);
         command
     }
 
-    pub fn ran(&self, subcommand: &str, args: &[&str]) -> Ran {
+    pub(crate) fn ran(&self, subcommand: &str, args: &[&str]) -> Ran {
         Ran::of(self.command(subcommand, args))
     }
 
     /// Stores what the source says and renders it, with a generated key.
-    pub fn run_source(&self) -> Ran {
+    pub(crate) fn run_source(&self) -> Ran {
         let mut command = self.command("run", &["--once", "--generate-node-key", "--manifests"]);
         command.arg(self.source());
         Ran::of(command)
     }
 
     /// A cold start: from the store alone.
-    pub fn run_store(&self) -> Ran {
+    pub(crate) fn run_store(&self) -> Ran {
         self.ran("run", &["--once"])
     }
 
     /// Every stored object, values of Secrets included.
-    pub fn dump(&self) -> serde_json::Value {
+    pub(crate) fn dump(&self) -> serde_json::Value {
         self.ran("dump", &["-o", "json", "--reveal"]).expect(0).json()
     }
 
     /// Everything that is rendered.
-    pub fn rendered(&self) -> Listing {
+    pub(crate) fn rendered(&self) -> Listing {
         listing(&self.at("etc"))
     }
 
     /// Removes everything that is rendered, as a power cut and a new disk would.
-    pub fn remove_rendered(&self) {
+    pub(crate) fn remove_rendered(&self) {
         fs::remove_dir_all(self.at("etc")).unwrap();
     }
 }
 
 /// Copies a directory of files, and those below it.
-pub fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -165,13 +165,13 @@ pub fn copy(from: &Path, to: &Path) {
 
 /// One entry of a directory.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub mode: u32,
-    pub what: What,
+pub(crate) struct Entry {
+    pub(crate) mode: u32,
+    pub(crate) what: What,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-pub enum What {
+pub(crate) enum What {
     File(Vec<u8>),
     Link(PathBuf),
     Directory,
@@ -179,10 +179,10 @@ pub enum What {
 }
 
 /// Every entry below a directory, by its path from there.
-pub type Listing = BTreeMap<PathBuf, Entry>;
+pub(crate) type Listing = BTreeMap<PathBuf, Entry>;
 
 /// Lists what lies below `top`, links not followed; empty if there is no such directory.
-pub fn listing(top: &Path) -> Listing {
+pub(crate) fn listing(top: &Path) -> Listing {
     let mut found = Listing::new();
     if top.exists() {
         list(top, Path::new(""), &mut found);
@@ -210,13 +210,13 @@ fn list(top: &Path, at: &Path, found: &mut Listing) {
 
 /// Asserts that two listings are the same, naming the entries that differ but not their contents.
 #[track_caller]
-pub fn assert_same(found: &Listing, want: &Listing, why: &str) {
+pub(crate) fn assert_same(found: &Listing, want: &Listing, why: &str) {
     let differences = differences(found, want);
     assert!(differences.is_empty(), "{why}:\n{}", differences.join("\n"));
 }
 
 /// What differs, a line each.
-pub fn differences(found: &Listing, want: &Listing) -> Vec<String> {
+pub(crate) fn differences(found: &Listing, want: &Listing) -> Vec<String> {
     let all: std::collections::BTreeSet<&PathBuf> = found.keys().chain(want.keys()).collect();
     let differs = |path: &&PathBuf| found.get(*path) != want.get(*path);
     let line = |path: &PathBuf| match (found.get(path), want.get(path)) {
@@ -229,20 +229,20 @@ pub fn differences(found: &Listing, want: &Listing) -> Vec<String> {
 }
 
 /// What tells whether somebody wrote to a file or directory: its inode and the times of its last changes.
-pub type Stamp = (u64, (i64, i64), (i64, i64));
+pub(crate) type Stamp = (u64, (i64, i64), (i64, i64));
 
-pub fn stamp(path: &Path) -> Stamp {
+pub(crate) fn stamp(path: &Path) -> Stamp {
     let metadata = fs::symlink_metadata(path).unwrap();
     (metadata.ino(), (metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec()))
 }
 
 /// The stamp of everything below `top`.
-pub fn stamps(top: &Path) -> BTreeMap<PathBuf, Stamp> {
+pub(crate) fn stamps(top: &Path) -> BTreeMap<PathBuf, Stamp> {
     listing(top).into_keys().map(|path| (path.clone(), stamp(&top.join(path)))).collect()
 }
 
 /// The parsed manifest of every pod in a directory of manifests, by file name, links followed.
-pub fn manifests(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn manifests(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.map(|name| (name.clone(), fs::read(directory.join(name)).unwrap())).collect()
 }
