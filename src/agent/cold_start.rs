@@ -15,12 +15,15 @@ pub enum ColdStart {
     /// There is no store yet: one has to be created and a source waited for.
     NoStore,
     /// The store was loaded and everything recoverable in it is rendered.
-    Ready {
-        /// What the store holds.
-        snapshot: Committed<Snapshot>,
-        /// What was rendered, or why nothing was.
-        rendered: Result<Rendered, PassError>,
-    },
+    Ready(Box<Ready>),
+}
+
+/// A loaded store and what came of it.
+pub struct Ready {
+    /// What the store holds.
+    pub snapshot: Committed<Snapshot>,
+    /// What was rendered, or why nothing was.
+    pub rendered: Result<Rendered, PassError>,
 }
 
 /// Loads the store through the overlay and renders from it.
@@ -42,5 +45,5 @@ pub fn cold_start(
         Err(error) => return Err(error),
     };
     let rendered = render(&snapshot, settings, own_name, network, target, now_unix_s);
-    Ok(ColdStart::Ready { snapshot, rendered })
+    Ok(ColdStart::Ready(Box::new(Ready { snapshot, rendered })))
 }

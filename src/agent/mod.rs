@@ -8,7 +8,7 @@ mod follow;
 mod pass;
 mod seed;
 
-pub use cold_start::{ColdStart, cold_start};
+pub use cold_start::{ColdStart, Ready, cold_start};
 pub use follow::{Follow, Tick};
 pub use pass::{Outcome, PassError, Rendered, Target, assess, render};
 pub use seed::{Seeded, open_or_create, seed};

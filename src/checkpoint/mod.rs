@@ -9,6 +9,8 @@ pub mod examine;
 mod json;
 pub mod judge;
 pub mod lookup;
+pub mod network;
+pub mod node;
 pub mod object;
 pub mod pod;
 pub mod rendering;

@@ -102,7 +102,7 @@ pub enum Reason {
     ExtendedResource(String),
     /// Dynamic resource claims.
     ResourceClaims,
-    /// `<name>-<node>` would be longer than 253 characters.
+    /// `<name>-<node>` would be longer than 253 characters, or `<namespace>_<name>.json` than 255.
     NameTooLong,
     /// It never ran on this node.
     NeverRan,
@@ -169,7 +169,7 @@ impl fmt::Display for Reason {
             Self::RuntimeClass(class) => write!(f, "runtimeClassName {class} is read through the API server"),
             Self::ExtendedResource(name) => write!(f, "extended resource {name} is assigned to the parent only"),
             Self::ResourceClaims => f.write_str("it has resource claims"),
-            Self::NameTooLong => f.write_str("its name with the node's name is longer than 253 characters"),
+            Self::NameTooLong => f.write_str("its name is too long for a copy: over 253 characters with the node's name, or over 249 with its namespace"),
             Self::NeverRan => f.write_str("it never ran on this node"),
             Self::Unauthenticated => f.write_str("its record is not authenticated, and requireAuthentication is set"),
             Self::Malformed(problem) => write!(f, "the stored object can't be read: {problem}"),

@@ -6,31 +6,76 @@ use serde_json::{Value, json};
 
 use ckpt_db::agent::Target;
 use ckpt_db::checkpoint::decide::PodNetwork;
-use ckpt_db::checkpoint::settings::Settings;
+use ckpt_db::checkpoint::node::{KeyFacts, NodeVerdict, SecretRootFacts, Severity, judge_node};
+use ckpt_db::checkpoint::settings::KubeletVersion;
 use ckpt_db::layout::Layout;
-use ckpt_db::store::Snapshot;
+use ckpt_db::materialize::{Medium, probe_secret_root};
+use ckpt_db::node::facts::observe;
+use ckpt_db::store::{LockState, Snapshot};
 
-/// One look at the node.
-pub(crate) struct Node {
-    pub(crate) network: PodNetwork,
+use super::output::printable;
+
+/// Looks at the node that the store is to bring back, without changing anything on it.
+pub(crate) fn look(
+    layout: &Layout,
+    target: &Target,
+    snapshot: &Snapshot,
+    kubelet_version: Option<KubeletVersion>,
+) -> NodeVerdict {
+    let mut facts = observe(layout.root(), &target.roots.manifests);
+    facts.kubelet_version = kubelet_version;
+    let secret_root = match probe_secret_root(&target.roots.secrets, target.secret_root) {
+        Ok(Medium::Memory) => SecretRootFacts::Memory,
+        Ok(Medium::Disk) => SecretRootFacts::Disk,
+        Err(why) => SecretRootFacts::Unusable(why),
+    };
+    let slots = snapshot.slots().len();
+    let keys = match snapshot.lock_state() {
+        LockState::Keyless => KeyFacts::Keyless,
+        LockState::Locked => KeyFacts::Locked { slots },
+        LockState::Open => KeyFacts::Open { slots },
+    };
+    judge_node(&facts, secret_root, keys)
 }
 
-/// Looks at the node that the store is to bring back.
-pub(crate) fn look(layout: &Layout, _target: &Target, _snapshot: &Snapshot) -> Node {
-    Node { network: network(layout) }
+/// Whether the pod network works offline, as far as the node's files tell.
+pub(crate) fn network(layout: &Layout, target: &Target) -> PodNetwork {
+    let facts = observe(layout.root(), &target.roots.manifests);
+    judge_node(&facts, SecretRootFacts::Memory, KeyFacts::Keyless).network
 }
 
-/// Whether the pod network works offline.
-pub(crate) fn network(_layout: &Layout) -> PodNetwork {
-    PodNetwork::Unknown
-}
-
-impl Node {
-    pub(crate) fn write(&self, _out: &mut dyn Write) -> io::Result<()> {
-        Ok(())
+/// One line a finding, the worse ones marked.
+pub(crate) fn write(out: &mut dyn Write, name: &str, verdict: &NodeVerdict) -> io::Result<()> {
+    writeln!(out, "\nnode {}", printable(name))?;
+    for finding in &verdict.findings {
+        let mark = match finding.severity() {
+            Severity::Ok => "ok",
+            Severity::Note => "note",
+            Severity::Problem => "PROBLEM",
+        };
+        writeln!(out, "  {mark:<9}{}", printable(&finding.to_string()))?;
     }
+    Ok(())
+}
 
-    pub(crate) fn value(&self, settings: &Settings) -> Value {
-        json!({"name": settings.node_name})
-    }
+/// Whether something about the node keeps pods from coming back.
+pub(crate) fn has_problem(verdict: &NodeVerdict) -> bool {
+    verdict.findings.iter().any(|finding| finding.severity() == Severity::Problem)
+}
+
+/// The same as a document.
+pub(crate) fn value(name: &str, verdict: &NodeVerdict) -> Value {
+    let network = match verdict.network {
+        PodNetwork::Yes => "Yes",
+        PodNetwork::No => "No",
+        PodNetwork::Unknown => "Unknown",
+    };
+    let findings: Vec<Value> = verdict
+        .findings
+        .iter()
+        .map(|finding| {
+            json!({"code": finding.code(), "severity": finding.severity().code(), "message": finding.to_string()})
+        })
+        .collect();
+    json!({"name": name, "podNetworkOffline": network, "findings": findings})
 }

@@ -13,11 +13,11 @@ use ckpt_db::store::open_offline;
 
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::output::{Format, document};
-use super::{Exit, say, verdicts};
+use super::{Exit, node, say, verdicts};
 
 /// Tell for each pod, and for the node, whether it would come back offline
 #[derive(Args, Debug)]
-#[command(after_help = "Exit code 1 means that some pod that should come back would not.")]
+#[command(after_help = "Exit code 1 means that something that should come back would not.")]
 pub(crate) struct PlanCommand {
     #[command(flatten)]
     store: StoreArgs,
@@ -46,9 +46,12 @@ impl PlanCommand {
         let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
         let target = self.target.target(&self.store)?;
         let settings = self.translate.settings(&target.roots)?;
-        let node = super::node::look(&self.store.layout()?, &target, &snapshot);
-        let outcome = assess(&snapshot, &settings, self.translate.node_name.as_deref(), node.network)?;
+        let layout = self.store.layout()?;
+        let own_name = self.translate.node_name.as_deref();
+        let outcome = assess(&snapshot, &settings, own_name, node::network(&layout, &target))?;
         let decision = &outcome.decision;
+        let node = node::look(&layout, &target, &snapshot, outcome.settings.kubelet_version);
+        let name = &outcome.settings.node_name;
         for finding in snapshot.findings() {
             say(format_args!("warning: {finding}"));
         }
@@ -60,7 +63,7 @@ impl PlanCommand {
             Format::Table | Format::Wide => {
                 verdicts::write(out, decision, wanted)?;
                 writeln!(out, "\n{}", verdicts::summary(decision))?;
-                node.write(out)?;
+                node::write(out, name, &node)?;
             }
             Format::Name => {
                 for planned in decision.plan.pods.iter().filter(|planned| wanted(&planned.rendering.pod)) {
@@ -71,14 +74,14 @@ impl PlanCommand {
                 let value = json!({
                     "apiVersion": "ckpt-db.io/v1alpha1",
                     "kind": "Plan",
-                    "node": node.value(&outcome.settings),
+                    "node": node::value(name, &node),
                     "findings": snapshot.findings().iter().map(ToString::to_string).collect::<Vec<_>>(),
                     "pods": verdicts::values(decision, wanted),
                 });
                 document(out, self.output, &value)?;
             }
         }
-        let lost = verdicts::lost(decision) > 0;
+        let lost = verdicts::lost(decision) > 0 || node::has_problem(&node);
         Ok(Exit::findings(lost || !snapshot.findings().is_empty()))
     }
 }

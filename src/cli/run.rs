@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use ckpt_db::agent::{ColdStart, Follow, Rendered, Seeded, Target, Tick, cold_start, open_or_create, render, seed};
+use ckpt_db::agent::{
+    ColdStart, Follow, Ready, Rendered, Seeded, Target, Tick, cold_start, open_or_create, render, seed,
+};
 use ckpt_db::checkpoint::object::{Kind, Object};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
@@ -84,7 +86,7 @@ impl Run {
             };
         };
         if self.once {
-            return pass.from_source(&input, out);
+            return pass.store_and_render(&input, out);
         }
         pass.follow(&input, out)
     }
@@ -135,10 +137,14 @@ impl Pass<'_> {
     fn cold_start(&self, out: &mut dyn Write) -> anyhow::Result<Option<Exit>> {
         let keys = self.run.store.keys()?;
         let own_name = self.run.translate.node_name.as_deref();
-        let network = node::network(&self.run.store.layout()?);
+        let network = node::network(&self.run.store.layout()?, &self.target);
         let now = now_unix_ms() / 1000;
         let started = cold_start(&self.path, &keys.secrets(), &self.settings, own_name, network, &self.target, now)?;
-        let ColdStart::Ready { snapshot, rendered } = started else { return Ok(None) };
+        let ready = match started {
+            ColdStart::NoStore => return Ok(None),
+            ColdStart::Ready(ready) => *ready,
+        };
+        let Ready { snapshot, rendered } = ready;
         if !snapshot.get().populated() && self.run.manifests.is_none() {
             bail!("the store {} was never filled; give --manifests PATH", self.path.display());
         }
@@ -148,7 +154,7 @@ impl Pass<'_> {
     }
 
     /// Stores what the source says, then renders from what is durable.
-    fn from_source(&mut self, input: &Input, out: &mut dyn Write) -> anyhow::Result<Exit> {
+    fn store_and_render(&mut self, input: &Input, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let loaded = manifests::read(input, &mut io::stdin().lock())?;
         for problem in &loaded.problems {
             say(format_args!("{problem}"));
@@ -182,7 +188,7 @@ impl Pass<'_> {
             let store = self.store.as_ref().expect("it was opened above");
             let snapshot = store.snapshot()?;
             let own_name = self.run.translate.node_name.as_deref();
-            let network = node::network(&self.run.store.layout()?);
+            let network = node::network(&self.run.store.layout()?, &self.target);
             let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now / 1000)?;
             writeln!(
                 out,
@@ -328,7 +334,7 @@ impl Pass<'_> {
                 Input::Path(path) => stamp(path).ok(),
             };
             if !read || (matches!(input, Input::Path(_)) && now != seen) {
-                match self.from_source(input, out) {
+                match self.store_and_render(input, out) {
                     Ok(_) => (read, seen) = (true, now),
                     Err(error) => say(format_args!("error: {}", chain(&error))),
                 }
@@ -350,7 +356,7 @@ impl Pass<'_> {
         let Some(store) = &self.store else { return Ok(()) };
         let snapshot = store.snapshot()?;
         let own_name = self.run.translate.node_name.as_deref();
-        let network = node::network(&self.run.store.layout()?);
+        let network = node::network(&self.run.store.layout()?, &self.target);
         let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now_unix_ms() / 1000)?;
         report_problems(&rendered.report);
         out.flush()?;

@@ -1,8 +1,8 @@
 //! One key file: PEM in, canonical node secret out.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -10,11 +10,13 @@ use rustls_pki_types::pem::{self, SectionKind};
 use store_format::{Algorithm, KeyError, NodeSecret};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::certificate::public_key_info;
 use crate::clear::Clear;
 use crate::crypto;
+use crate::regular_file::{self, ReadError};
 
 /// No key file is larger; what is, is something else.
-const FILE_MAX_BYTES: u64 = 1024 * 1024;
+const FILE_MAX_BYTES: usize = 1024 * 1024;
 
 /// SubjectPublicKeyInfo of Ed25519 up to the key itself (RFC 8410, section 4).
 const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -32,22 +34,16 @@ pub struct NodeKey {
 /// Why a file gives no node key. Never carries anything of its contents.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// The system refused, or the file is not there.
+    /// It is not there, the system refused, it is no regular file, or larger than any key file.
     #[error("cannot read node key {}", .path.display())]
-    Io {
+    Read {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
+        /// Why.
+        source: ReadError,
     },
-    /// Not a regular file.
-    #[error("node key {} is not a regular file", .0.display())]
-    NotAFile(PathBuf),
-    /// Larger than any key file.
-    #[error("node key {} has more than 1 MiB, which no key file has", .0.display())]
-    TooLarge(PathBuf),
-    /// Not PEM.
-    #[error("node key {} is not PEM", .0.display())]
+    /// A PEM section is cut short or damaged.
+    #[error("node key {} has a damaged or unfinished PEM section; restore the file or name another", .0.display())]
     NotPem(PathBuf),
     /// PEM without a private key in it.
     #[error("{} holds {found}; a section EC PRIVATE KEY, PRIVATE KEY or RSA PRIVATE KEY is needed", .path.display())]
@@ -85,70 +81,74 @@ impl KeyFileError {
     /// Whether there simply is no such file.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        matches!(self, Self::Read { source, .. } if source.is_absent())
     }
 }
 
-/// Reads the first private key of a PEM file; certificates beside it are skipped.
+/// Reads the first private key of a PEM file; text and sections of other kinds beside it are skipped.
 ///
-/// Symbolic links are followed: `kubelet-client-current.pem` is one.
+/// Where the key lies there without its public part, a certificate in the same file gives it. Symbolic links are
+/// followed: `kubelet-client-current.pem` is one.
 ///
 /// # Errors
 /// [`KeyFileError`] names the file and what is wrong with it.
 pub fn load(path: &Path) -> Result<NodeKey, KeyFileError> {
-    let (text, open_to_others) = read(path)?;
-    let mut found = Vec::new();
-    let mut rest = io::Cursor::new(text.expose());
+    let file = regular_file::read(path, FILE_MAX_BYTES)
+        .map_err(|source| KeyFileError::Read { path: path.to_owned(), source })?;
+    let text = file.contents.expose();
+    // Also the older form, which says so in a header inside of the section.
+    if contains(text, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || contains(text, b"\nProc-Type: 4,ENCRYPTED") {
+        return Err(KeyFileError::Encrypted(path.to_owned()));
+    }
+    let mut certificates = Vec::new();
+    let mut key = None;
+    let mut damaged = false;
+    let mut rest = io::Cursor::new(text);
     loop {
         let (kind, der) = match pem::from_buf(&mut rest) {
             Ok(Some((kind, der))) => (kind, Clear::new(der)),
             Ok(None) => break,
-            Err(_) => return Err(KeyFileError::NotPem(path.to_owned())),
-        };
-        let secret = match kind {
-            SectionKind::EcPrivateKey => NodeSecret::from_sec1(der.expose()),
-            SectionKind::PrivateKey => NodeSecret::from_pkcs8(der.expose()),
-            SectionKind::RsaPrivateKey => NodeSecret::from_pkcs1(der.expose()),
-            other => {
-                found.push(if other == SectionKind::Certificate { "a certificate" } else { "another PEM section" });
+            // Each error consumes a line at least. A damaged certificate is no reason to do without the key.
+            Err(_) => {
+                damaged = true;
                 continue;
             }
         };
-        let secret = secret.map_err(|source| KeyFileError::Key { path: path.to_owned(), source })?;
-        return Ok(NodeKey { secret: with_public(secret), source: path.to_owned(), open_to_others });
-    }
-    if contains(text.expose(), b"-----BEGIN ENCRYPTED PRIVATE KEY-----") {
-        return Err(KeyFileError::Encrypted(path.to_owned()));
-    }
-    found.dedup();
-    let found = if found.is_empty() { "no PEM section".to_owned() } else { format!("only {}", found.join(" and ")) };
-    Err(KeyFileError::NoKey { path: path.to_owned(), found })
-}
-
-fn read(path: &Path) -> Result<(Clear, bool), KeyFileError> {
-    let failed = |source| KeyFileError::Io { path: path.to_owned(), source };
-    let flags = OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(KeyFileError::NotAFile(path.to_owned()));
-    }
-    if metadata.len() > FILE_MAX_BYTES {
-        return Err(KeyFileError::TooLarge(path.to_owned()));
-    }
-    // A buffer of the final size: one that grows would leave copies behind.
-    let mut text = Zeroizing::new(vec![0; FILE_MAX_BYTES as usize + 1]);
-    let mut len = 0;
-    loop {
-        match (&file).read(&mut text[len..]).map_err(failed)? {
-            0 => break,
-            read => len += read,
+        let secret = match kind {
+            SectionKind::Certificate => {
+                certificates.push(der);
+                continue;
+            }
+            SectionKind::EcPrivateKey => NodeSecret::from_sec1(der.expose()),
+            SectionKind::PrivateKey => NodeSecret::from_pkcs8(der.expose()),
+            SectionKind::RsaPrivateKey => NodeSecret::from_pkcs1(der.expose()),
+            _ => continue,
+        };
+        if key.is_none() {
+            key = Some(secret.map_err(|source| KeyFileError::Key { path: path.to_owned(), source })?);
         }
     }
-    if len as u64 > FILE_MAX_BYTES {
-        return Err(KeyFileError::TooLarge(path.to_owned()));
-    }
-    Ok((Clear::new(text[..len].to_vec()), metadata.mode() & 0o077 != 0))
+    let Some(secret) = key else {
+        if damaged {
+            return Err(KeyFileError::NotPem(path.to_owned()));
+        }
+        return Err(KeyFileError::NoKey { path: path.to_owned(), found: sections(text) });
+    };
+    let secret = certificates.iter().fold(with_public(secret), with_certificate);
+    Ok(NodeKey { secret, source: path.to_owned(), open_to_others: file.mode & 0o077 != 0 })
+}
+
+/// The kinds of sections in `text`, for a message. Labels only: they are no secret.
+fn sections(text: &[u8]) -> String {
+    let mut labels: Vec<&str> = text
+        .split(|&b| b == b'\n' || b == b'\r')
+        .filter_map(|line| line.strip_prefix(b"-----BEGIN ")?.strip_suffix(b"-----"))
+        .filter(|label| label.len() <= 40 && label.iter().all(|&b| b == b' ' || b.is_ascii_alphanumeric()))
+        .filter_map(|label| std::str::from_utf8(label).ok())
+        .collect();
+    labels.sort_unstable();
+    labels.dedup();
+    if labels.is_empty() { "no PEM section".to_owned() } else { format!("only {}", labels.join(", ")) }
 }
 
 /// Ed25519 keys usually lie there without their public part, which follows from the seed.
@@ -159,6 +159,26 @@ fn with_public(secret: NodeSecret) -> NodeSecret {
             secret.with_public_spki(&spki)
         }
         (Algorithm::Ed25519 | Algorithm::P256 | Algorithm::P384 | Algorithm::Rsa, _) => secret,
+    }
+}
+
+/// SubjectPublicKeyInfo of an uncompressed P-256 or P-384 point, up to the point (RFC 5480).
+const P256_SPKI: &[u8] =
+    b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04";
+const P384_SPKI: &[u8] =
+    b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22\x03\x62\x00\x04";
+
+/// The certificate's public key, where the secret has none and it is one of the same curve.
+fn with_certificate(secret: NodeSecret, certificate: &Clear) -> NodeSecret {
+    let head = match secret.algorithm() {
+        Algorithm::P256 => P256_SPKI,
+        Algorithm::P384 => P384_SPKI,
+        // Both have their public part already.
+        Algorithm::Ed25519 | Algorithm::Rsa => return secret,
+    };
+    match public_key_info(certificate.expose()) {
+        Some(info) if info.starts_with(head) => secret.with_public_spki(info),
+        _ => secret,
     }
 }
 
@@ -242,9 +262,9 @@ mod tests {
         let rows = [
             ("canary",                                                                                  "no PEM section"),
             ("",                                                                                        "no PEM section"),
-            ("-----BEGIN CERTIFICATE-----\naGk=\n-----END CERTIFICATE-----\n",                          "only a certificate"),
+            ("-----BEGIN CERTIFICATE-----\naGk=\n-----END CERTIFICATE-----\n",                          "only CERTIFICATE;"),
             ("-----BEGIN ENCRYPTED PRIVATE KEY-----\naGk=\n-----END ENCRYPTED PRIVATE KEY-----\n",      "is encrypted"),
-            ("-----BEGIN PRIVATE KEY-----\ncanary\n",                                                   "is not PEM"),
+            ("-----BEGIN PRIVATE KEY-----\ncanary\n",                                                   "unfinished PEM section"),
             ("-----BEGIN PRIVATE KEY-----\naGk=\n-----END PRIVATE KEY-----\n",                          "cannot use the private key"),
         ];
         for (text, want) in rows {
@@ -253,6 +273,6 @@ mod tests {
             assert!(message.contains(want) && !message.contains("canary"), "{message}");
         }
         assert!(load(&directory.path().join("absent")).err().unwrap().is_absent());
-        assert!(matches!(load(directory.path()), Err(KeyFileError::NotAFile(_) | KeyFileError::Io { .. })));
+        assert!(matches!(load(directory.path()), Err(KeyFileError::Read { source: ReadError::NotRegular(_), .. })));
     }
 }

@@ -3,6 +3,7 @@
 //! The kubelet's client and serving keys come first, in whatever form they lie there; a key of our own is for nodes whose
 //! credentials have no key file. Only the canonical secret of a key leaves this room.
 
+mod certificate;
 mod file;
 mod search;
 

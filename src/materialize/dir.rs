@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::Medium;
@@ -88,6 +88,18 @@ impl Dir {
             .map_err(|errno| MaterializeError::io("open directory", path, errno))?;
         let medium = medium_of(&fd).map_err(|errno| MaterializeError::io("look at the file system of", path, errno))?;
         Ok(Self { fd, path: path.to_owned(), medium, gate, changed: AtomicBool::new(false) })
+    }
+
+    /// Keeps other processes from rendering to this directory for as long as it is open.
+    ///
+    /// # Errors
+    /// [`MaterializeError::InUse`] if another one does so now.
+    pub(super) fn lock(&self) -> Result<()> {
+        match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(()),
+            Err(Errno::WOULDBLOCK) => Err(MaterializeError::InUse { path: self.path.clone() }),
+            Err(errno) => Err(MaterializeError::io("lock", &self.path, errno)),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -32,6 +32,12 @@ pub enum MaterializeError {
     /// The secret root can't be used, so nothing that needs it is written.
     #[error(transparent)]
     SecretRoot(#[from] SecretRootError),
+    /// Another process renders to the same directories at this moment. Nothing was changed.
+    #[error("another process is rendering to {path:?}; try again when it is done")]
+    InUse {
+        /// The directory that holds the lock.
+        path: PathBuf,
+    },
     /// Two of the configured directories are one, so that one's files would be taken for the other's.
     #[error("{first:?} and {second:?} are the same directory; each root needs one of its own")]
     SameRoot {

@@ -133,7 +133,9 @@ fn shown(path: &[String]) -> Shown {
 mod tests {
     use super::*;
 
-    fn check(path: &[&str], files: &[&[&str]]) -> Result<(), String> {
+    type Path = &'static [&'static str];
+
+    fn check(path: Path, files: &[Path]) -> Result<(), String> {
         let own = |path: &[&str]| path.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let files = files
             .iter()
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn names_that_could_leave_or_collide_are_refused() {
         #[rustfmt::skip]
-        let rows: &[(&[&str], &[&[&str]], &str)] = &[
+        let rows: &[(Path, &[Path], &str)] = &[
             (&["s"],                       &[&["k"]],              ""),
             (&["s"],                       &[],                    ""),
             (&["kubernetes.io~secret", "v"], &[&["d", "k"], &["d", "l"], &[".k"]], ""),

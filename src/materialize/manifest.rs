@@ -110,12 +110,12 @@ impl Manifests<'_> {
         Ok(same_body && self.is(self.active, name, &self.wanted(name, manifest))?)
     }
 
-    /// Brings the manifest to where `activity` says. The caller syncs both directories; a body is durable already.
+    /// Brings the manifest to where `activity` says. The caller syncs both directories; a body is durable already. The name
+    /// must be free, which [`Manifests::check_free`] tells.
     ///
     /// # Errors
     /// What was published before is there as it was, whole.
     pub(super) fn publish(&self, name: &ManifestName, manifest: &Manifest, activity: Activity) -> Result<Published> {
-        self.check_free(name, activity)?;
         let body = if manifest.carries_secret { self.publish_body(name, manifest)? } else { Published::Unchanged };
         let wanted = self.wanted(name, manifest);
         let entry = match activity {

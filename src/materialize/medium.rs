@@ -8,11 +8,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-use super::dir::Dir;
+use super::dir::{Dir, medium_of};
 use super::error::{MaterializeError, NoMount, SecretRootError};
 use super::gate::Gate;
 use super::{Medium, SecretRootPolicy};
@@ -36,6 +36,29 @@ pub(super) fn open(path: &Path, policy: SecretRootPolicy, gate: &Gate) -> Result
                 Medium::Disk => Err(refuse(NoMount::MountPoint).into()),
             }
         }
+    }
+}
+
+/// What the secret root would be at a start of the agent, found out without making or mounting anything.
+///
+/// # Errors
+/// Why it could not be used, as a sentence with the remedy.
+pub fn probe(path: &Path, policy: SecretRootPolicy) -> Result<Medium, String> {
+    let opened = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let seen = match opened.and_then(|fd| medium_of(&fd)) {
+        Ok(medium) => Seen {
+            medium,
+            namespace: namespace(),
+            mount_point: false,
+            empty: std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()),
+        },
+        Err(Errno::NOENT) => Seen { medium: Medium::Disk, namespace: namespace(), mount_point: false, empty: true },
+        Err(errno) => return Err(format!("cannot look at {path:?}: {errno}")),
+    };
+    match choose(policy, &seen) {
+        Choice::Use => Ok(seen.medium),
+        Choice::Mount => Ok(Medium::Memory),
+        Choice::Refuse(why) => Err(SecretRootError { path: path.to_owned(), why, unit: mount_unit(path) }.to_string()),
     }
 }
 
@@ -140,7 +163,7 @@ fn mount_unit(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{SandBox, is_root};
+    use super::super::sandbox::{SandBox, is_root};
     use super::*;
 
     #[test]

@@ -25,11 +25,18 @@ mod tree;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod sandbox;
+#[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
 pub use error::{ContentsProblem, Foreign, MaterializeError, NoMount, RenderingProblem, SecretRootError};
+pub use medium::probe as probe_secret_root;
 
 use crate::checkpoint::lookup::Objects;
 use crate::checkpoint::rendering::{Plan, PodName, TreeRoot};
@@ -179,6 +186,9 @@ impl Materializer {
     /// Opens the roots, making those that are missing (0700), and a memory file system for the secret root if it has
     /// none and `policy` asks for it.
     ///
+    /// The two roots of trees are ours alone and get mode 0700 (a tmpfs mounted without one would be open to everybody);
+    /// an existing directory for manifests keeps its own.
+    ///
     /// The answer about the secret root is that of this moment: after its unit has been started, open anew.
     ///
     /// # Errors
@@ -205,6 +215,8 @@ impl Materializer {
             owners,
         };
         opened.check_distinct()?;
+        // Two passes at once would trip over each other's temporary names.
+        opened.prepared.lock()?;
         Ok(opened)
     }
 

@@ -154,7 +154,6 @@ impl<'a> Pass<'a> {
             let owners = self.materializer.owners;
             let problems = &mut self.report.problems;
             let published = tree::publish(&pod_dir, layout, owners, self.objects, problems)?;
-            pod_dir.sync()?;
             trees = Some(trees.map_or(published, |all: Published| all.and(published)));
         }
 

@@ -95,7 +95,8 @@ pub(super) fn retire(
     let stale = stale_trees(pod_dir, &keep.trees, problems)?;
     let marked = read_marker(pod_dir, &marker)?;
     let due = match due(marked, now_unix_s) {
-        Due::Now if keep.hold => Due::At(now_unix_s.saturating_add(GRACE_S)),
+        // Writing the marker may succeed now; if not, this error is all that keeps the trees for this pass.
+        Due::Now if keep.hold => Due::Again(now_unix_s.saturating_add(GRACE_S)),
         due => due,
     };
     let retired = match due {

@@ -97,7 +97,6 @@ fn publish_in(
     for name in &stale {
         mounted.unlink(name)?;
     }
-    mounted.sync()?;
     if !same && let Err(problem) = mounted.remove_all(&generation::dir_name(current)) {
         problems.push(problem);
     }

@@ -11,7 +11,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::manifests::Severity;
 use super::tree::Tree;
-use crate::checkpoint::data::{DATA_MAX_BYTES, data};
+use crate::checkpoint::closure::references;
+use crate::checkpoint::data::{DATA_MAX_BYTES, DataError, data};
 use crate::checkpoint::object::{Kind, Object, ObjectKey, Shown};
 use crate::clear::Clear;
 
@@ -37,7 +38,7 @@ pub(super) fn admit(mut tree: Tree) -> Result<Object, Refused> {
     let Some(Value::Object(metadata)) = fields.get_mut("metadata") else {
         return Err(bad("metadata is missing or not a mapping".to_owned()));
     };
-    metadata.remove("managedFields");
+    metadata.shift_remove("managedFields");
     let key = key(kind, metadata).map_err(&bad)?;
     let bad = |message: String| skipped(Some(key.to_string()), message);
     if kind.row().namespaced {
@@ -61,7 +62,11 @@ pub(super) fn admit(mut tree: Tree) -> Result<Object, Refused> {
     .map_err(&bad)?;
 
     let object = Object { key: key.clone(), uid, resource_version, body: compact(&tree.0) };
-    data(&object).map_err(|error| bad(error.to_string()))?;
+    data(&object).map_err(|error| bad(data_problem(kind, &error)))?;
+    if kind == Kind::Pod {
+        // A pod whose references can't be followed has no closure, and could not be stored.
+        references(&object).map_err(|error| bad(error.problem.to_string()))?;
+    }
     Ok(object)
 }
 
@@ -78,13 +83,39 @@ pub(super) fn called(fields: &Map<String, Value>) -> Option<String> {
         None => Shown::new(kind).to_string(),
     };
     let metadata = |field: &str| fields.get("metadata")?.get(field)?.as_str();
-    let Some(name) = metadata("name") else { return Some(kind) };
+    let Some(name) = metadata("name").filter(|name| !name.is_empty()) else { return Some(kind) };
     let name = match metadata("namespace") {
         Some(namespace) if !namespace.is_empty() => format!("{namespace}/{name}"),
         _ => name.to_owned(),
     };
     let plain = name.len() <= 317 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-./:".contains(&b));
     Some(if plain { format!("{kind} {name}") } else { format!("{kind} {}", Shown::new(&name)) })
+}
+
+/// Names a key of the mapping `path`, unless a slip of the pen may have put a value into it.
+///
+/// `{password:hunter2}`, without the space, is one key to YAML, and so is `k":"hunter2"` of a JSON text that lacks a
+/// quote. Both have characters that no key of Kubernetes has.
+fn key_of(path: &str, key: &str) -> String {
+    let slash = path.starts_with("metadata.");
+    let ordinary = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b) || (slash && b == b'/');
+    if key.bytes().all(ordinary) {
+        format!("{path} key {}", Shown::new(key))
+    } else {
+        format!("a key of {path} (not shown, since a value may have slipped into it)")
+    }
+}
+
+/// What is wrong with an object's data. Its keys are shown as [`key_of`] shows them where values are secret.
+fn data_problem(kind: Kind, error: &DataError) -> String {
+    match error {
+        DataError::Key(_) if kind.row().sealed => {
+            "a data key is not allowed (not shown, since a value may have slipped \
+            into it): 1 to 253 of [-._a-zA-Z0-9], neither '.' nor starting with '..'"
+                .to_owned()
+        }
+        DataError::Key(_) | DataError::Malformed(_) | DataError::Twice(_) | DataError::TooLarge(_) => error.to_string(),
+    }
 }
 
 fn kind(fields: &Map<String, Value>) -> Result<Kind, Refused> {
@@ -141,7 +172,7 @@ fn strings(fields: &Map<String, Value>, field: &str, path: &str) -> Result<(), S
         None | Some(Value::Null) => Ok(()),
         Some(Value::Object(map)) => match map.iter().find(|(_, value)| !value.is_string()) {
             None => Ok(()),
-            Some((key, _)) => Err(format!("{path} key {} is not text (quote it)", Shown::new(key))),
+            Some((key, _)) => Err(format!("{} is not text (quote it)", key_of(path, key))),
         },
         Some(_) => Err(format!("{path} is not a mapping")),
     }
@@ -153,7 +184,7 @@ fn secret(fields: &mut Map<String, Value>) -> Result<(), String> {
     }
     immutable(fields)?;
     canonical_base64(fields, "data")?;
-    let mut plain = match fields.remove("stringData") {
+    let mut plain = match fields.shift_remove("stringData") {
         None | Some(Value::Null) => return Ok(()),
         Some(value) => Tree(value),
     };
@@ -167,7 +198,7 @@ fn secret(fields: &mut Map<String, Value>) -> Result<(), String> {
         let encoded = match value {
             Value::String(text) => BASE64.encode(text.as_bytes()),
             Value::Null => String::new(),
-            _ => return Err(format!("stringData key {} is not text (quote it)", Shown::new(key))),
+            _ => return Err(format!("{} is not text (quote it)", key_of("stringData", key))),
         };
         // "stringData … overrides any existing values" (core/v1 Secret).
         if let Some(mut former) = data.insert(key.clone(), encoded.into()) {
@@ -212,9 +243,9 @@ fn canonical_base64(fields: &mut Map<String, Value>, field: &str) -> Result<(), 
                 let bytes = LENIENT
                     .decode(text.as_bytes())
                     .map(Clear::new)
-                    .map_err(|_| format!("{field} key {} is not valid base64", Shown::new(key)))?;
+                    .map_err(|_| format!("{} is not valid base64", key_of(field, key)))?;
                 if bytes.len() > DATA_MAX_BYTES {
-                    return Err(format!("{field} key {} has more than {DATA_MAX_BYTES} bytes", Shown::new(key)));
+                    return Err(format!("{} has more than {DATA_MAX_BYTES} bytes", key_of(field, key)));
                 }
                 let canonical = Zeroizing::new(BASE64.encode(bytes.expose()));
                 if *canonical != *text {
@@ -222,7 +253,7 @@ fn canonical_base64(fields: &mut Map<String, Value>, field: &str) -> Result<(), 
                     text.push_str(&canonical);
                 }
             }
-            _ => return Err(format!("{field} key {} is not base64 text (quote it)", Shown::new(key))),
+            _ => return Err(format!("{} is not base64 text (quote it)", key_of(field, key))),
         }
     }
     Ok(())

@@ -111,10 +111,13 @@ impl Chunk {
 mod tests {
     use super::*;
 
+    /// A file, and the text, line and column of each of its documents.
+    type Row<'a> = (&'a str, &'a [(&'a str, u64, u64)]);
+
     #[test]
     fn lines_alone_split_a_file() {
         #[rustfmt::skip]
-        let rows: &[(&str, &[(&str, u64, u64)])] = &[
+        let rows: &[Row<'_>] = &[
             ("",                             &[]),
             ("---\n",                        &[]),
             ("# only\n\n  # comments\n",     &[]),

@@ -120,12 +120,19 @@ pub enum SourceError {
         #[source]
         source: io::Error,
     },
+    /// No document at all: more likely a command that failed or a directory that is not mounted than a node without
+    /// objects. Taken for a complete listing, it would ask to remove everything that the store has.
+    #[error("there is no manifest in {name}")]
+    Empty {
+        /// The file or directory, fit to be shown, or the standard input.
+        name: String,
+    },
 }
 
 /// Reads all manifests of `input`. In a directory, a file that can't be read is a [`Problem`].
 ///
 /// # Errors
-/// [`SourceError`] if the input as a whole can't be read.
+/// [`SourceError`] if the input as a whole can't be read, or holds nothing.
 pub fn read(input: &Input, stdin: &mut dyn Read) -> Result<Loaded, SourceError> {
     let mut collected = Collected::default();
     match input {
@@ -160,7 +167,15 @@ pub fn read(input: &Input, stdin: &mut dyn Read) -> Result<Loaded, SourceError> 
             Err(source) => return Err(SourceError::File { name: shown(path), source }),
         },
     }
-    Ok(collected.loaded)
+    let loaded = collected.loaded;
+    if loaded.documents == 0 && loaded.problems.is_empty() {
+        let name = match input {
+            Input::Stdin => "stdin".to_owned(),
+            Input::Path(path) => shown(path),
+        };
+        return Err(SourceError::Empty { name });
+    }
+    Ok(loaded)
 }
 
 /// The objects of one file's text, and what in it was not taken. Pure, and total on any bytes.
@@ -204,6 +219,12 @@ fn shown(path: &Path) -> String {
     if text.chars().any(char::is_control) { format!("{text:?}") } else { text }
 }
 
+/// Whether two objects are the same; the order of members does not count.
+fn same(one: &Object, other: &Object) -> bool {
+    let tree = |object: &Object| serde_json::from_slice::<Tree>(object.body.expose()).ok();
+    one.body == other.body || matches!((tree(one), tree(other)), (Some(one), Some(other)) if one.0 == other.0)
+}
+
 #[derive(Default)]
 struct Collected {
     loaded: Loaded,
@@ -227,8 +248,8 @@ impl Collected {
     fn add_file(&mut self, file: &str, text: &[u8]) {
         for document in documents(text) {
             let (roots, malformed) = roots(document);
-            self.loaded.documents += roots.len();
-            for root in roots {
+            for root in roots.into_iter().filter(|root| !root.tree.0.is_null()) {
+                self.loaded.documents += 1;
                 self.add_root(file, root);
             }
             if let Some(malformed) = malformed {
@@ -240,9 +261,6 @@ impl Collected {
     }
 
     fn add_root(&mut self, file: &str, mut root: Root<'_>) {
-        if root.tree.0.is_null() {
-            return;
-        }
         let mut found = Vec::new();
         expand(Tree(root.tree.take()), None, &mut found);
         let mut positions = None;
@@ -265,7 +283,7 @@ impl Collected {
                 self.loaded.objects.push(object);
                 Ok(())
             }
-            Entry::Occupied(place) if self.loaded.objects[*place.get()] == object => Ok(()),
+            Entry::Occupied(place) if same(&self.loaded.objects[*place.get()], &object) => Ok(()),
             Entry::Occupied(_) => Err(Refused {
                 object: Some(object.key.to_string()),
                 message: "it was given before with other contents, which stay".to_owned(),

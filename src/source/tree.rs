@@ -17,17 +17,19 @@ use zeroize::Zeroize;
 
 use super::document::{Document, Position};
 
-/// Mappings and sequences inside each other; Kubernetes objects have about twenty.
-const DEPTH_MAX: usize = 100;
+/// Mappings and sequences inside each other; Kubernetes objects have about twenty. The YAML library takes 22 KiB of stack
+/// for each in a debug build, and a thread has 2 MiB.
+const DEPTH_MAX: usize = 48;
 /// Values in one document. A node with 500 pods, listed with all its Secrets, has about a tenth of it.
 const VALUES_MAX: usize = 2_000_000;
 /// Text in one document after aliases were expanded, so that a short file can't become a large tree.
-const TEXT_MAX_BYTES: usize = 128 * 1024 * 1024;
+const TEXT_MAX_BYTES: usize = 64 * 1024 * 1024;
 
+const INVALID_JSON: &str = "invalid JSON";
 const DUPLICATE_KEY: &str = "a key stands twice in one mapping";
 const TOO_MANY_VALUES: &str = "more than 2000000 values in one document";
-const TOO_MUCH_TEXT: &str = "more than 128 MiB of text in one document after its aliases are expanded";
-const TOO_DEEP: &str = "more than 100 levels of nesting";
+const TOO_MUCH_TEXT: &str = "more than 64 MiB of text in one document after its aliases are expanded";
+const TOO_DEEP: &str = "more than 48 levels of nesting";
 
 /// What is wrong with a document's text, and where. Carries no part of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +103,9 @@ pub(super) fn roots<'a>(document: Document<'a>) -> (Vec<Root<'a>>, Option<Malfor
         if roots.is_empty()
             && let Some(json) = malformed
         {
+            if !json.what.starts_with(INVALID_JSON) {
+                return (roots, Some(json));
+            }
             // `{a: 1}` is YAML. If it is neither, the JSON error is the better one for text that has quoted keys.
             let quoted = text.trim_start()[1..].trim_start().starts_with(['"', '}']);
             return match yaml(text, document.start) {
@@ -144,9 +149,9 @@ fn json_error(error: &serde_json::Error) -> String {
         // The texts of these two are constants of serde_json; the position behind them is told by ourselves.
         serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
             let what = text.split(" at line ").next().unwrap_or_default();
-            if what.starts_with("recursion limit") { TOO_DEEP.to_owned() } else { format!("invalid JSON: {what}") }
+            if what.starts_with("recursion limit") { TOO_DEEP.to_owned() } else { format!("{INVALID_JSON}: {what}") }
         }
-        serde_json::error::Category::Data | serde_json::error::Category::Io => own_or("invalid JSON", &text),
+        serde_json::error::Category::Data | serde_json::error::Category::Io => own_or(INVALID_JSON, &text),
     }
 }
 
@@ -204,6 +209,7 @@ fn yaml_error(error: &serde_saphyr::Error) -> String {
         E::Budget { breach, .. } => match breach {
             serde_saphyr::budget::BudgetBreach::Depth { .. } => TOO_DEEP.to_owned(),
             serde_saphyr::budget::BudgetBreach::Nodes { .. } => TOO_MANY_VALUES.to_owned(),
+            serde_saphyr::budget::BudgetBreach::ScalarBytes { .. } => TOO_MUCH_TEXT.to_owned(),
             _ => "too many values, or aliases that expand to too many".to_owned(),
         },
         E::AliasReplayLimitExceeded { .. }
@@ -225,13 +231,14 @@ fn yaml_error(error: &serde_saphyr::Error) -> String {
 
 /// Our own constant if `text` starts with one, else `general`: the text may quote the document.
 fn own_or(general: &str, text: &str) -> String {
-    let own = [DUPLICATE_KEY, TOO_MANY_VALUES, TOO_MUCH_TEXT];
+    let own = [DUPLICATE_KEY, TOO_MANY_VALUES, TOO_MUCH_TEXT, TOO_DEEP];
     own.into_iter().find(|own| text.starts_with(own)).unwrap_or(general).to_owned()
 }
 
 impl<'de> Deserialize<'de> for Tree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Grow(&Left { values: Cell::new(VALUES_MAX), text_bytes: Cell::new(TEXT_MAX_BYTES) }).deserialize(deserializer)
+        let left = Left { values: Cell::new(VALUES_MAX), text_bytes: Cell::new(TEXT_MAX_BYTES) };
+        Grow { left: &left, depth: DEPTH_MAX }.deserialize(deserializer)
     }
 }
 
@@ -241,19 +248,29 @@ struct Left {
     text_bytes: Cell<usize>,
 }
 
-struct Grow<'a>(&'a Left);
+/// Builds a tree of at most `depth` levels.
+struct Grow<'a> {
+    left: &'a Left,
+    depth: usize,
+}
 
 impl Grow<'_> {
     fn leaf<E: serde::de::Error>(&self, value: Value) -> Result<Tree, E> {
         let tree = Tree(value);
-        let left = self.0.values.get().checked_sub(1).ok_or_else(|| E::custom(TOO_MANY_VALUES))?;
-        self.0.values.set(left);
+        let left = self.left.values.get().checked_sub(1).ok_or_else(|| E::custom(TOO_MANY_VALUES))?;
+        self.left.values.set(left);
         Ok(tree)
     }
 
+    /// For the values inside of this one.
+    fn deeper<E: serde::de::Error>(&self) -> Result<Self, E> {
+        let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom(TOO_DEEP))?;
+        Ok(Self { left: self.left, depth })
+    }
+
     fn text<E: serde::de::Error>(&self, bytes: usize) -> Result<(), E> {
-        let left = self.0.text_bytes.get().checked_sub(bytes).ok_or_else(|| E::custom(TOO_MUCH_TEXT))?;
-        self.0.text_bytes.set(left);
+        let left = self.left.text_bytes.get().checked_sub(bytes).ok_or_else(|| E::custom(TOO_MUCH_TEXT))?;
+        self.left.text_bytes.set(left);
         Ok(())
     }
 }
@@ -311,7 +328,7 @@ impl<'de> Visitor<'de> for Grow<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
         // Built inside of a `Tree`, so that it is wiped also if a later element is malformed.
         let mut tree = self.leaf(Value::Array(Vec::new()))?;
-        while let Some(mut element) = access.next_element_seed(Grow(self.0))? {
+        while let Some(mut element) = access.next_element_seed(self.deeper()?)? {
             if let Value::Array(items) = &mut tree.0 {
                 items.push(element.take());
             }
@@ -323,7 +340,7 @@ impl<'de> Visitor<'de> for Grow<'_> {
         let mut tree = self.leaf(Value::Object(Map::new()))?;
         while let Some(key) = access.next_key::<String>()? {
             self.text(key.len())?;
-            let mut value = access.next_value_seed(Grow(self.0))?;
+            let mut value = access.next_value_seed(self.deeper()?)?;
             if let Value::Object(fields) = &mut tree.0
                 && let Some(mut first) = fields.insert(key, value.take())
             {
@@ -394,9 +411,9 @@ mod tests {
             ("{\"a\":1}\n\n {\"a\":1,\n\"a\":2}", &["{\"a\":1}", "4:6 a key stands twice in one mapping"]),
             ("{\"a\": \"canary",         &["1:13 invalid JSON: EOF while parsing a string"]),
             ("{a: 1, b: x}",             &["{\"a\":1,\"b\":\"x\"}"]),
-            ("a: 1\n---\nb: {\n---\nc: 3\n", &["{\"a\":1}", "4:1 invalid YAML: unclosed bracket '{'", "{\"c\":3}"]),
+            ("a: 1\n---\nb: {\n---\nc: 3\n", &["{\"a\":1}", "3:4 invalid YAML: unclosed bracket '{'", "{\"c\":3}"]),
             ("a: 1\na: canary\n",        &["2:1 a key stands twice in one mapping"]),
-            ("# c\na: 'canary\n---\nb: 2",  &["3:1 invalid YAML: unclosed quote", "{\"b\":2}"]),
+            ("# c\na: 'canary\n---\nb: 2",  &["3:1 invalid YAML: invalid indentation in multiline quoted scalar", "{\"b\":2}"]),
             ("a:\n\t- b\n",              &["2:2 invalid YAML: tabs disallowed within this context (block indentation)"]),
             ("a: 1\n b: 2\n",            &["2:3 invalid YAML: mapping values are not allowed in this context"]),
             ("a: *canary\n",             &["1:4 invalid YAML: an alias without its anchor"]),
@@ -433,7 +450,10 @@ mod tests {
             (many,                                           TOO_MANY_VALUES),
             (format!("a: {}", "[".repeat(100_000)),          TOO_DEEP),
             (format!("{{\"a\": {}", "[".repeat(100_000)),    TOO_DEEP),
+            (format!("{{\"a\": {}{}}}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX)), TOO_DEEP),
             ("- ".repeat(10_000),                            TOO_DEEP),
+            ("? ".repeat(10_000),                            TOO_DEEP),
+            ((0..1000).map(|i| format!("{}a:\n", " ".repeat(i))).collect(), TOO_DEEP),
         ];
         for (text, want) in rows {
             let got = read(&text);

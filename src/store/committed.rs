@@ -15,6 +15,12 @@ impl<T> Committed<T> {
         Self(value)
     }
 
+    /// For unit tests of code that asks for evidence.
+    #[cfg(test)]
+    pub(crate) fn pretended(value: T) -> Self {
+        Self(value)
+    }
+
     /// Looks at it.
     pub fn get(&self) -> &T {
         &self.0

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use store_format::{
-    DecodeError, Envelope, FORMAT_VERSION, Form, Identity, KeySlot, NodeSecret, PodRow, State, Table, meta_key,
+    DecodeError, Envelope, FORMAT_VERSION, Form, Identity, KeySlot, NodeSecret, PodRow, State, Table, check_format,
+    meta_key,
 };
 
 use super::finding::{Finding, RecordProblem};
@@ -45,13 +46,15 @@ pub(super) fn unlock(path: &Path, rows: &[Row], secrets: &[&NodeSecret]) -> Resu
     let mut findings = Vec::new();
     for row in rows.iter().filter(|row| row.table == Table::Meta && row.key == [meta_key::FORMAT]) {
         // Only a digest that matches makes the version believable: a flipped bit is damage, not a newer program.
-        match checked(row, None)
-            .and_then(|format| store_format::decode_format(format.payload).map_err(RecordProblem::Malformed))
-        {
-            Ok(found) if found > FORMAT_VERSION => {
+        let found = checked(row, None).and_then(|format| {
+            let version = store_format::decode_format(format.payload).and_then(check_format);
+            version.map_err(RecordProblem::Malformed)
+        });
+        match found {
+            Ok(()) => {}
+            Err(RecordProblem::Malformed(DecodeError::FormatNewer { found })) => {
                 return Err(StoreError::Newer { path: path.to_owned(), found, known: FORMAT_VERSION });
             }
-            Ok(_) => {}
             Err(problem) => findings.push(Finding::record(row.table, &row.key, problem)),
         }
     }
@@ -116,6 +119,7 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
     let Unlocked { lock, vault, slots, findings } = unlocked;
     let mut loader = Loader {
         vault: vault.as_deref(),
+        format: false,
         identity: None,
         state: None,
         records: BTreeMap::new(),
@@ -149,6 +153,8 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
 
 struct Loader<'a> {
     vault: Option<&'a Vault>,
+    /// Whether the format record is there, sound or not.
+    format: bool,
     identity: Option<Identity>,
     state: Option<State>,
     records: BTreeMap<ObjectKey, Record>,
@@ -182,9 +188,9 @@ impl Loader<'_> {
             // Read by `unlock`, before a key was known; now its tag can be checked as well. A digest that fails here
             // failed there, and was reported.
             Some(key) if key == meta_key::FORMAT || key.starts_with(meta_key::SLOT_MIRROR) => {
-                match checked(row, self.vault) {
-                    Err(problem @ (RecordProblem::Tag | RecordProblem::NoTag)) => return Err(problem),
-                    Ok(_) | Err(_) => {}
+                self.format |= key == meta_key::FORMAT;
+                if let Err(problem @ (RecordProblem::Tag | RecordProblem::NoTag)) = checked(row, self.vault) {
+                    return Err(problem);
                 }
             }
             // A later version may keep more here.
@@ -269,8 +275,11 @@ impl Loader<'_> {
             self.findings.push(Finding::Missing { object: key.to_string(), named_by });
             self.damaged.insert(key);
         }
-        for name in [meta_key::IDENTITY, meta_key::STATE] {
-            let there = if name == meta_key::STATE { self.state.is_some() } else { self.identity.is_some() };
+        for (name, there) in [
+            (meta_key::FORMAT, self.format),
+            (meta_key::IDENTITY, self.identity.is_some()),
+            (meta_key::STATE, self.state.is_some()),
+        ] {
             let known = self
                 .findings
                 .iter()

@@ -10,6 +10,7 @@ use std::path::Path;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use store_format::{NodeSecret, Table};
 
+use super::detach::Detach;
 use super::file::{self, Access};
 use super::finding::Finding;
 use super::guard::guard;
@@ -71,11 +72,13 @@ fn rows(path: &Path, file: &File) -> Result<(Vec<Row>, Vec<Finding>), StoreError
 fn sound(path: &Path, file: &File) -> Result<Vec<Row>, StoreError> {
     let damaged = |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
     let attempt = guard(|| -> Result<Vec<Row>, StoreError> {
-        let overlay = overlay(path, file)?;
+        let (overlay, detach) = overlay(path, file)?;
         if superheader::points_at_older_commit(&overlay) {
             return Err(damaged("its header points at an older commit than the last one"));
         }
         let mut db = database(overlay).map_err(|error| open_error(path, error))?;
+        // Declared after the handle, and so dropped before it.
+        let _detach = detach;
         match db.check_integrity() {
             Ok(true) => read_rows(&db).map_err(|_| damaged("its tables can't be read")),
             Ok(false) => Err(damaged("page checksums do not match")),
@@ -85,7 +88,7 @@ fn sound(path: &Path, file: &File) -> Result<Vec<Row>, StoreError> {
     attempt.unwrap_or_else(|_| Err(damaged("the database code met contents that it can't handle")))
 }
 
-fn overlay(path: &Path, file: &File) -> Result<Overlay, StoreError> {
+fn overlay(path: &Path, file: &File) -> Result<(Overlay, Detach), StoreError> {
     let file = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
     Overlay::new(file).map_err(|error| StoreError::io("look at", path, error))
 }
@@ -102,13 +105,13 @@ fn salvage(path: &Path, file: &File, header: Header) -> Vec<Row> {
         for end in [End::Front, End::Back] {
             // Each pass gets a database of its own: after a panic inside redb its locks are poisoned.
             let opened = guard(|| {
-                let overlay = overlay(path, file).ok()?;
+                let (overlay, detach) = overlay(path, file).ok()?;
                 if header == Header::Rebuilt {
                     superheader::rebuild(&overlay).ok()?;
                 }
-                database(overlay).ok()
+                Some((database(overlay).ok()?, detach))
             });
-            let Ok(Some(db)) = opened else { return rows };
+            let Ok(Some((db, detach))) = opened else { return rows };
             let found = match table {
                 Table::Meta => walk(&db, META, table, end, |key: &str| vec![key.to_owned()]),
                 Table::Slots => walk(&db, SLOTS, table, end, |key: &str| vec![key.to_owned()]),
@@ -122,6 +125,7 @@ fn salvage(path: &Path, file: &File, header: Header) -> Vec<Row> {
                 }
             }
             // Closing may meet the damage as well.
+            drop(detach);
             let _ = guard(move || drop(db));
         }
     }

@@ -10,11 +10,14 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::detach::{self, Attached, Detach};
+
 const PAGE: u64 = 4096;
 
 /// The view. Reads fall through to the file where nothing was written.
 #[derive(Debug)]
-pub struct Overlay {
+pub(super) struct Overlay {
+    attached: Attached,
     file: File,
     state: Mutex<State>,
     reads_left: AtomicU64,
@@ -29,15 +32,17 @@ struct State {
 }
 
 impl Overlay {
-    /// A view of `file`, which must be open for reading.
+    /// A view of `file`, which must be open for reading, and what cuts it off.
     ///
     /// # Errors
     /// The file's length can't be read.
-    pub fn new(file: File) -> io::Result<Self> {
+    pub(super) fn new(file: File) -> io::Result<(Self, Detach)> {
         let len = file.metadata()?.len();
         // A sound open, check and read takes each page a few times; 64 reads a page are never needed.
         let reads_left = AtomicU64::new((len / PAGE + 16) * 64);
-        Ok(Self { file, state: Mutex::new(State { len, file_len: len, pages: BTreeMap::new() }), reads_left })
+        let (attached, detach) = detach::pair();
+        let state = Mutex::new(State { len, file_len: len, pages: BTreeMap::new() });
+        Ok((Self { attached, file, state, reads_left }, detach))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -80,6 +85,7 @@ impl redb::StorageBackend for Overlay {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.attached.check()?;
         let spent = self.reads_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if spent.is_err() {
             return Err(io::Error::other("the damaged file leads in circles"));
@@ -99,6 +105,7 @@ impl redb::StorageBackend for Overlay {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.attached.check()?;
         let mut state = self.lock();
         if len < state.len {
             state.file_len = state.file_len.min(len);
@@ -113,10 +120,11 @@ impl redb::StorageBackend for Overlay {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Ok(())
+        self.attached.check()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.attached.check()?;
         let mut state = self.lock();
         if offset.checked_add(data.len() as u64).is_none_or(|end| end > state.len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -162,7 +170,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("file");
             std::fs::write(&path, &contents).unwrap();
-            let overlay = Overlay::new(File::open(&path).unwrap()).unwrap();
+            let (overlay, _detach) = Overlay::new(File::open(&path).unwrap()).unwrap();
             let mut model = contents.clone();
             for step in steps {
                 match step {

@@ -157,27 +157,27 @@ impl Backend for RedbStore {
     }
 }
 
-/// redb's handle, cut off from the file before it closes.
+/// redb's handle, cut off from the file before it closes: fields are dropped in their order.
 struct OpenDatabase {
-    /// `None` only while it is being dropped.
-    db: Option<Database>,
-    detach: Detach,
+    _detach: Detach,
+    db: Closing,
+}
+
+/// A handle whose closing can't panic.
+struct Closing(Option<Database>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        let _ = guard(move || drop(db));
+    }
 }
 
 impl std::ops::Deref for OpenDatabase {
     type Target = Database;
 
     fn deref(&self) -> &Database {
-        self.db.as_ref().expect("the handle is taken out by drop only")
-    }
-}
-
-impl Drop for OpenDatabase {
-    fn drop(&mut self) {
-        self.detach.now();
-        let db = self.db.take();
-        // What redb can't write on closing it reports nowhere; a panic of it must not become an abort.
-        let _ = guard(move || drop(db));
+        self.db.0.as_ref().expect("the handle is taken out by drop only")
     }
 }
 
@@ -192,7 +192,7 @@ fn open_database(path: &Path, file: File) -> Result<OpenDatabase, StoreError> {
     let opened = guard(|| {
         let (backend, detach) = DetachableBackend::new(FileBackend::new(file)?);
         let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
-        Ok(OpenDatabase { db: Some(db), detach })
+        Ok(OpenDatabase { _detach: detach, db: Closing(Some(db)) })
     });
     opened.map_err(|_| panicked(path))?.map_err(|error| open_error(path, error))
 }

@@ -10,7 +10,7 @@ use crate::checkpoint::object::ObjectKey;
 pub(super) enum RowKey<'a> {
     /// Table `meta`: format, identity, state.
     Meta(&'a str),
-    /// Table `slots`: the hex fingerprint.
+    /// Table `slots`: store id and fingerprint.
     Slot(&'a str),
     /// Table `objects`: kind, namespace, name.
     Object(&'a str, &'a str, &'a str),

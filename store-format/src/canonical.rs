@@ -419,3 +419,33 @@ fn bit_len(number: &[u8]) -> usize {
         [first, rest @ ..] => 8 * rest.len() + (8 - first.leading_zeros() as usize),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An Ed25519 key of version 0: seed only.
+    const WITHOUT_PUBLIC: &[u8] = &[
+        0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20, 1, 2, 3, 4, 5,
+        6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32,
+    ];
+
+    #[test]
+    fn a_missing_public_part_can_be_filled_in_once() {
+        let secret = NodeSecret::from_pkcs8(WITHOUT_PUBLIC).unwrap();
+        assert_eq!(secret.public_spki(), None);
+        let secret = secret.with_public_spki(b"from the certificate");
+        assert_eq!(secret.public_spki(), Some(b"from the certificate".as_slice()));
+        // The key's own part goes before what somebody says about it.
+        assert_eq!(secret.with_public_spki(b"another").public_spki(), Some(b"from the certificate".as_slice()));
+    }
+
+    #[test]
+    fn bits_of_a_number() {
+        let table: [(&[u8], usize); 6] =
+            [(&[], 0), (&[0, 0], 0), (&[1], 1), (&[0, 0x80], 8), (&[1, 0], 9), (&[0x7f, 0xff], 15)];
+        for (number, bits) in table {
+            assert_eq!(bit_len(number), bits, "{number:02x?}");
+        }
+    }
+}

@@ -179,3 +179,27 @@ impl Envelope {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_body() {
+        let envelope = Envelope {
+            kind: "Secret".to_owned(),
+            namespace: "ns".to_owned(),
+            name: "token".to_owned(),
+            uid: String::new(),
+            resource_version: String::new(),
+            stored_at_unix_ms: 0,
+            codec: Codec::None,
+            form: Form::Clear,
+            links: Vec::new(),
+            body: b"canary".to_vec(),
+        };
+        let shown = format!("{envelope:?}");
+        assert!(shown.contains("token") && shown.contains("body_bytes: 6"), "{shown}");
+        assert!(!shown.contains("canary") && !shown.contains("99, 97"), "{shown}");
+    }
+}

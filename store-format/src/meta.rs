@@ -86,7 +86,7 @@ pub struct Identity {
     pub node_name: String,
     /// `metadata.uid` of the Node; empty while not known.
     pub node_uid: String,
-    /// SHA-256 of each CA certificate (DER) that the cluster's API server was trusted by.
+    /// SHA-256 of the SubjectPublicKeyInfo (DER) of each CA that the cluster's API server is trusted by.
     pub cluster_ca_sha256: Vec<[u8; 32]>,
     /// `status.nodeInfo.kubeletVersion` of the Node; empty while not known.
     pub kubelet_version: String,

@@ -124,15 +124,55 @@ pub fn slot_key(store_id: &StoreId, fingerprint: &[u8; 32]) -> String {
 #[must_use]
 pub fn slot_key_store_id(key: &str) -> Option<StoreId> {
     let (store_id, fingerprint) = key.split_once('.')?;
-    let mut octets = [0; 16];
-    if store_id.len() != 32
-        || fingerprint.len() != 64
-        || !key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'.'))
-    {
+    let is_hex = |text: &str| text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    if store_id.len() != 32 || fingerprint.len() != 64 || !is_hex(store_id) || !is_hex(fingerprint) {
         return None;
     }
+    let mut octets = [0; 16];
     for (octet, digits) in octets.iter_mut().zip(store_id.as_bytes().chunks(2)) {
         *octet = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     }
     Some(StoreId(octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_key_names_its_store() {
+        let id = StoreId(*b"0123456789abcdef");
+        let key = slot_key(&id, &[0xab; 32]);
+        assert_eq!(slot_key_store_id(&key), Some(id));
+        let (store, fingerprint) = key.split_once('.').unwrap();
+        let others = [
+            String::new(),
+            ".".to_owned(),
+            store.to_owned(),
+            fingerprint.to_owned(),
+            format!("{store}{fingerprint}"),
+            key.to_uppercase(),
+            format!("{key}0"),
+            format!("0{key}"),
+            format!("{store}.{}.", &fingerprint[1..]),
+            format!("+{}.{fingerprint}", &store[1..]),
+            format!("{}\u{e9}.{fingerprint}", &store[2..]),
+        ];
+        for other in others {
+            assert_eq!(slot_key_store_id(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key_material() {
+        let slot = KeySlot {
+            kind: SlotKind::NodeKey,
+            fingerprint: [0x11; 32],
+            created_at_unix_ms: 7,
+            salt: [0xcd; 32],
+            wrapped: [0xef; 48],
+        };
+        let shown = format!("{slot:?}");
+        assert!(shown.contains("1111") && !shown.contains("205") && !shown.contains("239"), "{shown}");
+    }
 }

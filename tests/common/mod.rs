@@ -1,5 +1,6 @@
 //! What several test programs share: a node key, an identity and a small store.
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
 pub(crate) mod program;
 
@@ -10,9 +11,9 @@ use ckpt_db::crypto::{SystemEntropy, generate_p256_pkcs8};
 use ckpt_db::store::{Backend, Change, NewStore, RedbStore};
 use store_format::{Identity, NodeSecret, StoreId};
 
-pub const NOW: u64 = 1_700_000_000_000;
+pub(crate) const NOW: u64 = 1_700_000_000_000;
 
-pub fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         store_id: StoreId([7; 16]),
         created_at_unix_ms: NOW,
@@ -23,18 +24,18 @@ pub fn identity() -> Identity {
     }
 }
 
-pub fn secret() -> NodeSecret {
+pub(crate) fn secret() -> NodeSecret {
     NodeSecret::from_pkcs8(generate_p256_pkcs8().unwrap().expose()).unwrap()
 }
 
-pub fn object(kind: Kind, namespace: &str, name: &str, body: serde_json::Value) -> Object {
+pub(crate) fn object(kind: Kind, namespace: &str, name: &str, body: serde_json::Value) -> Object {
     let key = ObjectKey::new(kind, namespace, name).unwrap();
     let uid = body["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     Object { key, uid, resource_version: String::new(), body: body.to_string().into() }
 }
 
 /// Pods `p0`..., each with a Secret and a ConfigMap of its own, in two namespaces, and this node's Node.
-pub fn objects(pods: usize) -> Vec<Object> {
+pub(crate) fn objects(pods: usize) -> Vec<Object> {
     let mut all =
         vec![object(Kind::Node, "", "edge-1", serde_json::json!({"metadata": {"name": "edge-1", "uid": "node"}}))];
     for n in 0..pods {
@@ -68,7 +69,7 @@ pub fn objects(pods: usize) -> Vec<Object> {
 }
 
 /// Creates a store that holds `objects`, and records a decision for each pod, as a pass of the agent does.
-pub fn store_with(path: &Path, objects: Vec<Object>, secret: &NodeSecret) -> RedbStore {
+pub(crate) fn store_with(path: &Path, objects: Vec<Object>, secret: &NodeSecret) -> RedbStore {
     let new = NewStore { identity: identity(), secret: Some(secret) };
     let mut store = RedbStore::create(path, new, Box::new(SystemEntropy)).unwrap();
     let pods: Vec<Object> = objects.iter().filter(|object| object.key.kind() == Kind::Pod).cloned().collect();

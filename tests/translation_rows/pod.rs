@@ -1,6 +1,6 @@
 //! Rows about the pod and its containers as a whole.
 
-use ckpt_db::checkpoint::object::Kind;
+use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::checkpoint::settings::{KubeletVersion, Settings};
 use ckpt_db::checkpoint::translate::translate;
 use serde_json::{Value, json};
@@ -225,14 +225,17 @@ fn image_pull_secrets() {
 
 #[test]
 fn names() {
-    // `<name>-<node>` must stay within 253 characters.
-    let name = |length: usize| {
+    let named = |namespace: usize, name: usize| {
         let body = json!({"spec": {"containers": [{"name": "c"}]}});
-        let pod = object(key(Kind::Pod, &"a".repeat(length)), &body);
-        translate(&pod, &store(), &[], &settings()).map(|_| ()).map_err(|reasons| reasons[0].code())
+        let key = ObjectKey::new(Kind::Pod, &"n".repeat(namespace), &"a".repeat(name)).unwrap();
+        translate(&object(key, &body), &store(), &[], &settings()).map(|_| ()).map_err(|reasons| reasons[0].code())
     };
-    assert_eq!(name(246), Ok(())); // 246 + "-edge-1"
-    assert_eq!(name(247), Err("NameTooLong"));
+    // `<name>-<node>` must stay within 253 characters...
+    assert_eq!(named(1, 246), Ok(())); // 246 + "-edge-1"
+    assert_eq!(named(1, 247), Err("NameTooLong"));
+    // ... and `<namespace>_<name>.json` must be a file name.
+    assert_eq!(named(63, 186), Ok(())); // 63 + "_" + 186 + ".json"
+    assert_eq!(named(63, 187), Err("NameTooLong"));
     assert_eq!(
         volume_refused(json!({"name": "../x", "emptyDir": {}})),
         ["the stored object can't be read: spec.volumes[0].name is no RFC 1123 label, or given twice"]

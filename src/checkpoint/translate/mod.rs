@@ -70,8 +70,11 @@ pub(crate) fn translate_parsed(
     let parent = Parent { pod, objects, services, settings };
     let mut findings = Findings::default();
 
-    // `<name>-<node>` is the copy's name, and the API server takes no longer one.
-    if pod.key.name().len() + 1 + settings.node_name.len() > 253 {
+    // `<name>-<node>` is the copy's name, and the API server takes no longer one; no file system takes a longer file name
+    // than 255 bytes.
+    let copy_name = pod.key.name().len() + 1 + settings.node_name.len();
+    let name = PodName { namespace: pod.key.namespace().to_owned(), name: pod.key.name().to_owned() };
+    if copy_name > 253 || Manifest::file_name(&name).len() > 255 {
         findings.refuse(Reason::NameTooLong);
     }
     let mut spec = ClearTree(pod.spec().clone());

@@ -1,0 +1,50 @@
+# Recipes named by what one wants. CI runs .ci/run, which uses the same commands.
+
+# Show this list
+default:
+    @just --list
+
+# Run the main job on the embedded example, below ./demo
+demo:
+    cargo run -q -- run --once --root demo --generate-node-key --manifests examples/node
+
+# All tests
+test:
+    cargo test --workspace
+
+# Formatting and lints, warnings denied
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# API documentation, warnings denied
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Licences, bans and sources of the dependencies (advisories need the advisory database: `cargo deny check`)
+deny:
+    cargo deny check licenses bans sources
+
+# Everything that CI checks
+ci:
+    .ci/run
+
+# Flip every byte of every used page of the example store (about half an hour)
+flips:
+    CKPT_DB_FLIPS=all cargo test --profile campaign --test damage -- --nocapture
+
+# Kill the example run at every write-class system call (needs strace)
+kills:
+    CKPT_DB_KILLS=all cargo test --test kill -- --nocapture
+
+# One static binary, without a C library to match: needs the musl target (`rustup target add x86_64-unknown-linux-musl`) and musl-gcc
+static:
+    cargo build --release --target x86_64-unknown-linux-musl
+
+# The same with glibc, where the musl target can't be had
+static-glibc:
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target x86_64-unknown-linux-gnu
+
+# Fuzz the format's decoders for a minute; see fuzz/README.md
+fuzz:
+    RUSTC_BOOTSTRAP=1 cargo fuzz run decode_format -- -max_total_time=60
