@@ -133,7 +133,8 @@ pub fn render(
     now_unix_s: u64,
 ) -> Result<Rendered, PassError> {
     let decision = assess(snapshot.get(), settings, own_name, network)?.decision;
-    let materializer = Materializer::open(target.roots.clone(), target.secret_root, target.owners)?;
+    let materializer = Materializer::open(target.roots.clone(), target.secret_root, target.owners)?
+        .naming_secrets(settings.secret_root.clone().into());
     // The plan follows from the committed snapshot alone, and so is as durable as it is.
     let plan = snapshot.derive(|_| decision.plan.clone());
     let report = materializer.reconcile(&plan, snapshot.get(), now_unix_s);

@@ -8,16 +8,25 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// base64 of `REDACTED`, so that the document is still a valid Secret.
 const REDACTED: &str = "UkVEQUNURUQ=";
 
+/// The fields of a Secret that are no values. A field that no Secret has may be a value with the wrong indentation.
+const SHOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "type", "immutable"];
+
 /// Replaces every value of a Secret, and the annotation that repeats them.
 pub(crate) fn redact(secret: &mut Value) {
-    for field in ["data", "stringData"] {
-        if let Some(values) = secret.get_mut(field).and_then(Value::as_object_mut) {
-            for (_, value) in values.iter_mut() {
-                *value = REDACTED.into();
+    let Some(fields) = secret.as_object_mut() else {
+        *secret = Value::Null;
+        return;
+    };
+    for (field, value) in fields.iter_mut().filter(|(field, _)| !SHOWN.contains(&field.as_str())) {
+        match value {
+            Value::Object(values) if ["data", "stringData"].contains(&field.as_str()) => {
+                values.values_mut().for_each(|value| *value = REDACTED.into());
             }
-        } else if secret.get(field).is_some_and(|value| !value.is_null()) {
-            // Not a map, so nobody knows what it holds.
-            secret[field] = Value::Null;
+            Value::Null => {}
+            // Not a map, or not known at all: nobody knows what it holds.
+            Value::Object(_) | Value::Array(_) | Value::String(_) | Value::Number(_) | Value::Bool(_) => {
+                *value = Value::Null;
+            }
         }
     }
     if let Some(annotation) = secret.pointer_mut("/metadata/annotations").and_then(|all| all.get_mut(LAST_APPLIED)) {
@@ -36,6 +45,8 @@ mod tests {
             "data": {"a": "canary", "b": "canary"},
             "stringData": "canary",
             "type": "Opaque",
+            "password": "canary",
+            "nested": {"data": {"a": "canary"}},
         });
         redact(&mut secret);
         let text = secret.to_string();

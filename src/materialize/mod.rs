@@ -222,6 +222,13 @@ impl Materializer {
         Ok(opened)
     }
 
+    /// Links name the secret root by `path` from now on: files that are rendered elsewhere, to be copied to their place,
+    /// name that place.
+    #[must_use]
+    pub fn naming_secrets(self, path: PathBuf) -> Self {
+        Self { secrets_path: path, ..self }
+    }
+
     /// What the secret root is kept in.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
+pub(crate) mod program;
+
 use std::path::Path;
 
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};

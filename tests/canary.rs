@@ -1,0 +1,439 @@
+//! Canaries in everything that is secret: found below the secret root and in `dump --reveal`, and nowhere else.
+//!
+//! Each canary is looked for by its first and its last twelve octets, so that a message with a part of a value is found
+//! as well, and in every form that a program could give it by accident.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use ckpt_db::crypto::generate_p256_pkcs8;
+use ckpt_db::keys;
+use common::program::{KEY, Node, Ran, SECRETS, STORE, What, listing, program};
+use data_encoding::{BASE64, BASE64URL, HEXLOWER, HEXUPPER};
+
+/// Something secret, and what it is.
+struct Canary {
+    name: &'static str,
+    bytes: Vec<u8>,
+}
+
+const DATA: &str = "kQ7canaryDataZw3Vb9XpL2mR8";
+const TEXT: &str = "hY4canaryStringDataJ6tN1sG";
+const ENV: &str = "uB5canaryEnvironmentP0dF7c";
+const ENV_FROM: &str = "wE8canaryEnvFromA3kS6yT1zM";
+const PROJECTED: &str = "oI2canaryProjectedL9vH4qDx";
+const APPLIED: &str = "rC6canaryLastAppliedU1nB5gK";
+const BINARY: [u8; 26] = [
+    0xf1, 0x00, 0x9c, 0xe2, 0x0a, 0x8b, 0xff, 0x1b, 0xd7, 0x83, 0x0d, 0xc0, 0x99, 0x22, 0xab, 0x5c, 0x07, 0xee, 0x91,
+    0xfe, 0x00, 0x44, 0xb6, 0x1f, 0xd2, 0x88,
+];
+
+fn canaries(node: &Node) -> Vec<Canary> {
+    let text = |name, text: &str| Canary { name, bytes: text.as_bytes().to_vec() };
+    vec![
+        text("data", DATA),
+        text("stringData", TEXT),
+        text("env", ENV),
+        text("envFrom", ENV_FROM),
+        text("projected", PROJECTED),
+        text("last-applied-configuration", APPLIED),
+        Canary { name: "binary data", bytes: BINARY.to_vec() },
+        Canary { name: "node key", bytes: scalar(&node.at(KEY)) },
+    ]
+}
+
+/// The secret number of an elliptic curve key.
+fn scalar(path: &Path) -> Vec<u8> {
+    let found = keys::find(&keys::KeySearch { explicit: vec![path.to_owned()], defaults: Vec::new() });
+    let canonical = found.keys[0].secret.canonical();
+    // Its last member is the number; that it is the right one shows when it is found in the file.
+    canonical[canonical.len() - 32..].to_vec()
+}
+
+/// A pod with Secrets in every place that takes one, and the Secrets.
+fn canary_source() -> String {
+    let base64 = |text: &str| BASE64.encode(text.as_bytes());
+    let pod = |name: &str, annotations: &str| {
+        format!(
+            r#"---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: aviary, uid: uid-{name}, annotations: {{{annotations}}}}}
+spec:
+  nodeName: edge-1
+  containers:
+  - name: c
+    image: registry.example/app:1
+    args: [--password=$(PASSWORD)]
+    env:
+    - {{name: PASSWORD, valueFrom: {{secretKeyRef: {{name: env, key: password}}}}}}
+    envFrom:
+    - {{prefix: P_, secretRef: {{name: env-from}}}}
+    volumeMounts:
+    - {{name: all, mountPath: /all}}
+    - {{name: some, mountPath: /some}}
+    - {{name: one, mountPath: /one, subPath: plain}}
+  volumes:
+  - {{name: all, secret: {{secretName: vault}}}}
+  - {{name: some, projected: {{sources: [{{secret: {{name: projected}}}}]}}}}
+  - {{name: one, secret: {{secretName: vault, items: [{{key: plain, path: plain, mode: 256}}]}}}}
+status: {{phase: Running, startTime: "2026-02-28T08:30:07Z", containerStatuses: [{{name: c, started: true, ready: true, restartCount: 0, image: a, imageID: a, containerID: containerd://a, state: {{running: {{startedAt: "2026-02-28T08:30:15Z"}}}}}}]}}
+"#
+        )
+    };
+    let secret = |name: &str, rest: &str| {
+        format!("---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: aviary}}\n{rest}")
+    };
+    let applied = format!(
+        r#"{{"apiVersion":"v1","kind":"Secret","stringData":{{"plain":"{TEXT}","former":"{APPLIED}"}},"data":{{"a":"{}"}}}}"#,
+        base64(APPLIED)
+    );
+    [
+        // Secrets in its environment make a manifest with clear text ...
+        pod("annotated", "checkpointer.alpha.coreos.com/checkpoint: \"true\""),
+        // ... or a refusal.
+        pod("plain", ""),
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: vault\n  namespace: aviary\n  annotations:\n    kubectl.kubernetes.io/last-applied-configuration: '{applied}'\nimmutable: true\ndata: {{data: {}, binary: {}}}\nstringData: {{plain: {TEXT}}}\n",
+            base64(DATA),
+            BASE64.encode(&BINARY)
+        ),
+        secret("env", &format!("data: {{password: {}}}\n", base64(ENV))),
+        secret("env-from", &format!("data: {{API_KEY: {}, not.an.identifier: {}}}\n", base64(ENV_FROM), base64(ENV_FROM))),
+        secret("projected", &format!("data: {{key: {}}}\n", base64(PROJECTED))),
+    ]
+    .concat()
+}
+
+/// Documents that are bad in one way each, all with a canary near the place that is wrong.
+fn damaged_documents() -> Vec<(String, String)> {
+    let base64 = BASE64.encode(DATA.as_bytes());
+    let secret =
+        |rest: &str| format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: vault, namespace: aviary}}\n{rest}\n");
+    #[rustfmt::skip]
+    let rows = [
+        ("no base64",            secret(&format!("data: {{data: {DATA}!}}"))),
+        ("base64 cut short",     secret(&format!("data: {{data: {}}}", &base64[..base64.len() - 3]))),
+        ("a list as value",      secret(&format!("data: {{data: [{base64}, {DATA}]}}"))),
+        ("a mapping as value",   secret(&format!("data: {{data: {{{DATA}: {DATA}}}}}"))),
+        ("data is text",         secret(&format!("data: {DATA}"))),
+        ("data is a list",       secret(&format!("data: [{DATA}]"))),
+        ("stringData is text",   secret(&format!("stringData: {TEXT}"))),
+        ("a number as value",    secret(&format!("stringData: {{plain: [{TEXT}]}}"))),
+        ("immutable is text",    secret(&format!("immutable: {TEXT}"))),
+        ("type is a list",       secret(&format!("type: [{TEXT}]"))),
+        ("open quote",           secret(&format!("stringData:\n  plain: \"{TEXT}"))),
+        ("open bracket",         secret(&format!("stringData: {{plain: {TEXT}"))),
+        ("bad indentation",      secret(&format!("stringData:\n  plain: |\n {TEXT}\n    {TEXT}\n\t{TEXT}"))),
+        ("given twice",          secret(&format!("stringData: {{plain: {TEXT}, plain: {TEXT}2}}"))),
+        ("unknown anchor",       secret(&format!("stringData: {{plain: *{TEXT}}}"))),
+        ("unknown tag",          secret(&format!("stringData: {{plain: !!int {TEXT}}}"))),
+        ("binary tag",           secret(&format!("stringData: {{plain: !!binary {TEXT}!}}"))),
+        ("bad escape",           secret(&format!("stringData: {{plain: \"\\q{TEXT}\"}}"))),
+        ("too large",            secret(&format!("stringData: {{plain: {}}}", TEXT.repeat(50_000)))),
+        ("annotation is a list", format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: vault, namespace: aviary, annotations: {{kubectl.kubernetes.io/last-applied-configuration: [{APPLIED}]}}}}")),
+        ("nothing but text",     TEXT.to_owned()),
+        ("no kind",              format!("stringData: {{plain: {TEXT}}}")),
+        ("JSON cut short",       format!("{{\"apiVersion\": \"v1\", \"kind\": \"Secret\", \"stringData\": {{\"plain\": \"{TEXT}")),
+        ("other contents twice", format!("{}---\n{}", secret(&format!("data: {{data: {base64}}}")), secret(&format!("stringData: {{plain: {TEXT}}}")))),
+    ];
+    rows.map(|(name, text)| (name.to_owned(), text)).into()
+}
+
+#[test]
+fn nothing_secret_is_written_or_said_where_it_should_not_be() {
+    let node = Node::new();
+    node.copy_example();
+    fs::write(node.source().join("aviary.yaml"), canary_source()).unwrap();
+    let first = node.run_source().expect(0);
+    let search = Search::new(&canaries(&node));
+    search.assert_quiet(&first);
+    search.assert_none_outside(&node.root(), "after the first run");
+    they_are_where_they_belong(&node, &search);
+
+    let other = node.source().join("other.pem");
+    Ran::of({
+        let mut command = program();
+        command.args(["run", "--once", "--generate-node-key", "--manifests"]).arg(node.source());
+        command.arg("--root").arg(node.source().join("stranger"));
+        command
+    })
+    .expect(0);
+    fs::rename(node.source().join("stranger").join(KEY), &other).unwrap();
+    fs::remove_dir_all(node.source().join("stranger")).unwrap();
+    // A key file with its head cut off: no PEM, but the key is in it.
+    let headless = node.source().join("headless.pem");
+    let pem = fs::read_to_string(node.at(KEY)).unwrap();
+    fs::write(&headless, &pem[28..]).unwrap();
+    let torn = node.source().join("torn.pem");
+    fs::write(&torn, pem.replacen('M', "!", 1)).unwrap();
+
+    let out = node.source().join("out");
+    let mut commands: Vec<Vec<String>> = Vec::new();
+    let formats = ["table", "wide", "json", "yaml", "name"];
+    for command in ["dump", "plan"] {
+        commands.extend(formats.map(|format| vec![command.to_owned(), "-o".to_owned(), format.to_owned()]));
+    }
+    for command in [
+        "verify",
+        "run --once",
+        "run --once --secret-env literal",
+        "dump -n aviary --kind secret vault -o yaml",
+        "dump nobody",
+        "plan -n aviary",
+    ] {
+        commands.push(command.split(' ').map(str::to_owned).collect());
+    }
+    commands.push(vec!["render".to_owned(), "--out".to_owned(), out.to_str().unwrap().to_owned()]);
+    for arguments in &commands {
+        for key in [None, Some(&other), Some(&headless), Some(&torn), Some(&node.source())] {
+            let mut command = node.command(&arguments[0], &arguments[1..]);
+            command.env("RUST_LOG", "trace");
+            if let Some(key) = key {
+                command.arg("--node-key").arg(key);
+            }
+            search.assert_quiet(&Ran::of(command));
+        }
+    }
+    search.assert_none_outside(&node.root(), "after all commands");
+    search.assert_none_outside(&out, "below --out");
+    let mut command = node.command("dump", &["--reveal", "--node-key"]);
+    command.arg(&other);
+    search.assert_quiet(&Ran::of(command).expect(2));
+    // What is refused by its options is said with them, not with what a file holds.
+    search.assert_quiet(&node.ran("run", &["--once", "--manifests", node.at(KEY).to_str().unwrap()]));
+}
+
+/// The same for a store that is damaged: one octet of every page at a time.
+#[test]
+fn a_damaged_store_tells_no_secret() {
+    let node = Node::new();
+    node.copy_example();
+    fs::write(node.source().join("aviary.yaml"), canary_source()).unwrap();
+    node.run_source().expect(0);
+    let search = Search::new(&canaries(&node));
+    let sound = fs::read(node.at(STORE)).unwrap();
+    let used = sound.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|octet| *octet != 0));
+    for (number, _) in used.step_by(5) {
+        let mut damaged = sound.clone();
+        damaged[number * 4096 + 1234] ^= 0xff;
+        fs::write(node.at(STORE), damaged).unwrap();
+        for arguments in [&["verify"][..], &["dump", "-o", "json"], &["run", "--once"]] {
+            search.assert_quiet(&node.ran(arguments[0], &arguments[1..]));
+        }
+    }
+    search.assert_none_outside(&node.root(), "after all commands");
+}
+
+#[test]
+fn a_bad_document_is_not_quoted() {
+    let node = Node::new();
+    node.copy_example();
+    fs::write(node.source().join("aviary.yaml"), canary_source()).unwrap();
+    node.run_source().expect(0);
+    let search = Search::new(&canaries(&node));
+    for (name, text) in damaged_documents() {
+        for extension in ["yaml", "json"] {
+            let file = node.source().join(format!("aviary.{extension}"));
+            fs::write(&file, &text).unwrap();
+            for strict in [false, true] {
+                let mut command = node.command("run", &["--once", "--manifests"]);
+                command.arg(node.source()).args(strict.then_some("--strict")).env("RUST_LOG", "trace");
+                let ran = Ran::of(command).expect(if strict { 2 } else { 1 });
+                search.assert_none(ran.stdout.as_bytes(), &format!("{name}: the output"));
+                search.assert_none(ran.stderr.as_bytes(), &format!("{name}: the messages"));
+            }
+            let dump = node.ran("dump", &["-o", "yaml"]).expect(0);
+            search.assert_none(dump.stdout.as_bytes(), &format!("{name}: the dump"));
+            fs::remove_file(file).unwrap();
+        }
+    }
+    search.assert_none_outside(&node.root(), "after all documents");
+}
+
+/// A field that no Secret has, as one gets by wrong indentation, is kept like every unknown field; it is not shown.
+#[test]
+fn an_unknown_field_of_a_secret_is_taken_for_a_value() {
+    let node = Node::with_example();
+    let text =
+        canary_source().replace("immutable: true", &format!("token: {TEXT}\nnested: {{a: [{TEXT}]}}\nimmutable: true"));
+    fs::write(node.source().join("aviary.yaml"), text).unwrap();
+    node.run_source().expect(0);
+    let search = Search::new(&canaries(&node));
+    for format in ["json", "yaml", "wide"] {
+        let dump = node.ran("dump", &["-o", format]).expect(0);
+        search.assert_none(dump.stdout.as_bytes(), &format!("dump -o {format}"));
+    }
+    search.assert_none_outside(&node.root(), "in files");
+}
+
+/// The search means nothing unless the canaries were there to be found.
+fn they_are_where_they_belong(node: &Node, search: &Search) {
+    let names = |found: BTreeMap<&'static str, &'static str>| found.into_keys().collect::<BTreeSet<_>>();
+    let values = ["binary data", "data", "env", "envFrom", "projected", "stringData"];
+    let with = |more| BTreeSet::from(values).into_iter().chain([more]).collect::<BTreeSet<_>>();
+    assert_eq!(names(search.found(&fs::read(node.at(KEY)).unwrap())), BTreeSet::from(["node key"]));
+    let dump = node.ran("dump", &["-o", "json", "--reveal"]).expect(0);
+    assert_eq!(names(search.found(dump.stdout.as_bytes())), with("last-applied-configuration"));
+    let rendered = below(&node.at(SECRETS)).into_iter().flat_map(|(_, contents)| search.found(&contents));
+    assert_eq!(rendered.map(|(name, _)| name).collect::<BTreeSet<_>>(), BTreeSet::from(values));
+}
+
+/// Every regular file below `top`, links not followed.
+fn below(top: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = listing(top).into_iter().filter_map(|(path, entry)| match entry.what {
+        What::File(contents) => Some((path.to_str().unwrap().to_owned(), contents)),
+        What::Link(_) | What::Directory | What::Other => None,
+    });
+    files.collect()
+}
+
+/// Everything that is looked for, made ready to be found in one pass.
+struct Search {
+    /// Whose, in which form, and the octets.
+    needles: Vec<(&'static str, &'static str, Vec<u8>)>,
+    /// Whether a needle begins with these two octets.
+    begins: Vec<bool>,
+}
+
+impl Search {
+    fn new(canaries: &[Canary]) -> Self {
+        let mut needles = Vec::new();
+        for Canary { name, bytes } in canaries {
+            for part in [&bytes[..12], &bytes[bytes.len() - 12..]] {
+                needles.extend(forms(part).into_iter().map(|(form, needle)| (*name, form, needle)));
+            }
+        }
+        let mut begins = vec![false; 1 << 16];
+        for (_, _, needle) in &needles {
+            begins[usize::from(needle[0]) << 8 | usize::from(needle[1])] = true;
+        }
+        Self { needles, begins }
+    }
+
+    /// The names of the canaries that `place` has, and in which form.
+    fn found(&self, place: &[u8]) -> BTreeMap<&'static str, &'static str> {
+        // Lines may be folded and columns padded.
+        let dense: Vec<u8> = place.iter().copied().filter(|octet| !octet.is_ascii_whitespace()).collect();
+        let mut found = BTreeMap::new();
+        for text in [place, &dense] {
+            for (at, pair) in text.windows(2).enumerate() {
+                if self.begins[usize::from(pair[0]) << 8 | usize::from(pair[1])] {
+                    let here = self.needles.iter().filter(|(_, _, needle)| text[at..].starts_with(needle));
+                    found.extend(here.map(|(name, form, _)| (*name, *form)));
+                }
+            }
+        }
+        found
+    }
+
+    #[track_caller]
+    fn assert_none(&self, place: &[u8], what: &str) {
+        let found = self.found(place);
+        assert!(found.is_empty(), "{what}: canaries are found: {found:?}");
+    }
+
+    /// Looks at all that a command said.
+    #[track_caller]
+    fn assert_quiet(&self, ran: &Ran) {
+        self.assert_none(ran.stdout.as_bytes(), &format!("the output of {}", ran.what));
+        self.assert_none(ran.stderr.as_bytes(), &format!("the messages of {}", ran.what));
+        assert!(!ran.stderr.contains("panicked"), "{}: {}", ran.what, ran.stderr);
+    }
+
+    /// Looks at every file below a root but those below its secret root, and the node's key itself.
+    #[track_caller]
+    fn assert_none_outside(&self, root: &Path, why: &str) {
+        let mut seen = 0;
+        for (path, contents) in below(root) {
+            // Names of files are no place for secrets either.
+            self.assert_none(path.as_bytes(), &format!("{why}: the name {path}"));
+            if path.starts_with(SECRETS) || path == KEY {
+                continue;
+            }
+            self.assert_none(&contents, &format!("{why}: {path}"));
+            seen += 1;
+        }
+        assert!(seen > 10, "{why}: only {seen} files were searched");
+    }
+}
+
+/// How `secret` may look.
+fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let escaped = |hex: fn(&[u8]) -> String| -> String {
+        secret.iter().map(|octet| format!("\\u00{}", hex(&[*octet]))).collect()
+    };
+    let mut forms = vec![
+        ("raw", secret.to_vec()),
+        ("hexadecimal", HEXLOWER.encode(secret).into_bytes()),
+        ("upper-case hexadecimal", HEXUPPER.encode(secret).into_bytes()),
+        ("JSON escapes", escaped(|octet| HEXLOWER.encode(octet)).into_bytes()),
+        ("upper-case JSON escapes", escaped(|octet| HEXUPPER.encode(octet)).into_bytes()),
+        ("a list of numbers", secret.iter().map(u8::to_string).collect::<Vec<_>>().join(",").into_bytes()),
+        ("escaped octets", secret.escape_ascii().to_string().into_bytes()),
+    ];
+    for before in 0..3 {
+        for alphabet in [BASE64, BASE64URL] {
+            forms.push(("base64", base64_core(secret, before, &alphabet)));
+        }
+    }
+    forms
+}
+
+/// The digits of base64 that `secret` alone determines when it comes after `before` other octets (modulo three).
+fn base64_core(secret: &[u8], before: usize, alphabet: &data_encoding::Encoding) -> Vec<u8> {
+    let padded = [&vec![0; before], secret].concat();
+    let text = alphabet.encode(&padded).into_bytes();
+    // Octets to digits: 8 bits to 6.
+    let (first, end) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
+    text[first..end].to_vec()
+}
+
+/// A search that finds nothing has to be able to find.
+#[test]
+fn the_search_finds_every_form_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("scratch");
+    let key = generate_p256_pkcs8().unwrap();
+    let canaries = [
+        Canary { name: "text", bytes: DATA.as_bytes().to_vec() },
+        Canary { name: "binary", bytes: BINARY.to_vec() },
+        Canary { name: "key", bytes: key.expose()[36..68].to_vec() },
+    ];
+    let search = Search::new(&canaries);
+    for canary in &canaries {
+        let whole = &canary.bytes;
+        let after = |others: &str| [others.as_bytes(), whole, b"tail"].concat();
+        let folded: Vec<u8> = BASE64.encode(whole).into_bytes().chunks(5).collect::<Vec<_>>().join(&b"\n    "[..]);
+        let upper = |octet: &u8| format!("\\u00{octet:02X}");
+        let lower = |octet: &u8| format!("\\u00{octet:02x}");
+        #[rustfmt::skip]
+        let plants: Vec<(&str, Vec<u8>)> = vec![
+            ("raw",                       after("x")),
+            ("its head only",             whole[..12].to_vec()),
+            ("its tail only",             whole[whole.len() - 12..].to_vec()),
+            ("base64",                    BASE64.encode(&after("")).into()),
+            ("base64 after one octet",    BASE64.encode(&after("x")).into()),
+            ("base64 after two octets",   BASE64.encode(&after("xy")).into()),
+            ("base64url after two",       BASE64URL.encode(&after("xy")).into()),
+            ("base64, folded",            folded),
+            ("hexadecimal",               HEXLOWER.encode(&after("x")).into()),
+            ("upper-case hexadecimal",    HEXUPPER.encode(&after("x")).into()),
+            ("JSON escapes",              whole.iter().map(lower).collect::<String>().into()),
+            ("upper-case JSON escapes",   whole.iter().map(upper).collect::<String>().into()),
+            ("Debug of octets",           format!("{whole:?}").into()),
+            ("escaped octets",            whole.escape_ascii().to_string().into()),
+        ];
+        for (form, bytes) in plants {
+            fs::write(&file, [&b"before: "[..], &bytes, b"\nafter"].concat()).unwrap();
+            let contents = &below(directory.path())[0].1;
+            let found: Vec<_> = search.found(contents).into_keys().collect();
+            assert_eq!(found, [canary.name], "{} as {form}", canary.name);
+        }
+    }
+}
