@@ -201,9 +201,11 @@ fn nothing_stored_acts_on_a_terminal() {
         .replace("labels: {app: web}", &format!("annotations: {{note: {escaped}, {escaped}: x}}"))
         .replace("owner: web team", &format!("owner: {escaped}"))
         .replace("correct horse", "value")
-        .replace("nodeName: edge-1", &format!("nodeName: {escaped}"));
+        .replacen("nodeName: edge-1", &format!("nodeName: {escaped}"), 1);
     scene.write("pods.yaml", &pods);
-    let seeded = scene.answer(SEED);
+    // Such a name is no node's: not this one's either.
+    assert_eq!(scene.answer(SEED).code, 2);
+    let seeded = scene.answer(&format!("{SEED} --node-name edge-1"));
     assert_eq!(seeded.code, 0, "{}", seeded.stderr);
     let mut outputs = vec![seeded];
     // Records that no source could have brought.
