@@ -346,10 +346,10 @@ fn check_names(mounted: &Path, tree: &Path) {
 /// Every file of the node, with the contents of all that is rendered, but for the times in markers.
 fn files(node: &Node) -> Listing {
     let hide = |(path, mut entry): (PathBuf, Entry)| {
-        if path.ends_with(MARKER) || path.starts_with("var") {
-            if let What::File(contents) = &mut entry.what {
-                contents.clear();
-            }
+        if (path.ends_with(MARKER) || path.starts_with("var"))
+            && let What::File(contents) = &mut entry.what
+        {
+            contents.clear();
         }
         (path, entry)
     };

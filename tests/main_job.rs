@@ -210,7 +210,12 @@ fn the_store_of_another_node_is_refused() {
     ];
     for (subcommand, args) in runs {
         let ran = node.ran(subcommand, args).expect(2);
-        assert!(ran.stderr.contains("belongs to node edge-1, this is other"), "{}: {}", ran.what, ran.stderr);
+        assert!(
+            ran.stderr.contains("belongs to node edge-1, but this node goes by other"),
+            "{}: {}",
+            ran.what,
+            ran.stderr
+        );
         assert_same(&node.rendered(), &Listing::new(), subcommand);
     }
     assert!(fs::read(node.at(STORE)).unwrap() == store);

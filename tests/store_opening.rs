@@ -151,7 +151,7 @@ fn a_record_that_was_moved_replayed_or_stripped_is_quarantined_alone() {
     let moved = record(&path, ("Secret", "shop", "s1"));
     let replayed = record(&other, s0);
     let rows = [
-        ("moved from another key", moved, RecordProblem::Digest),
+        ("moved from another key", moved, RecordProblem::OtherKey(ObjectKey::new(Kind::Secret, "shop", "s1").unwrap())),
         ("replayed from another store", replayed, RecordProblem::Tag),
         ("its tag stripped", stripped, RecordProblem::NoTag),
     ];

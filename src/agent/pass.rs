@@ -5,10 +5,10 @@ use store_format::Activity as Recorded;
 use crate::checkpoint::decide::{Decision, PodNetwork, decide};
 use crate::checkpoint::examine::{Parent, examine};
 use crate::checkpoint::object::Kind;
-use crate::checkpoint::rendering::{Activity, Plan};
-use crate::checkpoint::settings::{KubeletVersion, Settings};
+use crate::checkpoint::rendering::{Activity, Plan, PodName, Untouched};
+use crate::checkpoint::settings::{ActivationPolicy, KubeletVersion, Settings};
 use crate::materialize::{MaterializeError, Materializer, Owners, Report, Roots, SecretRootPolicy};
-use crate::store::{Change, Committed, Snapshot};
+use crate::store::{Change, Committed, Finding, Snapshot};
 
 /// Where a pass renders to.
 #[derive(Clone, Debug)]
@@ -25,7 +25,9 @@ pub struct Target {
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
     /// The store says that it is another node's; nothing was rendered.
-    #[error("the store belongs to node {stored}, this is {own}; nothing was rendered")]
+    #[error(
+        "the store belongs to node {stored}, but this node goes by {own} (--node-name or NODE_NAME); nothing was rendered"
+    )]
     OtherNode {
         /// The node that the store names.
         stored: String,
@@ -92,7 +94,30 @@ pub fn assess(
             examine(parent, snapshot, &services, &settings)
         })
         .collect();
-    Ok(Outcome { decision: decide(examined, network), settings })
+    let mut decision = decide(examined, network);
+    leave_the_lost(&mut decision.plan, snapshot, settings.activation);
+    Ok(Outcome { decision, settings })
+}
+
+/// Pods whose records are damaged are not in the plan, and are not gone either: what runs of them goes on running.
+fn leave_the_lost(plan: &mut Plan, snapshot: &Snapshot, policy: ActivationPolicy) {
+    let hidden = snapshot.findings().iter().any(|finding| match finding {
+        Finding::Structure(_) => true,
+        Finding::Hidden { kind, .. } => Kind::from_name(kind) == Some(Kind::Pod),
+        Finding::Record { .. } | Finding::Missing { .. } => false,
+    });
+    match (&mut plan.untouched, policy) {
+        // Whoever chooses this wants every copy gone.
+        (untouched, ActivationPolicy::Off) => *untouched = Untouched::default(),
+        (untouched, ActivationPolicy::Annotated | ActivationPolicy::All) if hidden => *untouched = Untouched::All,
+        (Untouched::Only(pods), ActivationPolicy::Annotated | ActivationPolicy::All) => {
+            let damaged = snapshot.damaged().filter(|key| key.kind() == Kind::Pod);
+            pods.extend(
+                damaged.map(|key| PodName { namespace: key.namespace().to_owned(), name: key.name().to_owned() }),
+            );
+        }
+        (Untouched::All, ActivationPolicy::Annotated | ActivationPolicy::All) => {}
+    }
 }
 
 /// Brings the files in line with a durable snapshot.

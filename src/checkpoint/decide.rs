@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::examine::Examined;
-use super::rendering::{Activity, Plan, PlannedPod, PodName};
+use super::rendering::{Activity, Plan, PlannedPod, PodName, Untouched};
 use super::translate::HostPort;
 use super::verdict::{Note, Verdict};
 
@@ -54,7 +54,9 @@ pub fn decide(examined: Vec<Examined>, network: PodNetwork) -> Decision {
             pod.rendering.map(|rendering| PlannedPod { rendering, activity })
         })
         .collect();
-    Decision { verdicts, plan: Plan { pods: plan } }
+    let untouched = verdicts.iter().filter(|(_, _, verdict)| verdict.is_ignorance()).map(|(pod, _, _)| pod.clone());
+    let untouched = Untouched::Only(untouched.collect());
+    Decision { verdicts, plan: Plan { pods: plan, untouched } }
 }
 
 fn give_ports(pods: &mut [Examined]) {
@@ -232,6 +234,29 @@ mod tests {
                 Activity::Active,
                 "the manifest waits in the kubelet's directory"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_only_unknown_leaves_a_copy_alone() {
+        use super::super::object::{Kind, ObjectKey};
+        let secret = || ObjectKey::new(Kind::Secret, "default", "s").unwrap();
+        let volume = || Reason::Volume { volume: "v".to_owned(), source: "csi".to_owned() };
+        #[rustfmt::skip]
+        let rows = [
+            (Verdict::Recoverable { notes: vec![] },                                            false),
+            (Verdict::NotMeant(NotMeant::Finished),                                             false),
+            (Verdict::NotRecoverable { reasons: vec![Reason::Sealed(secret())] },               true),
+            (Verdict::NotRecoverable { reasons: vec![Reason::NoKeyYet(secret())] },             true),
+            (Verdict::NotRecoverable { reasons: vec![Reason::Damaged(secret())] },              true),
+            (Verdict::NotRecoverable { reasons: vec![Reason::Sealed(secret()), volume()] },     false),
+            (Verdict::NotRecoverable { reasons: vec![volume()] },                               false),
+        ];
+        for (verdict, want) in rows {
+            let mut one = pod("a", 0, false, &[]);
+            (one.rendering, one.activate, one.verdict) = (None, false, verdict.clone());
+            let name = one.pod.clone();
+            assert_eq!(decide(vec![one], PodNetwork::Yes).plan.untouched.covers(&name), want, "{verdict:?}");
         }
     }
 

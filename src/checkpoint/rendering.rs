@@ -3,6 +3,7 @@
 //! A tree names the objects its files come from instead of carrying their contents, so that whoever writes it holds one
 //! object's clear text at a time.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::object::ObjectKey;
@@ -125,4 +126,32 @@ pub struct PlannedPod {
 pub struct Plan {
     /// The pods, in the order of activation.
     pub pods: Vec<PlannedPod>,
+    /// Other pods whose files stay as they are: not knowing something is no reason to stop a copy that runs.
+    pub untouched: Untouched,
+}
+
+/// Pods that are not in a plan and must not be cleaned up either.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Untouched {
+    /// These.
+    Only(BTreeSet<PodName>),
+    /// All of them: which pods there are is not known for sure.
+    All,
+}
+
+impl Default for Untouched {
+    fn default() -> Self {
+        Self::Only(BTreeSet::new())
+    }
+}
+
+impl Untouched {
+    /// Whether the files of `pod` stay as they are.
+    #[must_use]
+    pub fn covers(&self, pod: &PodName) -> bool {
+        match self {
+            Self::Only(pods) => pods.contains(pod),
+            Self::All => true,
+        }
+    }
 }

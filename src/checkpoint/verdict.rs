@@ -26,6 +26,17 @@ pub enum Verdict {
     NotMeant(NotMeant),
 }
 
+impl Verdict {
+    /// Whether the pod only lacks what may turn up again, so that a copy of it is better left alone.
+    #[must_use]
+    pub fn is_ignorance(&self) -> bool {
+        match self {
+            Self::NotRecoverable { reasons } => reasons.iter().all(Reason::is_ignorance),
+            Self::Recoverable { .. } | Self::WhenNetworkIs { .. } | Self::NotMeant(_) => false,
+        }
+    }
+}
+
 /// Why a pod can't come back from the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -136,6 +147,36 @@ impl Reason {
             Self::NeverRan => "NeverRan",
             Self::Unauthenticated => "Unauthenticated",
             Self::Malformed(_) => "Malformed",
+        }
+    }
+}
+
+impl Reason {
+    /// Whether it says that something is not known or not at hand, rather than that the pod can't or must not be a copy.
+    ///
+    /// A copy that runs already is not stopped for such a reason.
+    #[must_use]
+    pub fn is_ignorance(&self) -> bool {
+        match self {
+            Self::MissingObject { .. }
+            | Self::MissingKey { .. }
+            | Self::Sealed(_)
+            | Self::NoKeyYet(_)
+            | Self::Damaged(_)
+            | Self::BadData { .. }
+            | Self::Unauthenticated
+            | Self::Malformed(_) => true,
+            Self::SecretEnvRefused { .. }
+            | Self::ValueNotText { .. }
+            | Self::TokenRefused { .. }
+            | Self::Volume { .. }
+            | Self::VolumePath { .. }
+            | Self::UnknownField { .. }
+            | Self::RuntimeClass(_)
+            | Self::ExtendedResource(_)
+            | Self::ResourceClaims
+            | Self::NameTooLong
+            | Self::NeverRan => false,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::say;
 /// Where the store and the node's keys are.
 #[derive(Args, Debug)]
 pub(crate) struct StoreArgs {
-    /// Directory that all default paths are below, for trying things out without root
+    /// Directory that all default paths are below, for trying things out without root [default: /]
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
 
@@ -46,30 +46,40 @@ impl StoreArgs {
 
     /// Every key that can be found. A key file that was named and can't be used is said; it ends nothing.
     pub(crate) fn keys(&self) -> anyhow::Result<Keys> {
+        let keys = self.look_for_keys()?;
+        keys.warnings.iter().for_each(|warning| say(format_args!("{warning}")));
+        Ok(keys)
+    }
+
+    /// The same, with what there is to say left to the caller.
+    pub(crate) fn look_for_keys(&self) -> anyhow::Result<Keys> {
         let defaults =
             if self.node_key.is_empty() { keys::default_key_paths(self.layout()?.root()) } else { Vec::new() };
         let found = keys::find(&keys::KeySearch { explicit: self.node_key.clone(), defaults });
         let mut unusable = Vec::new();
         let mut absent = Vec::new();
+        let mut warnings = Vec::new();
         for (path, error) in found.tried {
             if error.is_absent() && !self.node_key.contains(&path) {
                 absent.push(path);
             } else {
-                say(format_args!("warning: {}", super::chain(&anyhow::Error::new(error))));
+                warnings.push(format!("warning: {}", super::chain(&anyhow::Error::new(error))));
                 unusable.push(path);
             }
         }
-        Ok(Keys { found: found.keys, unusable, absent })
+        Ok(Keys { found: found.keys, unusable, absent, warnings })
     }
 }
 
 /// The keys at hand.
 pub(crate) struct Keys {
     pub(crate) found: Vec<NodeKey>,
-    /// Files that are there, or were asked for, and hold no key that can be used; said already.
+    /// Files that are there, or were asked for, and hold no key that can be used.
     pub(crate) unusable: Vec<PathBuf>,
     /// Default places where there is no file.
     pub(crate) absent: Vec<PathBuf>,
+    /// What is wrong with the unusable ones, a line each.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Keys {

@@ -11,7 +11,7 @@ use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::store::{LockState, Snapshot, StoredObject, open_offline};
 
 use super::args::StoreArgs;
-use super::output::{Format, document};
+use super::output::{Format, document, plural};
 use super::redact::redact;
 use super::{Exit, say, table};
 
@@ -41,7 +41,7 @@ pub(crate) struct Dump {
     names: Vec<String>,
 
     /// Output format
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    #[arg(short, long, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
 
     /// Show the values of Secrets; needs a key that opens the store
@@ -77,13 +77,17 @@ impl Dump {
         let mut exit = Exit::findings(!snapshot.findings().is_empty());
         for name in &self.names {
             if !wanted.iter().any(|object| object.key.name() == name) {
-                let place =
-                    self.namespace.as_ref().map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default();
+                let place = self.place();
                 say(format_args!("error: nothing named {name:?}{place} is readable in {}", path.display()));
                 exit = Exit::Findings;
             }
         }
+        let sealed = wanted.iter().filter(|object| object.sealed).count();
+        if sealed > 0 {
+            say_sealed(&snapshot);
+        }
         match self.output {
+            Format::Table | Format::Wide if wanted.is_empty() => say(format_args!("nothing found{}", self.place())),
             Format::Table | Format::Wide => self.table(out, &wanted)?,
             Format::Name => {
                 for object in &wanted {
@@ -94,10 +98,21 @@ impl Dump {
                 let items: Vec<Value> = wanted.iter().map(|object| self.item(&snapshot, object)).collect();
                 let list =
                     json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items});
+                if sealed > 0 && !self.reveal {
+                    say(format_args!(
+                        "note: the values of {sealed} Secret{} are left out or redacted: do not apply this to a cluster",
+                        plural(sealed)
+                    ));
+                }
                 document(out, self.output, &list)?;
             }
         }
         Ok(exit)
+    }
+
+    /// ` in namespace shop`, where one was asked for.
+    fn place(&self) -> String {
+        self.namespace.as_ref().map(|namespace| format!(" in namespace {namespace}")).unwrap_or_default()
     }
 
     fn wants(&self, key: &ObjectKey) -> bool {
@@ -150,9 +165,9 @@ impl Dump {
                     metadata[field] = value.into();
                 }
             }
-            json!({"metadata": metadata})
+            json!({"apiVersion": row.api_version, "kind": row.name, "metadata": metadata})
         });
-        // Items of a list carry neither.
+        // What a server lists carries neither.
         body["apiVersion"] = row.api_version.into();
         body["kind"] = row.name.into();
         if row.sealed && !self.reveal {
@@ -171,6 +186,13 @@ fn state(object: &StoredObject<'_>) -> &'static str {
     }
 }
 
+/// Says why Secrets can't be read, if they can't.
+pub(crate) fn say_sealed(snapshot: &Snapshot) {
+    if snapshot.lock_state() == LockState::Locked {
+        say(format_args!("warning: Secrets stay sealed: {}", why_closed(snapshot)));
+    }
+}
+
 /// Why Secrets can't be read, and what to do.
 pub(crate) fn why_closed(snapshot: &Snapshot) -> String {
     match snapshot.lock_state() {
@@ -180,7 +202,7 @@ pub(crate) fn why_closed(snapshot: &Snapshot) -> String {
             let slots: Vec<String> =
                 snapshot.slots().iter().map(|slot| data_encoding::HEXLOWER.encode(&slot.fingerprint[..8])).collect();
             format!(
-                "no key at hand opens it; its slots are for the keys with fingerprints {}. Give one with --node-key FILE",
+                "no key at hand opens the store; those that do have the fingerprints {}. Give one with --node-key FILE",
                 slots.join(", ")
             )
         }

@@ -18,6 +18,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+/// `EX_USAGE` of sysexits(3).
+const USAGE: u8 = 64;
+
 /// Exit codes; also in `--help` and README.
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -77,7 +80,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers, not errors.
-            let code = if error.use_stderr() { 64 } else { 0 };
+            let code = if error.use_stderr() { USAGE } else { 0 };
             let _ = error.print();
             return ExitCode::from(code);
         }
@@ -99,11 +102,20 @@ pub(crate) fn main() -> ExitCode {
         Ok(Exit::Findings) => ExitCode::from(1),
         Ok(Exit::Failed) => ExitCode::from(2),
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<clap::Error>() => {
+            say(format_args!("error: {}", error.root_cause().to_string().trim_start_matches("error: ").trim_end()));
+            ExitCode::from(USAGE)
+        }
         Err(error) => {
             say(format_args!("error: {}", chain(&error)));
             ExitCode::from(2)
         }
     }
+}
+
+/// Arguments that do not go together in a way that the parser can't tell.
+pub(crate) fn usage(message: &str) -> anyhow::Error {
+    clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, message).into()
 }
 
 /// The reader of a pipe has seen enough; that is no failure of ours.

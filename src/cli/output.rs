@@ -1,6 +1,7 @@
 //! Output formats of kubectl's kind, and the one place where text of unknown origin becomes fit for a terminal.
 
-use std::io::Write;
+use std::fmt;
+use std::io::{self, Write};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -21,11 +22,12 @@ pub(crate) enum Format {
     Name,
 }
 
-/// Text without characters that a terminal would act on: control characters and those that reorder text are escaped.
+/// One line of text without characters that a terminal would act on: control characters, line breaks among them, and
+/// those that reorder text are escaped.
 pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if acts_on_terminal(c) && c != '\n' {
+        if acts_on_terminal(c) {
             shown.extend(c.escape_unicode());
         } else {
             shown.push(c);
@@ -37,6 +39,30 @@ pub(crate) fn printable(text: &str) -> String {
 fn acts_on_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Writes one line; what it says may come from the store.
+pub(crate) fn line(out: &mut dyn Write, text: fmt::Arguments<'_>) -> io::Result<()> {
+    writeln!(out, "{}", printable(&text.to_string()))
+}
+
+/// Output of a program that goes on when nobody listens: a resident agent must not end with the reader of its log.
+pub(crate) struct Unheard<'a>(pub(crate) &'a mut dyn Write);
+
+impl Write for Unheard<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(self.0.write(bytes).unwrap_or(bytes.len()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
+/// The ending of a noun.
+pub(crate) fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// Writes a document as JSON or YAML.

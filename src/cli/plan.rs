@@ -9,15 +9,19 @@ use serde_json::json;
 
 use ckpt_db::agent::assess;
 use ckpt_db::checkpoint::rendering::PodName;
+use ckpt_db::checkpoint::verdict::Verdict;
 use ckpt_db::store::open_offline;
 
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
+use super::dump::say_sealed;
 use super::output::{Format, document};
 use super::{Exit, node, say, verdicts};
 
 /// Tell for each pod, and for the node, whether it would come back offline
 #[derive(Args, Debug)]
-#[command(after_help = "Exit code 1 means that something that should come back would not.")]
+#[command(
+    after_help = "Exit code 1 means that something that should come back would not: of the pods selected, if any are, or the node."
+)]
 pub(crate) struct PlanCommand {
     #[command(flatten)]
     store: StoreArgs,
@@ -35,7 +39,7 @@ pub(crate) struct PlanCommand {
     names: Vec<String>,
 
     /// Output format
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    #[arg(short, long, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
 }
 
@@ -59,10 +63,19 @@ impl PlanCommand {
             self.namespace.as_ref().is_none_or(|namespace| pod.namespace == *namespace)
                 && (self.names.is_empty() || self.names.contains(&pod.name))
         };
+        say_sealed(&snapshot);
+        let mut unknown = false;
+        for name in &self.names {
+            let known = |(pod, _, _): &(PodName, String, Verdict)| wanted(pod) && pod.name == *name;
+            if !decision.verdicts.iter().any(known) {
+                say(format_args!("error: no pod named {name:?} is readable in {}", path.display()));
+                unknown = true;
+            }
+        }
         match self.output {
             Format::Table | Format::Wide => {
                 verdicts::write(out, decision, wanted)?;
-                writeln!(out, "\n{}", verdicts::summary(decision))?;
+                writeln!(out, "\n{}", verdicts::summary(decision, wanted))?;
                 node::write(out, name, &node)?;
             }
             Format::Name => {
@@ -81,7 +94,7 @@ impl PlanCommand {
                 document(out, self.output, &value)?;
             }
         }
-        let lost = verdicts::lost(decision) > 0 || node::has_problem(&node);
-        Ok(Exit::findings(lost || !snapshot.findings().is_empty()))
+        let lost = verdicts::lost(decision, wanted) > 0 || node::has_problem(&node);
+        Ok(Exit::findings(lost || unknown || !snapshot.findings().is_empty()))
     }
 }

@@ -13,6 +13,8 @@ use ckpt_db::materialize::{Owners, SecretRootPolicy};
 use ckpt_db::store::open_offline;
 
 use super::args::{StoreArgs, TranslateArgs};
+use super::dump::say_sealed;
+use super::output::line;
 use super::run::report_problems;
 use super::{Exit, now_unix_ms, say, verdicts};
 
@@ -54,9 +56,10 @@ impl Render {
         for finding in snapshot.get().findings() {
             say(format_args!("warning: {finding}"));
         }
+        say_sealed(snapshot.get());
         verdicts::write(out, &rendered.decision, |_| true)?;
-        writeln!(out, "\n{}", verdicts::summary(&rendered.decision))?;
-        writeln!(out, "rendered below {} (with clear text of Secrets)", there.root().display())?;
+        writeln!(out, "\n{}", verdicts::summary(&rendered.decision, |_| true))?;
+        line(out, format_args!("rendered below {} (with clear text of Secrets)", there.root().display()))?;
         let problems = report_problems(&rendered.report);
         Ok(Exit::findings(problems || !snapshot.get().findings().is_empty()))
     }

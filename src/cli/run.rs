@@ -1,27 +1,29 @@
 //! `ckpt-db run`: cold start from the store, then follow the source.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
 use ckpt_db::agent::{
     ColdStart, Follow, Ready, Rendered, Seeded, Target, Tick, cold_start, open_or_create, render, seed,
 };
-use ckpt_db::checkpoint::object::{Kind, Object};
+use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::write_generated;
 use ckpt_db::materialize::{PodOutcome, Report};
-use ckpt_db::source::manifests::{self, Input, Loaded};
+use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
 use ckpt_db::source::stamp::stamp;
-use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, fingerprint};
+use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, fingerprint, open_offline};
 
 use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
-use super::dump::why_closed;
-use super::{Exit, chain, node, now_unix_ms, say, verdicts};
+use super::dump::{say_sealed, why_closed};
+use super::output::{Unheard, line, plural};
+use super::{Exit, chain, node, now_unix_ms, say, usage, verdicts};
 
 /// Keep the node's pods: render what the store holds, then store what the source says and render that
 #[derive(Args, Debug)]
@@ -53,7 +55,7 @@ pub(crate) struct Run {
     strict: bool,
 
     /// How often the source is looked at again
-    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     file_check_frequency: u64,
 
     /// Make a node key below --root, for trying things out; says what it is
@@ -63,11 +65,44 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        if self.manifests.is_none() && !self.once {
-            bail!(
-                "following the API server is not built yet: give --manifests PATH, or --once to render from the store"
-            );
+        log_to_stderr();
+        let input = self.manifests.as_deref().map(Input::from_option);
+        match (self.once, &input) {
+            (true, None) => self.render_store(out),
+            (true, Some(input)) => {
+                let mut pass = self.prepare()?;
+                pass.cold_start(out)?;
+                pass.store_and_render(input, out)
+            }
+            (false, Some(Input::Path(source))) => {
+                // Before anything else: a signal that comes during the first pass waits for its end.
+                let follow = Follow::new().context("cannot wait for signals")?;
+                let out = &mut Unheard(out);
+                let mut pass = self.prepare()?;
+                pass.cold_start(out)?;
+                pass.follow(source, follow, out)
+            }
+            (false, Some(Input::Stdin)) => Err(usage(
+                "standard input can be read once only: give --once with --manifests -, or a file or directory",
+            )),
+            (false, None) => Err(usage(
+                "following the API server is not built yet: give --manifests PATH, or --once to render from the store",
+            )),
         }
+    }
+
+    /// Renders what the store holds, and nothing else.
+    fn render_store(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let mut pass = self.prepare()?;
+        match pass.cold_start(out)? {
+            Some(exit) => Ok(exit),
+            None => {
+                bail!("there is no checkpoint store at {}; give --manifests PATH to make one", pass.path.display())
+            }
+        }
+    }
+
+    fn prepare(&self) -> anyhow::Result<Pass<'_>> {
         let path = self.store.store()?;
         let target = self.target.target(&self.store)?;
         let settings = self.translate.settings(&target.roots)?;
@@ -75,26 +110,17 @@ impl Run {
         if self.generate_node_key {
             self.generate_key()?;
         }
-        let mut pass = Pass { run: self, path, target, settings, store: None };
-        let started = pass.cold_start(out)?;
-        let Some(input) = self.input() else {
-            return match started {
-                Some(exit) => Ok(exit),
-                None => {
-                    bail!("there is no checkpoint store at {}; give --manifests PATH to make one", pass.path.display())
-                }
-            };
-        };
-        if self.once {
-            return pass.store_and_render(&input, out);
-        }
-        pass.follow(&input, out)
-    }
-
-    fn input(&self) -> Option<Input> {
-        self.manifests
-            .as_ref()
-            .map(|path| if path.as_os_str() == "-" { Input::Stdin } else { Input::Path(path.clone()) })
+        Ok(Pass {
+            run: self,
+            path,
+            target,
+            settings,
+            store: None,
+            locked: false,
+            stored_name: None,
+            keyless: false,
+            warned: Vec::new(),
+        })
     }
 
     fn say_trial(&self, target: &Target) {
@@ -122,6 +148,14 @@ impl Run {
     }
 }
 
+/// Warnings of the library go to standard error; `RUST_LOG` asks for more or less.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time();
+    // Whoever embeds this may have set one.
+    let _ = subscriber.with_ansi(false).try_init();
+}
+
 /// What stays the same from pass to pass.
 struct Pass<'a> {
     run: &'a Run,
@@ -130,12 +164,29 @@ struct Pass<'a> {
     settings: Settings,
     /// Kept open by a resident agent: its lock keeps a second one out.
     store: Option<RedbStore>,
+    /// Whether the cold start found a store that no key at hand opens.
+    locked: bool,
+    /// The node that it belongs to.
+    stored_name: Option<String>,
+    /// Whether the source has Secrets that could not be stored without a key.
+    keyless: bool,
+    /// What was said of key files; it is said again when it changes.
+    warned: Vec<String>,
 }
 
 impl Pass<'_> {
+    fn keys(&mut self) -> anyhow::Result<Keys> {
+        let keys = self.run.store.look_for_keys()?;
+        if keys.warnings != self.warned {
+            keys.warnings.iter().for_each(|warning| say(format_args!("{warning}")));
+            self.warned.clone_from(&keys.warnings);
+        }
+        Ok(keys)
+    }
+
     /// Renders from the store, if there is one. Contacts nothing.
-    fn cold_start(&self, out: &mut dyn Write) -> anyhow::Result<Option<Exit>> {
-        let keys = self.run.store.keys()?;
+    fn cold_start(&mut self, out: &mut dyn Write) -> anyhow::Result<Option<Exit>> {
+        let keys = self.keys()?;
         let own_name = self.run.translate.node_name.as_deref();
         let network = node::network(&self.run.store.layout()?, &self.target);
         let now = now_unix_ms() / 1000;
@@ -148,22 +199,24 @@ impl Pass<'_> {
         if !snapshot.get().populated() && self.run.manifests.is_none() {
             bail!("the store {} was never filled; give --manifests PATH", self.path.display());
         }
+        self.locked = snapshot.get().lock_state() == LockState::Locked;
+        self.stored_name = snapshot.get().node_name().map(str::to_owned);
         let rendered = rendered?;
-        writeln!(out, "cold start from {}", about(&self.path, snapshot.get()))?;
+        line(out, format_args!("cold start from {}", about(&self.path, snapshot.get())))?;
         self.account(out, snapshot.get(), &rendered, self.run.manifests.is_none()).map(Some)
     }
 
     /// Stores what the source says, then renders from what is durable.
     fn store_and_render(&mut self, input: &Input, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let loaded = manifests::read(input, &mut io::stdin().lock())?;
+        let loaded = read(input)?;
         for problem in &loaded.problems {
             say(format_args!("{problem}"));
         }
         let skipped = loaded.problems.iter().any(|problem| problem.severity == manifests::Severity::Skipped);
         if skipped && self.run.strict {
-            bail!("nothing was stored: --strict refuses a source with bad documents");
+            bail!("nothing was stored: --strict refuses the source for the documents skipped above");
         }
-        let keys = self.run.store.keys()?;
+        let keys = self.keys()?;
         let now = now_unix_ms();
         let Seeded { update, elsewhere, complete } = {
             let store = self.open(&loaded, &keys, now)?;
@@ -175,10 +228,17 @@ impl Pass<'_> {
         for rejected in &update.get().rejected {
             say(format_args!("error: {} was not stored: {}", rejected.object, rejected.problem));
         }
-        if !update.get().unsealed.is_empty() {
+        let unreferenced = update.get().unreferenced.len();
+        if unreferenced > 0 {
             say(format_args!(
-                "note: {} Secrets were not stored: there is no node key yet",
-                update.get().unsealed.len()
+                "note: no pod of this node names {unreferenced} of the ConfigMaps and Secrets: not stored"
+            ));
+        }
+        let unsealed = update.get().unsealed.len();
+        self.keyless = unsealed > 0;
+        if self.keyless {
+            say(format_args!(
+                "warning: no node key yet: Secrets are not stored ({unsealed} left out), and pods that need one do not come back"
             ));
         }
         if !complete {
@@ -190,14 +250,13 @@ impl Pass<'_> {
             let own_name = self.run.translate.node_name.as_deref();
             let network = node::network(&self.run.store.layout()?, &self.target);
             let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now / 1000)?;
-            writeln!(
+            let (stored, removed) = (update.get().stored.len(), update.get().removed.len());
+            let unchanged = update.get().unchanged;
+            line(
                 out,
-                "stored {} objects, removed {}, {} unchanged",
-                update.get().stored.len(),
-                update.get().removed.len(),
-                update.get().unchanged
+                format_args!("stored {stored} object{}, removed {removed}, {unchanged} unchanged", plural(stored)),
             )?;
-            writeln!(out, "store {}", about(&self.path, snapshot.get()))?;
+            line(out, format_args!("store {}", about(&self.path, snapshot.get())))?;
             (self.account(out, snapshot.get(), &rendered, true)?, rendered.decided)
         };
         self.record(decided, now);
@@ -216,13 +275,18 @@ impl Pass<'_> {
                     places.join(", ")
                 );
             }
-            let node_name = self.node_name(&loaded.objects)?;
+            // What can be refused is refused before the file is opened for writing, which leaves traces in it.
+            if self.locked {
+                self.refuse_locked(open_offline(&self.path, &keys.secrets())?.get())?;
+            }
+            let node_name = match &self.stored_name {
+                Some(name) => name.clone(),
+                None => self.node_name(&loaded.objects)?,
+            };
+            refuse_other_nodes(&loaded.objects, &node_name)?;
             let opened = open_or_create(&self.path, &keys.secrets(), &node_name, now);
             let store = opened.map_err(|error| self.explain(error))?;
-            if store.lock_state() == LockState::Locked {
-                let snapshot = store.snapshot()?;
-                bail!("cannot write to {}: {}", self.path.display(), why_closed(snapshot.get()));
-            }
+            self.refuse_locked(store.snapshot()?.get())?;
             for key in keys.found.iter().filter(|key| key.open_to_others) {
                 say(format_args!(
                     "warning: node key {} can be read by others; its mode should be 0600",
@@ -232,6 +296,7 @@ impl Pass<'_> {
             self.store = Some(store);
         }
         let store = self.store.as_mut().expect("it was opened above");
+        refuse_other_nodes(&loaded.objects, &store.identity().node_name)?;
         if store.lock_state() == LockState::Keyless
             && let Some(key) = keys.found.iter().find(|key| fingerprint(&key.secret).is_some())
         {
@@ -241,8 +306,22 @@ impl Pass<'_> {
         Ok(store)
     }
 
+    fn refuse_locked(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        if snapshot.lock_state() == LockState::Locked {
+            bail!("cannot write to {}: {}", self.path.display(), why_closed(snapshot));
+        }
+        Ok(())
+    }
+
     /// Whose pods these are: as told, else as the one Node or the pods in the source say, else the host's name.
     fn node_name(&self, objects: &[Object]) -> anyhow::Result<String> {
+        let name = self.guess_node_name(objects)?;
+        ObjectKey::new(Kind::Node, "", &name)
+            .with_context(|| format!("{name:?} is no node's name; give --node-name"))?;
+        Ok(name)
+    }
+
+    fn guess_node_name(&self, objects: &[Object]) -> anyhow::Result<String> {
         if let Some(name) = &self.run.translate.node_name {
             return Ok(name.clone());
         }
@@ -270,14 +349,7 @@ impl Pass<'_> {
     fn explain(&self, error: StoreError) -> anyhow::Error {
         let damage = error.is_damage();
         let error = anyhow::Error::new(error);
-        if damage {
-            let path = self.path.display();
-            error.context(format!(
-                "cannot write to the store; what still reads was rendered. Move {path} away to have it made anew from the source"
-            ))
-        } else {
-            error
-        }
+        if damage { error.context("cannot write to the store; what still reads was rendered") } else { error }
     }
 
     /// Records what was decided. It is recomputed at the next start, so that a full disk costs nothing here.
@@ -299,21 +371,19 @@ impl Pass<'_> {
         for finding in snapshot.findings() {
             say(format_args!("warning: {finding}"));
         }
-        if snapshot.lock_state() == LockState::Locked {
-            say(format_args!("warning: Secrets stay sealed: {}", why_closed(snapshot)));
-        }
+        say_sealed(snapshot);
         let problems = report_problems(&rendered.report);
         if full {
             writeln!(out)?;
             verdicts::write(out, &rendered.decision, |_| true)?;
-            writeln!(out, "\n{}", verdicts::summary(&rendered.decision))?;
+            writeln!(out, "\n{}", verdicts::summary(&rendered.decision, |_| true))?;
             for (what, path) in [
                 ("static pod manifests", &self.target.roots.manifests),
                 ("prepared manifests", &self.target.roots.prepared),
                 ("Secret trees", &self.target.roots.secrets),
                 ("ConfigMap trees", &self.target.roots.configmaps),
             ] {
-                writeln!(out, "{:<22}{}", format!("{what}:"), path.display())?;
+                line(out, format_args!("{:<22}{}", format!("{what}:"), path.display()))?;
             }
         }
         writeln!(out, "ready: {}", tally(&rendered.report))?;
@@ -323,24 +393,19 @@ impl Pass<'_> {
     }
 
     /// Follows the source until a signal says stop. Trouble with one pass is said, and the next one tries again.
-    fn follow(&mut self, input: &Input, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let mut follow = Follow::new().context("cannot wait for signals")?;
+    fn follow(&mut self, source: &Path, mut follow: Follow, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let input = Input::Path(source.to_owned());
         let interval = Duration::from_secs(self.run.file_check_frequency);
         let (mut read, mut seen) = (false, None);
         loop {
-            // Standard input can be read once only; it is followed by what it said.
-            let now = match input {
-                Input::Stdin => None,
-                Input::Path(path) => stamp(path).ok(),
-            };
-            if !read || (matches!(input, Input::Path(_)) && now != seen) {
-                match self.store_and_render(input, out) {
-                    Ok(_) => (read, seen) = (true, now),
-                    Err(error) => say(format_args!("error: {}", chain(&error))),
-                }
-                out.flush()?;
+            let now = stamp(source).ok();
+            let done = if !read || now != seen || self.key_came()? {
+                self.store_and_render(&input, out).map(|_| (read, seen) = (true, now))
             } else {
-                self.render_again(out)?;
+                self.render_again()
+            };
+            if let Err(error) = done {
+                say(format_args!("error: {}", chain(&error)));
             }
             match follow.next(interval) {
                 Tick::Due => {}
@@ -351,17 +416,51 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether Secrets of a source that has not changed can be stored now.
+    fn key_came(&mut self) -> anyhow::Result<bool> {
+        Ok(self.keyless && !self.keys()?.found.is_empty())
+    }
+
     /// Puts files right that someone else changed, and removes trees whose time has come.
-    fn render_again(&self, out: &mut dyn Write) -> anyhow::Result<()> {
+    fn render_again(&self) -> anyhow::Result<()> {
         let Some(store) = &self.store else { return Ok(()) };
         let snapshot = store.snapshot()?;
         let own_name = self.run.translate.node_name.as_deref();
         let network = node::network(&self.run.store.layout()?, &self.target);
         let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now_unix_ms() / 1000)?;
         report_problems(&rendered.report);
-        out.flush()?;
         Ok(())
     }
+}
+
+/// A source in which every pod is another node's is not this node's.
+fn refuse_other_nodes(objects: &[Object], own: &str) -> anyhow::Result<()> {
+    let pods = || objects.iter().filter(|object| object.key.kind() == Kind::Pod);
+    let mut others: Vec<String> = pods().filter_map(manifests::bound_to).filter(|node| node != own).collect();
+    if others.is_empty() || others.len() < pods().count() {
+        return Ok(());
+    }
+    others.sort();
+    others.dedup();
+    bail!("nothing was stored: this is node {own}, and all pods of the source are bound to {}", others.join(", "))
+}
+
+fn read(input: &Input) -> anyhow::Result<Loaded> {
+    manifests::read(input, &mut io::stdin().lock()).map_err(|error| {
+        let is_empty = matches!(error, SourceError::Empty { .. });
+        let said = chain(&anyhow::Error::new(error));
+        let found = match input {
+            Input::Path(path) => std::fs::metadata(path).ok(),
+            Input::Stdin => None,
+        };
+        match found {
+            Some(found) if found.file_type().is_fifo() => {
+                anyhow!("{said}; a pipe is only read as standard input (--manifests - < PIPE)")
+            }
+            Some(found) if found.is_dir() && is_empty => anyhow!("{said}; its *.yaml, *.yml and *.json files are read"),
+            Some(_) | None => anyhow!(said),
+        }
+    })
 }
 
 /// `FILE: revision 3, node edge-1, 9 pods, 4 ConfigMaps, 5 Secrets`
@@ -397,10 +496,14 @@ pub(crate) fn report_problems(report: &Report) -> bool {
 
 fn tally(report: &Report) -> String {
     let failed = report.outcomes.iter().filter(|(_, outcome)| outcome.is_failure()).count();
-    let mut text = format!("{} pods rendered", report.outcomes.len() - failed);
-    for (count, what) in
-        [(failed, "failed"), (report.removed.len(), "removed"), (report.waiting.len(), "trees wait to be removed")]
-    {
+    let rendered = report.outcomes.len() - failed;
+    let mut text = format!("{rendered} pod{} rendered", plural(rendered));
+    for (count, what) in [
+        (failed, "failed"),
+        (report.left.len(), "left as they are"),
+        (report.removed.len(), "removed"),
+        (report.waiting.len(), "trees wait to be removed"),
+    ] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));
         }

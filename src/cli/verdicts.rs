@@ -8,6 +8,7 @@ use ckpt_db::checkpoint::decide::Decision;
 use ckpt_db::checkpoint::rendering::{Activity, PodName};
 use ckpt_db::checkpoint::verdict::Verdict;
 
+use super::output::plural;
 use super::table;
 
 /// The verdicts, one row a pod.
@@ -17,11 +18,15 @@ pub(crate) fn write(out: &mut dyn Write, decision: &Decision, wanted: impl Fn(&P
         .iter()
         .filter(|(pod, _, _)| wanted(pod))
         .map(|(pod, _, verdict)| {
-            let manifest = activity(decision, pod).unwrap_or("-");
-            let (answer, why) = sentence(verdict);
+            let manifest = activity(decision, pod);
+            let (answer, why) = sentence(verdict, manifest);
+            let manifest = manifest.unwrap_or("-");
             vec![pod.namespace.clone(), pod.name.clone(), answer.to_owned(), manifest.to_owned(), why]
         })
         .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
     table::write(out, &["NAMESPACE", "NAME", "COMES BACK", "MANIFEST", "WHY / NOTES"], &rows)
 }
 
@@ -56,14 +61,17 @@ pub(crate) fn values(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> 
 }
 
 /// Pods that should come back and can't.
-pub(crate) fn lost(decision: &Decision) -> usize {
-    decision.verdicts.iter().filter(|(_, _, verdict)| matches!(verdict, Verdict::NotRecoverable { .. })).count()
+pub(crate) fn lost(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> usize {
+    let lost = |verdict: &Verdict| matches!(verdict, Verdict::NotRecoverable { .. });
+    decision.verdicts.iter().filter(|(pod, _, verdict)| wanted(pod) && lost(verdict)).count()
 }
 
 /// `7 pods: 4 come back, 1 prepared only, 1 can't, 1 not meant to`
-pub(crate) fn summary(decision: &Decision) -> String {
+pub(crate) fn summary(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> String {
     let (mut active, mut prepared, mut lost, mut not_meant, mut off) = (0, 0, 0, 0, 0);
-    for (pod, _, verdict) in &decision.verdicts {
+    let mut count = 0;
+    for (pod, _, verdict) in decision.verdicts.iter().filter(|(pod, _, _)| wanted(pod)) {
+        count += 1;
         match (verdict, activity(decision, pod)) {
             (Verdict::NotMeant(_), _) => not_meant += 1,
             (Verdict::NotRecoverable { .. }, _) => lost += 1,
@@ -73,17 +81,17 @@ pub(crate) fn summary(decision: &Decision) -> String {
         }
     }
     let mut parts = vec![format!("{active} would come back")];
-    for (count, what) in [
+    for (some, what) in [
         (prepared, "prepared only"),
-        (off, "recoverable, but the policy is off"),
+        (off, "held back by the policy"),
         (lost, "can't come back"),
         (not_meant, "not meant to"),
     ] {
-        if count > 0 {
-            parts.push(format!("{count} {what}"));
+        if some > 0 {
+            parts.push(format!("{some} {what}"));
         }
     }
-    format!("{} pods: {}", decision.verdicts.len(), parts.join(", "))
+    format!("{count} pod{}: {}", plural(count), parts.join(", "))
 }
 
 fn activity(decision: &Decision, pod: &PodName) -> Option<&'static str> {
@@ -103,11 +111,18 @@ fn code(verdict: &Verdict) -> &'static str {
     }
 }
 
-fn sentence(verdict: &Verdict) -> (&'static str, String) {
+/// Whether it comes back, and why or with what to know.
+fn sentence(verdict: &Verdict, manifest: Option<&str>) -> (&'static str, String) {
     fn joined(items: &[impl ToString]) -> String {
         items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
     match verdict {
+        Verdict::Recoverable { notes } | Verdict::WhenNetworkIs { notes } if manifest.is_none() => {
+            ("held back", joined(notes))
+        }
+        Verdict::Recoverable { notes } | Verdict::WhenNetworkIs { notes } if manifest == Some("prepared") => {
+            ("prepared only", joined(notes))
+        }
         Verdict::Recoverable { notes } => ("yes", joined(notes)),
         Verdict::WhenNetworkIs { notes } => ("with network", joined(notes)),
         Verdict::NotRecoverable { reasons } => ("no", joined(reasons)),

@@ -9,6 +9,7 @@ use clap::Args;
 use ckpt_db::store::{LockState, open_offline};
 
 use super::args::StoreArgs;
+use super::output::{line, plural};
 use super::{Exit, say};
 
 /// Check every record of the store, without changing it
@@ -26,7 +27,7 @@ impl Verify {
         let keys = self.store.keys()?;
         let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
         for finding in snapshot.findings() {
-            writeln!(out, "{}: {finding}", finding.code())?;
+            line(out, format_args!("{}: {finding}", finding.code()))?;
         }
         match snapshot.lock_state() {
             LockState::Open => {}
@@ -39,13 +40,16 @@ impl Verify {
         }
         let count = snapshot.findings().len();
         let records = snapshot.objects().count();
-        writeln!(
+        line(
             out,
-            "{}: {count} finding{}, {records} readable objects, revision {}, {}",
-            if count == 0 { "sound" } else { "NOT SOUND" },
-            if count == 1 { "" } else { "s" },
-            snapshot.revision(),
-            path.display(),
+            format_args!(
+                "{}: {count} finding{}, {records} readable object{}, revision {}, {}",
+                if count == 0 { "sound" } else { "NOT SOUND" },
+                plural(count),
+                plural(records),
+                snapshot.revision(),
+                path.display(),
+            ),
         )?;
         Ok(Exit::findings(count > 0))
     }

@@ -166,6 +166,8 @@ pub struct Report {
     pub outcomes: Vec<(PodName, PodOutcome)>,
     /// What was removed.
     pub removed: Vec<Removed>,
+    /// Pods beside the plan whose active manifest was left as it is, since too little is known of them.
+    pub left: Vec<PodName>,
     /// What is to be removed by a later pass.
     pub waiting: Vec<Waiting>,
     /// What else went wrong; no planned pod lacks anything because of these.

@@ -15,7 +15,7 @@ use super::removal::{self, Keep, Retired};
 use super::{Materializer, PodOutcome, Published, Removed, RemovedFiles, Report, Waiting, tree};
 use crate::checkpoint::lookup::Objects;
 use crate::checkpoint::object::Shown;
-use crate::checkpoint::rendering::{Activity, Plan, PlannedPod, PodName, TreeRoot};
+use crate::checkpoint::rendering::{Activity, Plan, PlannedPod, PodName, TreeRoot, Untouched};
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 
@@ -25,6 +25,7 @@ const ROOTS: [TreeRoot; 2] = [TreeRoot::Secrets, TreeRoot::ConfigMaps];
 pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Objects, now_unix_s: u64) -> Report {
     let mut pass = Pass {
         materializer,
+        untouched: &plan.untouched,
         objects,
         now_unix_s,
         manifests: materializer.manifests(),
@@ -80,6 +81,7 @@ impl Wanted<'_> {
 
 struct Pass<'a> {
     materializer: &'a Materializer,
+    untouched: &'a Untouched,
     objects: &'a dyn Objects,
     now_unix_s: u64,
     manifests: Manifests<'a>,
@@ -104,6 +106,10 @@ impl<'a> Pass<'a> {
             if planned == Some(&Activity::Active) {
                 continue;
             }
+            if planned.is_none() && self.untouched.covers(&name.pod) {
+                self.report.left.push(name.pod);
+                continue;
+            }
             // Even if no marker can be written: a copy that goes on is worse than a volume that goes early.
             self.mark(&name.pod);
             let gone = match planned {
@@ -119,7 +125,7 @@ impl<'a> Pass<'a> {
             }
         }
         for name in self.list(prepared) {
-            if !wanted.contains_key(&name.pod) {
+            if !wanted.contains_key(&name.pod) && !self.untouched.covers(&name.pod) {
                 match self.manifests.remove(prepared, &name) {
                     Ok(()) => self.removed(&name.pod, RemovedFiles::PreparedManifest),
                     Err(error) => self.report.problems.push(error),
@@ -203,6 +209,7 @@ impl<'a> Pass<'a> {
                 Some(Some(wanted)) => {
                     Keep { trees: wanted.trees(root), active: wanted.activity == Activity::Active, hold }
                 }
+                None if self.untouched.covers(&key) => continue,
                 None => Keep { trees: BTreeSet::new(), active: false, hold },
             };
             let result = self.retire(&parent, pod, &key, &keep);

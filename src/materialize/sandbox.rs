@@ -202,7 +202,7 @@ pub(super) fn config(path: &str, files: &[&str]) -> Tree {
 }
 
 pub(super) fn plan(pods: Vec<PlannedPod>) -> Committed<Plan> {
-    Committed::pretended(Plan { pods })
+    Committed::pretended(Plan { pods, ..Plan::default() })
 }
 
 pub(super) fn outcomes(report: &Report) -> Vec<(&str, &PodOutcome)> {

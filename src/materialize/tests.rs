@@ -435,3 +435,35 @@ fn a_reader_sees_the_old_tree_or_the_new_one() {
     });
     assert!(whole > 0);
 }
+
+#[test]
+fn what_is_not_known_is_left_as_it_is() {
+    use crate::checkpoint::rendering::Untouched;
+    let name = |name: &str| PodName { namespace: "default".to_owned(), name: name.to_owned() };
+    let sandbox = SandBox::new();
+    let shelf = Shelf::default().secret("s", &[("k", "v")]);
+    let all = || {
+        vec![
+            pod("kept", Active, "v1", vec![tree("s", &["k=k"])]),
+            clear_pod("clear", Active, "v1", vec![]),
+            pod("ready", Prepared, "v1", vec![config("c", &["k:v"])]),
+            pod("gone", Active, "v1", vec![tree("s", &["k=k"])]),
+        ]
+    };
+    fine(&sandbox.open().reconcile(&plan(all()), &shelf, NOW));
+    let before = sandbox.listing();
+
+    let everything = plan(vec![]).map(|plan| Plan { untouched: Untouched::All, ..plan });
+    let report = sandbox.open().reconcile(&everything, &shelf, NOW);
+    assert_eq!(report.left.len(), 3, "{report:?}");
+    assert_eq!(sandbox.listing(), before);
+
+    let some = Untouched::Only(["kept", "clear", "ready"].map(name).into());
+    let some = plan(vec![]).map(|plan| Plan { untouched: some, ..plan });
+    let report = sandbox.open().reconcile(&some, &shelf, NOW);
+    assert!(report.removed.iter().all(|removed| removed.pod == name("gone")), "{report:?}");
+    let _ = sandbox.open().reconcile(&some, &shelf, NOW + 1000);
+    let after = sandbox.listing();
+    let expected: Vec<String> = before.iter().filter(|line| !line.contains("gone")).cloned().collect();
+    assert_eq!(after, expected);
+}

@@ -13,7 +13,7 @@ pub enum StoreError {
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
     /// Not a regular file: a directory, FIFO, device or symbolic link. Nothing was opened for writing.
-    #[error("{} is {found}, not a regular file", .path.display())]
+    #[error("cannot use {} as a store: it is {found}, not a regular file", .path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another process has it open. Not damage.
-    #[error("{} is in use by another process (a running ckpt-db agent?)", .0.display())]
+    #[error("{} is in use by another process (a running ckpt-db agent?); stop it first, which leaves what it rendered in place", .0.display())]
     InUse(PathBuf),
     /// Written by a newer version. Not damage: the file was left as it is.
     #[error("{} has format version {found}, this program knows up to {known}; use the newer ckpt-db", .path.display())]
@@ -44,7 +44,9 @@ pub enum StoreError {
         known: u32,
     },
     /// The file can't be read as a checkpoint store at all. It was left as it is.
-    #[error("{} is damaged or no checkpoint store: {what}", .path.display())]
+    #[error(
+        "{} is damaged or no checkpoint store: {what}. It was left as it is; to start anew, move it away and keep it", .path.display()
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -72,7 +74,9 @@ pub enum StoreError {
     #[error("no key at hand opens this store; nothing was written")]
     NoKeyOpens,
     /// A listing without any pod, while the store holds some: more likely a fault of the source than the truth.
-    #[error("the source lists no pod, but the store holds {stored}; nothing was removed")]
+    #[error(
+        "the source lists no pod, but the store holds {stored}; nothing was removed. Should this node really have none, move the store away"
+    )]
     EmptyListing {
         /// How many pods the store holds.
         stored: usize,

@@ -35,7 +35,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<File, StoreError> {
     let metadata = file.metadata().map_err(|error| StoreError::io("look at", path, error))?;
     refuse_others(path, &metadata)?;
     if metadata.len() == 0 {
-        let what = "it is empty (0 bytes); a store is never empty, so its contents were lost. Move the file away to start anew";
+        let what = "it is empty (0 bytes), which a store never is, so its contents were lost";
         return Err(StoreError::Damaged { path: path.to_owned(), what: what.to_owned() });
     }
     Ok(file)
@@ -46,7 +46,7 @@ fn refuse_others(path: &Path, metadata: &std::fs::Metadata) -> Result<(), StoreE
     let found = match () {
         () if kind.is_file() => return Ok(()),
         () if kind.is_dir() => "a directory",
-        () if kind.is_symlink() => "a symbolic link",
+        () if kind.is_symlink() => "a symbolic link (give the path of the file itself)",
         () if kind.is_fifo() => "a FIFO",
         () if kind.is_socket() => "a socket",
         () => "a device",

@@ -4,7 +4,7 @@ use std::fmt;
 
 use store_format::Table;
 
-use crate::checkpoint::object::Shown;
+use crate::checkpoint::object::{ObjectKey, Shown};
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +49,10 @@ pub enum RecordProblem {
     Tag,
     /// It has no tag although the store has a key.
     NoTag,
-    /// It says that it belongs under another key.
-    OtherKey,
+    /// It is sound, but belongs under the key of this object: it was moved, or its key is damaged.
+    OtherKey(ObjectKey),
+    /// Its envelope names an object of another kind than its place, or is not sealed as its kind asks for.
+    Misplaced,
     /// It does not open although its tag matches.
     Sealed,
     /// Its key is no name that Kubernetes allows, or of a kind that this version does not keep.
@@ -72,7 +74,8 @@ impl Finding {
                 RecordProblem::Digest => "Digest",
                 RecordProblem::Tag => "Tag",
                 RecordProblem::NoTag => "NoTag",
-                RecordProblem::OtherKey => "OtherKey",
+                RecordProblem::OtherKey(_) => "OtherKey",
+                RecordProblem::Misplaced => "Misplaced",
                 RecordProblem::Sealed => "Sealed",
                 RecordProblem::Name => "Name",
                 RecordProblem::Body => "Body",
@@ -108,7 +111,10 @@ impl fmt::Display for Finding {
                         f.write_str("was changed by someone without the data key: its tag does not match")
                     }
                     RecordProblem::NoTag => f.write_str("has no authentication tag, although the store has a key"),
-                    RecordProblem::OtherKey => f.write_str("belongs under another key"),
+                    RecordProblem::OtherKey(object) => {
+                        write!(f, "is the record of {object}: it was moved, or its key is damaged")
+                    }
+                    RecordProblem::Misplaced => f.write_str("does not say of itself what its key says"),
                     RecordProblem::Sealed => f.write_str("does not open with the data key"),
                     RecordProblem::Name => f.write_str("has a key that is no object's name"),
                     RecordProblem::Body => f.write_str("does not hold the object that its key names"),

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use store_format::{
-    DecodeError, Envelope, FORMAT_VERSION, Form, Identity, KeySlot, NodeSecret, PodRow, State, Table, check_format,
-    meta_key,
+    DecodeError, Envelope, FORMAT_VERSION, Form, Frame, Identity, KeySlot, NodeSecret, PodRow, State, Table,
+    check_format, meta_key,
 };
 
 use super::finding::{Finding, RecordProblem};
@@ -211,17 +211,25 @@ impl Loader<'_> {
     fn take_object(&mut self, row: &Row) -> Result<(), RecordProblem> {
         let [kind, namespace, name] = row.key.as_slice() else { return Err(RecordProblem::Name) };
         *self.found.entry(kind.clone()).or_default() += 1;
-        let kind = Kind::from_name(kind).ok_or(RecordProblem::Name)?;
-        let key = ObjectKey::new(kind, namespace, name).map_err(|_| RecordProblem::Name)?;
-        match self.open_object(row, &key) {
-            Ok(record) => {
-                self.records.insert(key, record);
-                Ok(())
+        let key = Kind::from_name(kind).and_then(|kind| ObjectKey::new(kind, namespace, name).ok());
+        let problem = match &key {
+            Some(key) => match self.open_object(row, key) {
+                Ok(record) => {
+                    self.records.insert(key.clone(), record);
+                    return Ok(());
+                }
+                Err(problem) => problem,
+            },
+            None => RecordProblem::Name,
+        };
+        self.damaged.extend(key);
+        match (problem, own_key(row)) {
+            // The object is lost under its own key; it is named, so that it can be fetched again.
+            (RecordProblem::Digest | RecordProblem::Name, Some(own)) => {
+                self.damaged.insert(own.clone());
+                Err(RecordProblem::OtherKey(own))
             }
-            Err(problem) => {
-                self.damaged.insert(key);
-                Err(problem)
-            }
+            (problem, _) => Err(problem),
         }
     }
 
@@ -229,7 +237,7 @@ impl Loader<'_> {
         let Checked { payload, authenticated } = checked(row, self.vault)?;
         let envelope = Envelope::decode(payload).map_err(RecordProblem::Malformed)?;
         if !record::belongs(&envelope, key) {
-            return Err(RecordProblem::OtherKey);
+            return Err(RecordProblem::Misplaced);
         }
         // With a key at hand every record is opened once here, so that what is listed can also be read later.
         if envelope.form == Form::Sealed && record::open(key, &envelope, self.vault).is_err() {
@@ -271,6 +279,8 @@ impl Loader<'_> {
                     .push(Finding::Missing { object: format!("record pods/{reported}"), named_by: pod.to_string() });
             }
         }
+        // A moved record names its own object, which may well be where it belongs.
+        self.damaged.retain(|key| !self.records.contains_key(key));
         for (key, named_by) in missing {
             self.findings.push(Finding::Missing { object: key.to_string(), named_by });
             self.damaged.insert(key);
@@ -298,6 +308,15 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// The key that a record's digest does match, if that is the one which its envelope states.
+fn own_key(row: &Row) -> Option<ObjectKey> {
+    let envelope = Envelope::decode(Frame::decode(&row.bytes).ok()?.payload).ok()?;
+    let key = ObjectKey::new(Kind::from_name(&envelope.kind)?, &envelope.namespace, &envelope.name).ok()?;
+    let parts = [envelope.kind.as_str(), envelope.namespace.as_str(), envelope.name.as_str()];
+    record::check(row.table, &parts, &row.bytes, None).ok()?;
+    Some(key)
 }
 
 fn is_json_object(body: &[u8]) -> bool {

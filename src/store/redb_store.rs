@@ -206,7 +206,20 @@ pub(super) fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError 
         DatabaseError::Storage(StorageError::Io(source)) if source.raw_os_error().is_some() => {
             StoreError::io("read", path, source)
         }
-        other => StoreError::Damaged { path: path.to_owned(), what: other.to_string() },
+        other => StoreError::Damaged { path: path.to_owned(), what: plainly(&other) },
+    }
+}
+
+/// What redb found, in words for someone who never heard of redb.
+fn plainly(error: &redb::DatabaseError) -> String {
+    use redb::{DatabaseError, StorageError};
+    match error {
+        DatabaseError::Storage(StorageError::Io(source)) if source.to_string().contains("magic number") => {
+            "its first bytes are not those of a store".to_owned()
+        }
+        DatabaseError::Storage(StorageError::Io(source)) => source.to_string(),
+        DatabaseError::Storage(StorageError::Corrupted(what)) => what.clone(),
+        other => other.to_string(),
     }
 }
 

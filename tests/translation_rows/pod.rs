@@ -141,9 +141,14 @@ fn ports_of_host_network_pods() {
         container["image"] = json!("i:1");
     }
     parent["ports"] = json!([{"name": "http", "containerPort": 80, "hostPort": 80}]);
+    let named = |container: &Value, name: &str| {
+        let mut container = container.clone();
+        container["name"] = json!(name);
+        container
+    };
     becomes(
-        json!({"hostNetwork": true, "containers": [parent], "initContainers": [parent]}),
-        json!({"hostNetwork": true, "containers": [copy], "initContainers": [copy], "hostname": null}),
+        json!({"hostNetwork": true, "containers": [parent], "initContainers": [named(&parent, "init")]}),
+        json!({"hostNetwork": true, "containers": [copy], "initContainers": [named(&copy, "init")], "hostname": null}),
     );
     let mut plain = hooks(json!("http"));
     plain["ports"] = json!([{"name": "http", "containerPort": 80, "hostPort": 80}]);
@@ -236,6 +241,12 @@ fn names() {
     // ... and `<namespace>_<name>.json` must be a file name.
     assert_eq!(named(63, 186), Ok(())); // 63 + "_" + 186 + ".json"
     assert_eq!(named(63, 187), Err("NameTooLong"));
+    for containers in [json!([{"image": "i"}]), json!([{"name": "A"}]), json!([{"name": "c"}, {"name": "c"}])] {
+        let body = json!({"spec": {"containers": containers}});
+        let pod = object(key(Kind::Pod, "web"), &body);
+        let reasons = translate(&pod, &store(), &[], &settings()).map(|_| ()).unwrap_err();
+        assert!(reasons[0].to_string().contains("name is no RFC 1123 label, or given twice"), "{}", reasons[0]);
+    }
     assert_eq!(
         volume_refused(json!({"name": "../x", "emptyDir": {}})),
         ["the stored object can't be read: spec.volumes[0].name is no RFC 1123 label, or given twice"]

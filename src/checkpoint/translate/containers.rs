@@ -5,14 +5,23 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::super::json::{items_mut, remove, set, text};
+use super::super::object::is_dns_label;
+use super::super::verdict::Reason;
 use super::{Findings, Parent, env, ports, resources};
 
 /// Translates every container of the spec. `rendered` are the volumes that became trees.
 pub(super) fn translate(parent: &Parent<'_>, findings: &mut Findings, spec: &mut Value, rendered: &BTreeSet<String>) {
     let of_services = env::of_services(parent, findings);
+    let mut names = BTreeSet::new();
     for list in ["containers", "initContainers"] {
         for (n, container) in items_mut(spec, list).iter_mut().enumerate() {
             let path = format!("spec.{list}[{n}]");
+            // The kubelet refuses the whole manifest for such a name.
+            let name = text(container, "name").unwrap_or_default().to_owned();
+            if !is_dns_label(&name) || !names.insert(name) {
+                let problem = format!("{path}.name is no RFC 1123 label, or given twice");
+                findings.refuse(Reason::Malformed(problem));
+            }
             env::translate(parent, findings, container, &path, &of_services);
             if let Some(resources) = container.get_mut("resources") {
                 resources::translate(parent, findings, resources);

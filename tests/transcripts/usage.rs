@@ -1,0 +1,46 @@
+//! Help and wrong usage: what is said, and exit code 64 for what the program could not make sense of.
+
+use crate::scene::Scene;
+
+#[test]
+fn help() {
+    for name in ["", "run", "dump", "plan", "render", "verify"] {
+        let mut scene = Scene::empty();
+        for option in ["-h", "--help"] {
+            let answer = scene.run(format!("{name} {option}").trim_start());
+            assert_eq!((answer.code, answer.stderr.as_str()), (0, ""));
+        }
+        scene.expect(format!("help_{name}").trim_end_matches('_'));
+    }
+}
+
+#[test]
+fn version() {
+    let answer = Scene::empty().run("--version");
+    assert_eq!((answer.code, answer.stdout), (0, format!("ckpt-db {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn wrong_usage() {
+    let mut scene = Scene::empty();
+    for arguments in [
+        "",
+        "dmup",
+        "run",
+        "run --onec",
+        "run --once --strict",
+        "run --once --activation-policy annotatd",
+        "run --once --file-check-frequency 0",
+        "run --manifests",
+        "dump --kind deployment",
+        "dump -o jsno",
+        "dump -n",
+        "dump --raw",
+        "render",
+        "verify name",
+    ] {
+        let answer = scene.run(arguments);
+        assert_eq!((answer.code, answer.stdout.as_str()), (64, ""), "{arguments}");
+    }
+    scene.expect("usage");
+}
