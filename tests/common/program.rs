@@ -139,7 +139,9 @@ impl Node {
 
     /// Removes everything that is rendered, as a power cut and a new disk would.
     pub(crate) fn remove_rendered(&self) {
-        fs::remove_dir_all(self.at("etc")).unwrap();
+        if self.at("etc").exists() {
+            fs::remove_dir_all(self.at("etc")).unwrap();
+        }
     }
 }
 
