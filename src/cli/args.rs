@@ -10,6 +10,7 @@ use ckpt_db::checkpoint::settings::{ActivationPolicy, SecretEnv, Settings, Token
 use ckpt_db::keys::{self, NodeKey};
 use ckpt_db::layout::Layout;
 use ckpt_db::materialize::{Owners, Roots, SecretRootPolicy};
+use ckpt_db::store::fingerprint;
 use store_format::NodeSecret;
 
 use super::say;
@@ -86,6 +87,24 @@ impl Keys {
     pub(crate) fn secrets(&self) -> Vec<&NodeSecret> {
         self.found.iter().map(|key| &key.secret).collect()
     }
+
+    /// The keys at hand and their fingerprints, to be compared with those of the store.
+    pub(crate) fn tried(&self) -> String {
+        let shown: Vec<String> = self
+            .found
+            .iter()
+            .map(|key| {
+                let fingerprint = fingerprint(&key.secret).map_or("no public part".to_owned(), |octets| short(&octets));
+                format!("{} ({fingerprint})", key.source.display())
+            })
+            .collect();
+        if shown.is_empty() { "no key was found".to_owned() } else { format!("tried {}", shown.join(", ")) }
+    }
+}
+
+/// The first eight octets of a fingerprint: enough to tell a node's keys apart.
+pub(crate) fn short(fingerprint: &[u8; 32]) -> String {
+    data_encoding::HEXLOWER.encode(&fingerprint[..8])
 }
 
 /// How pods are judged and translated.

@@ -10,7 +10,7 @@ use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::store::{LockState, Snapshot, StoredObject, open_offline};
 
-use super::args::StoreArgs;
+use super::args::{StoreArgs, short};
 use super::output::{Format, document, plural};
 use super::redact::redact;
 use super::{Exit, say, table};
@@ -68,7 +68,7 @@ impl Dump {
         let keys = self.store.keys()?;
         let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
         if self.reveal && snapshot.lock_state() != LockState::Open {
-            bail!("cannot reveal Secrets of {}: {}", path.display(), why_closed(&snapshot));
+            bail!("cannot reveal Secrets of {}: {}", path.display(), why_closed(&snapshot, &keys.tried()));
         }
         for finding in snapshot.findings() {
             say(format_args!("warning: {finding}"));
@@ -84,7 +84,7 @@ impl Dump {
         }
         let sealed = wanted.iter().filter(|object| object.sealed).count();
         if sealed > 0 {
-            say_sealed(&snapshot);
+            say_sealed(&snapshot, &keys.tried());
         }
         match self.output {
             Format::Table | Format::Wide if wanted.is_empty() => say(format_args!("nothing found{}", self.place())),
@@ -187,22 +187,21 @@ fn state(object: &StoredObject<'_>) -> &'static str {
 }
 
 /// Says why Secrets can't be read, if they can't.
-pub(crate) fn say_sealed(snapshot: &Snapshot) {
+pub(crate) fn say_sealed(snapshot: &Snapshot, tried: &str) {
     if snapshot.lock_state() == LockState::Locked {
-        say(format_args!("warning: Secrets stay sealed: {}", why_closed(snapshot)));
+        say(format_args!("warning: Secrets stay sealed: {}", why_closed(snapshot, tried)));
     }
 }
 
 /// Why Secrets can't be read, and what to do.
-pub(crate) fn why_closed(snapshot: &Snapshot) -> String {
+pub(crate) fn why_closed(snapshot: &Snapshot, tried: &str) -> String {
     match snapshot.lock_state() {
         LockState::Keyless => "the store has no data key yet, and so no Secrets".to_owned(),
         LockState::Open => "it is open".to_owned(),
         LockState::Locked => {
-            let slots: Vec<String> =
-                snapshot.slots().iter().map(|slot| data_encoding::HEXLOWER.encode(&slot.fingerprint[..8])).collect();
+            let slots: Vec<String> = snapshot.slots().iter().map(|slot| short(&slot.fingerprint)).collect();
             format!(
-                "no key at hand opens the store; those that do have the fingerprints {}. Give one with --node-key FILE",
+                "no key at hand opens the store ({tried}); those that do have the fingerprints {}. Give one with --node-key FILE",
                 slots.join(", ")
             )
         }

@@ -63,7 +63,7 @@ impl PlanCommand {
             self.namespace.as_ref().is_none_or(|namespace| pod.namespace == *namespace)
                 && (self.names.is_empty() || self.names.contains(&pod.name))
         };
-        say_sealed(&snapshot);
+        say_sealed(&snapshot, &keys.tried());
         let mut unknown = false;
         for name in &self.names {
             let known = |(pod, _, _): &(PodName, String, Verdict)| wanted(pod) && pod.name == *name;

@@ -56,7 +56,7 @@ impl Render {
         for finding in snapshot.get().findings() {
             say(format_args!("warning: {finding}"));
         }
-        say_sealed(snapshot.get());
+        say_sealed(snapshot.get(), &keys.tried());
         verdicts::write(out, &rendered.decision, |_| true)?;
         writeln!(out, "\n{}", verdicts::summary(&rendered.decision, |_| true))?;
         line(out, format_args!("rendered below {} (with clear text of Secrets)", there.root().display()))?;

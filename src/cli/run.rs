@@ -120,6 +120,7 @@ impl Run {
             locked: false,
             stored_name: None,
             keyless: false,
+            tried: String::new(),
             warned: Vec::new(),
         })
     }
@@ -171,6 +172,8 @@ struct Pass<'a> {
     stored_name: Option<String>,
     /// Whether the source has Secrets that could not be stored without a key.
     keyless: bool,
+    /// The keys at hand, to be named where none opens the store.
+    tried: String,
     /// What was said of key files; it is said again when it changes.
     warned: Vec<String>,
 }
@@ -182,6 +185,7 @@ impl Pass<'_> {
             keys.warnings.iter().for_each(|warning| say(format_args!("{warning}")));
             self.warned.clone_from(&keys.warnings);
         }
+        self.tried = keys.tried();
         Ok(keys)
     }
 
@@ -309,7 +313,7 @@ impl Pass<'_> {
 
     fn refuse_locked(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
         if snapshot.lock_state() == LockState::Locked {
-            bail!("cannot write to {}: {}", self.path.display(), why_closed(snapshot));
+            bail!("cannot write to {}: {}", self.path.display(), why_closed(snapshot, &self.tried));
         }
         Ok(())
     }
@@ -372,7 +376,7 @@ impl Pass<'_> {
         for finding in snapshot.findings() {
             say(format_args!("warning: {finding}"));
         }
-        say_sealed(snapshot);
+        say_sealed(snapshot, &self.tried);
         let problems = report_problems(&rendered.report);
         if full {
             writeln!(out)?;
