@@ -127,19 +127,23 @@ struct Agent {
 impl Agent {
     /// Reads what the agent prints up to the line that starts with `start`; returns all of it.
     fn until(&self, start: &str) -> Vec<String> {
+        self.until_all(&[start])
+    }
+
+    /// Reads up to the last of several lines. Lines of the two streams come in no particular order.
+    fn until_all(&self, starts: &[&str]) -> Vec<String> {
+        let mut missing = starts.to_vec();
         let mut seen = Vec::new();
-        loop {
+        while !missing.is_empty() {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
-                    let found = line.starts_with(start);
+                    missing.retain(|start| !line.starts_with(start));
                     seen.push(line);
-                    if found {
-                        return seen;
-                    }
                 }
-                Err(_) => panic!("the agent never printed {start:?}, but {seen:#?}"),
+                Err(_) => panic!("the agent never printed {missing:?}, but {seen:#?}"),
             }
         }
+        seen
     }
 
     fn signal(&self, signal: Signal) {
@@ -218,8 +222,7 @@ fn a_source_that_fails_for_a_while() {
     fs::remove_file(place.path("manifests/map.yaml")).unwrap();
     fs::write(place.path("manifests/bad.yaml"), "kind: [\n").unwrap();
     agent.signal(Signal::HUP);
-    let said = agent.until("ready: 1 pod rendered");
-    assert!(said.iter().any(|line| line.starts_with("manifests/bad.yaml:")), "{said:#?}");
+    agent.until_all(&["ready: 1 pod rendered", "manifests/bad.yaml:"]);
     assert_eq!(place.rendered(), before);
 
     fs::remove_dir_all(place.path("manifests")).unwrap();
@@ -254,20 +257,13 @@ fn key_comes(frequency: &str, tell: impl FnOnce(&Agent)) {
     place.pod("web", "one");
     place.pod("dns", "two");
     let agent = place.start(frequency);
-    let said = agent.until("ready: 0 pods rendered");
-    assert!(
-        said.iter().any(|line| line.starts_with("warning: no node key yet: Secrets are not stored (2 left out)")),
-        "{said:#?}"
-    );
+    let said =
+        agent.until_all(&["ready: 0 pods rendered", "warning: no node key yet: Secrets are not stored (2 left out)"]);
     assert!(said.iter().any(|line| line == "stored 4 objects, removed 0, 0 unchanged"), "{said:#?}");
 
     place.key();
     tell(&agent);
-    let said = agent.until("ready: 2 pods rendered");
-    assert!(
-        said.iter().any(|line| line.starts_with("note: node key key.pem opens the store from now on")),
-        "{said:#?}"
-    );
+    agent.until_all(&["ready: 2 pods rendered", "note: node key key.pem opens the store from now on"]);
     assert_eq!(place.contents("shop/web/web/password").as_deref(), Some("one"));
     let before = place.rendered();
     assert_eq!(agent.stop(Signal::TERM).0, Some(0));

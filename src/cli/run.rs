@@ -66,6 +66,8 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         log_to_stderr();
+        // Pods come back whether or not anybody reads what is said about it.
+        let out = &mut Unheard(out);
         let input = self.manifests.as_deref().map(Input::from_option);
         match (self.once, &input) {
             (true, None) => self.render_store(out),
@@ -77,7 +79,6 @@ impl Run {
             (false, Some(Input::Path(source))) => {
                 // Before anything else: a signal that comes during the first pass waits for its end.
                 let follow = Follow::new().context("cannot wait for signals")?;
-                let out = &mut Unheard(out);
                 let mut pass = self.prepare()?;
                 pass.cold_start(out)?;
                 pass.follow(source, follow, out)

@@ -187,6 +187,21 @@ fn a_closed_pipe_ends_quietly() {
     }
 }
 
+/// Pods are stored and rendered whether or not anybody reads what is said about it.
+#[test]
+fn an_unread_run_does_its_work() {
+    let scene = Scene::with_source();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(EXE);
+    command.args(SEED.split(' ')).current_dir(scene.path("")).env_clear();
+    let output = command.stdout(Stdio::from(writer)).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(scene.path("node/etc/kubernetes/manifests/shop_web.json").exists(), "{output:?}");
+    let verified = scene.answer(&format!("verify {STORE_AND_KEY}"));
+    assert!(verified.stdout.starts_with("sound: 0 findings"), "{}", verified.stdout);
+}
+
 const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{1b}[31m\u{9b}2J\r\u{202e}\u{7f}";
 
 /// Whoever can make objects can write into annotations, and must not write to the operator's terminal.
