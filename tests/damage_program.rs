@@ -8,6 +8,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,15 +23,24 @@ const SEED: u64 = 0x5eed_0001;
 /// How long one command may take. They take a tenth of a second.
 const HANG: Duration = Duration::from_secs(20);
 
+/// Two hundred, and the head of every page; the halves run side by side.
 #[test]
-fn two_hundred_flips() {
+fn flips_at_even_places() {
+    flips(0);
+}
+
+#[test]
+fn flips_at_odd_places() {
+    flips(1);
+}
+
+fn flips(first: usize) {
     let seed = std::env::var("CKPT_DB_SEED").ok().map_or(SEED, |seed| seed.parse().expect("a seed is a number"));
-    println!("CKPT_DB_SEED={seed}");
     let node = Node::with_example();
     let sound = Sound::of(&node);
     let mut random = Random(seed);
     let mut tally = Tally::default();
-    for offset in offsets(&sound.store, &mut random) {
+    for offset in offsets(&sound.store, &mut random).into_iter().skip(first).step_by(2) {
         let mut damaged = sound.store.clone();
         // A wild change and a subtle one in turn.
         let mask = if random.below(2) == 0 { 0xff } else { 1 << random.below(8) };
@@ -40,10 +50,11 @@ fn two_hundred_flips() {
         judge(&node, &sound, &what, &mut tally);
         assert!(fs::read(node.at(STORE)).unwrap() == damaged, "{what}: the evidence was touched");
     }
-    println!("{tally:?}");
-    assert_eq!(tally.flips, FLIPS);
+    let mut messages = std::io::stderr();
+    let _ = writeln!(messages, "\nCKPT_DB_SEED={seed}: {tally:?}");
+    assert!(tally.flips >= FLIPS / 2);
     assert!(tally.objects_lost > 10 && tally.pods_lost > 5, "flips that cost nothing show nothing: {tally:?}");
-    assert!(tally.unreadable < FLIPS / 20, "one flip should cost the records that it touches: {tally:?}");
+    assert_eq!(tally.unreadable, 0, "one flip costs the records that it touches: {tally:?}");
 }
 
 /// The node before any damage.
@@ -102,7 +113,7 @@ fn judge(node: &Node, sound: &Sound, what: &str, tally: &mut Tally) {
     let lost: BTreeSet<&[String; 3]> =
         sound.objects.keys().filter(|key| found.get(*key).is_none_or(is_sealed)).collect();
     if dump.code == Some(2) {
-        println!("{what}: {}", dump.stderr.trim_end());
+        let _ = writeln!(std::io::stderr(), "{what}: {}", dump.stderr.trim_end());
         tally.unreadable += 1;
     }
     tally.objects_lost += lost.len();
@@ -240,17 +251,18 @@ fn collect_needs(value: &Value, namespace: &str, needs: &mut BTreeSet<[String; 3
     }
 }
 
-/// Offsets spread over the header and the pages that are in use: one somewhere in each of as many equal parts.
+/// Offsets spread over the header and the pages that are in use: one somewhere in each of as many equal parts, and the
+/// first octet of each page, which says what the page is.
 fn offsets(store: &[u8], random: &mut Random) -> Vec<usize> {
     let used = |page: &&[u8]| page.iter().any(|octet| *octet != 0);
-    let pages = store.chunks(4096).enumerate().filter(|(_, page)| used(page)).map(|(number, _)| number * 4096);
+    let pages = store.chunks(4096).enumerate().filter(|(_, page)| used(page));
+    let pages: Vec<usize> = pages.map(|(number, _)| number * 4096).collect();
     // Of the first page only the header's 320 octets mean anything.
-    let all: Vec<usize> = pages
-        .flat_map(|start| start..start + if start == 0 { 320 } else { 4096 })
-        .filter(|at| *at < store.len())
-        .collect();
+    let within = |start: &usize| *start..*start + if *start == 0 { 320 } else { 4096 };
+    let all: Vec<usize> = pages.iter().flat_map(within).filter(|at| *at < store.len()).collect();
     let part = all.len() as u64 / FLIPS;
-    (0..FLIPS).map(|n| all[(n * part + random.below(part)) as usize]).collect()
+    let spread = (0..FLIPS).map(|n| all[(n * part + random.below(part)) as usize]);
+    spread.chain(pages.iter().copied()).collect()
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
