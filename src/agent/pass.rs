@@ -4,9 +4,10 @@ use store_format::Activity as Recorded;
 
 use crate::checkpoint::decide::{Decision, PodNetwork, decide};
 use crate::checkpoint::examine::{Parent, examine};
-use crate::checkpoint::object::Kind;
+use crate::checkpoint::object::{Kind, ObjectKey};
 use crate::checkpoint::rendering::{Activity, Plan, PodName, Untouched};
 use crate::checkpoint::settings::{ActivationPolicy, KubeletVersion, Settings};
+use crate::checkpoint::verdict::{Note, Verdict};
 use crate::materialize::{MaterializeError, Materializer, Owners, Report, Roots, SecretRootPolicy};
 use crate::store::{Change, Committed, Finding, Snapshot};
 
@@ -96,7 +97,34 @@ pub fn assess(
         .collect();
     let mut decision = decide(examined, network);
     leave_the_lost(&mut decision.plan, snapshot, settings.activation);
+    doubt_service_environment(&mut decision, snapshot);
     Ok(Outcome { decision, settings })
+}
+
+/// A lost Service takes variables out of the manifests of its namespace, or of all if it is the API server's: a copy that
+/// runs with them goes on, and one that has to be made anew says so.
+fn doubt_service_environment(decision: &mut Decision, snapshot: &Snapshot) {
+    let hidden = snapshot.findings().iter().any(|finding| match finding {
+        Finding::Structure(_) => true,
+        Finding::Hidden { kind, .. } => Kind::from_name(kind) == Some(Kind::Service),
+        Finding::Record { .. } | Finding::Missing { .. } => false,
+    });
+    let lost: Vec<_> = snapshot.damaged().filter(|key| key.kind() == Kind::Service).collect();
+    let doubtful = |pod: &PodName| {
+        let of_all = |key: &&ObjectKey| (key.namespace(), key.name()) == ("default", "kubernetes");
+        hidden || lost.iter().any(|key| key.namespace() == pod.namespace || of_all(key))
+    };
+    for planned in &decision.plan.pods {
+        let pod = &planned.rendering.pod;
+        if doubtful(pod) {
+            decision.plan.unsure.insert(pod.clone());
+        }
+    }
+    for (pod, _, verdict) in &mut decision.verdicts {
+        if let (true, Verdict::Recoverable { notes } | Verdict::WhenNetworkIs { notes }) = (doubtful(pod), verdict) {
+            notes.push(Note::ServicesDamaged);
+        }
+    }
 }
 
 /// Pods whose records are damaged are not in the plan, and are not gone either: what runs of them goes on running.

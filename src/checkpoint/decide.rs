@@ -56,7 +56,7 @@ pub fn decide(examined: Vec<Examined>, network: PodNetwork) -> Decision {
         .collect();
     let untouched = verdicts.iter().filter(|(_, _, verdict)| verdict.is_ignorance()).map(|(pod, _, _)| pod.clone());
     let untouched = Untouched::Only(untouched.collect());
-    Decision { verdicts, plan: Plan { pods: plan, untouched } }
+    Decision { verdicts, plan: Plan { pods: plan, untouched, ..Plan::default() } }
 }
 
 fn give_ports(pods: &mut [Examined]) {

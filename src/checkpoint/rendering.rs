@@ -128,6 +128,9 @@ pub struct Plan {
     pub pods: Vec<PlannedPod>,
     /// Other pods whose files stay as they are: not knowing something is no reason to stop a copy that runs.
     pub untouched: Untouched,
+    /// Pods of the plan whose rendering may lack something that was lost: it is published where there is nothing, and
+    /// never over an active manifest, which would restart the copy for the worse.
+    pub unsure: BTreeSet<PodName>,
 }
 
 /// Pods that are not in a plan and must not be cleaned up either.

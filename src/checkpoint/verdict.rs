@@ -236,6 +236,8 @@ pub enum Note {
     YieldFirst,
     /// Image pull secrets are dropped; since 1.35 the kubelet may then refuse an image pulled with them.
     PullSecretsDropped,
+    /// Records of Services are damaged, so some of the Service environment variables may be missing.
+    ServicesDamaged,
     /// Services are not stored, so the Service environment variables are missing.
     NoServices,
     /// A field that this version does not know was kept as it is.
@@ -277,6 +279,7 @@ impl Note {
             Self::YieldFirst => "YieldFirst",
             Self::PullSecretsDropped => "PullSecretsDropped",
             Self::NoServices => "NoServices",
+            Self::ServicesDamaged => "ServicesDamaged",
             Self::UnknownFieldKept { .. } => "UnknownFieldKept",
             Self::RuntimeClassDropped => "RuntimeClassDropped",
             Self::StatefulSetNotActivated => "StatefulSetNotActivated",
@@ -298,6 +301,7 @@ impl fmt::Display for Note {
             Self::YieldFirst => f.write_str("yields before its parent"),
             Self::PullSecretsDropped => f.write_str("image pull secrets dropped"),
             Self::NoServices => f.write_str("no Service environment"),
+            Self::ServicesDamaged => f.write_str("Service environment may be incomplete: damaged records"),
             Self::UnknownFieldKept { field } => write!(f, "unknown field {field} kept"),
             Self::RuntimeClassDropped => f.write_str("runtime class dropped"),
             Self::StatefulSetNotActivated => f.write_str("not activated: StatefulSet pod without annotation"),

@@ -162,11 +162,11 @@ pub struct Waiting {
 /// What one pass did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Each planned pod, in the plan's order.
+    /// Each planned pod, in the plan's order, but those in `left`.
     pub outcomes: Vec<(PodName, PodOutcome)>,
     /// What was removed.
     pub removed: Vec<Removed>,
-    /// Pods beside the plan whose active manifest was left as it is, since too little is known of them.
+    /// Pods whose active manifest was left as it is, since too little is known of them.
     pub left: Vec<PodName>,
     /// What is to be removed by a later pass.
     pub waiting: Vec<Waiting>,

@@ -42,6 +42,11 @@ pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Object
     let mut done: BTreeMap<&PodName, Option<Wanted<'_>>> = BTreeMap::new();
     for planned in &plan.pods {
         let name = &planned.rendering.pod;
+        if plan.unsure.contains(name) && planned.activity == Activity::Active && pass.running.contains(name) {
+            pass.report.left.push(name.clone());
+            done.insert(name, None);
+            continue;
+        }
         let result = if done.contains_key(name) {
             Err(MaterializeError::Rendering(RenderingProblem::PodTwice(Shown::new(&name.to_string()))))
         } else {

@@ -467,3 +467,20 @@ fn what_is_not_known_is_left_as_it_is() {
     let expected: Vec<String> = before.iter().filter(|line| !line.contains("gone")).cloned().collect();
     assert_eq!(after, expected);
 }
+
+#[test]
+fn a_doubtful_rendering_replaces_nothing_that_runs() {
+    let name = PodName { namespace: "default".to_owned(), name: "web".to_owned() };
+    let doubtful = |says: &str| {
+        let plan = plan(vec![pod("web", Active, says, vec![tree("s", &["k=k"])])]);
+        plan.map(|plan| Plan { unsure: [name.clone()].into(), ..plan })
+    };
+    let sandbox = SandBox::new();
+    let shelf = Shelf::default().secret("s", &[("k", "v")]);
+    fine(&sandbox.open().reconcile(&doubtful("v1"), &shelf, NOW));
+    assert_eq!(sandbox.read("manifests/default_web.json"), json("v1"), "it is better than nothing");
+    let before = sandbox.listing();
+    let report = sandbox.open().reconcile(&doubtful("v2"), &shelf, NOW);
+    assert_eq!((report.left, report.outcomes.len()), (vec![name.clone()], 0));
+    assert_eq!(sandbox.listing(), before);
+}
