@@ -114,6 +114,10 @@ impl Dir {
         &self.fd
     }
 
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     pub(super) fn path_of(&self, name: &Name) -> PathBuf {
         self.path.join(name.as_os_str())
     }
@@ -195,6 +199,17 @@ impl Dir {
             }
             _ => Entry::Special,
         })
+    }
+
+    /// A descriptor that only names what stands under `name`, be it a link; nothing is opened. `None` if nothing has
+    /// that name.
+    pub(super) fn pin(&self, name: &Name) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, name.as_os_str(), flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.error("look at", name, errno)),
+        }
     }
 
     /// All names, sorted.
@@ -353,7 +368,8 @@ impl Dir {
         Self { fd, path: self.path_of(name), medium, gate, changed: AtomicBool::new(false) }
     }
 
-    fn touch(&self) {
+    /// Says that there is something for the next [`Dir::sync`].
+    pub(super) fn touch(&self) {
         self.changed.store(true, Ordering::Relaxed);
     }
 

@@ -49,6 +49,17 @@ pub enum MaterializeError {
     /// A rendering names a file that can't or must not exist. Nothing was written for this pod.
     #[error("the rendering can't be written: {0}")]
     Rendering(RenderingProblem),
+    /// An SELinux label was refused. The tree is published all the same, with whatever labels it got.
+    #[error(
+        "could not label all of {tree:?} for SELinux, so containers may be refused to read it; let the policy allow \
+         ckpt-db to relabel files to container_file_t, or run chcon -R system_u:object_r:container_file_t:s0 on it"
+    )]
+    Label {
+        /// The directory that is mounted.
+        tree: PathBuf,
+        /// The system's answer to the first attempt that it refused; no other was made.
+        source: Errno,
+    },
     /// The file system refused.
     #[error("could not {action} {path:?}")]
     Io {

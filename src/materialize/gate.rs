@@ -13,6 +13,8 @@ pub(super) enum Step {
     Create,
     Write,
     SetAttr,
+    /// Sets an SELinux label.
+    Label,
     SyncFile,
     SyncDir,
     MakeLink,
@@ -47,6 +49,7 @@ impl Gate {
         match script.cut {
             Some(Cut::From(first)) if number >= first => Err(Errno::IO),
             Some(Cut::Only(one)) if number == one => Err(Errno::NOSPC),
+            Some(Cut::Every(kind)) if kind == step => Err(Errno::ACCESS),
             _ => Ok(()),
         }
     }
@@ -68,4 +71,6 @@ pub(super) enum Cut {
     From(usize),
     /// This one only, as if the disk had been full for a moment.
     Only(usize),
+    /// All of this kind, as if a policy forbade them.
+    Every(Step),
 }

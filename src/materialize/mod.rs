@@ -20,6 +20,7 @@ mod name;
 mod publish;
 mod reconcile;
 mod removal;
+mod selinux;
 mod tree;
 
 #[cfg(test)]
@@ -44,6 +45,7 @@ use crate::store::Committed;
 use dir::{Dir, Entry};
 use gate::Gate;
 use manifest::Manifests;
+use selinux::SeLinux;
 
 /// The directories that files are rendered to. Missing ones are made.
 #[derive(Clone, Debug)]
@@ -170,7 +172,7 @@ pub struct Report {
     pub left: Vec<PodName>,
     /// What is to be removed by a later pass.
     pub waiting: Vec<Waiting>,
-    /// What else went wrong; no planned pod lacks anything because of these.
+    /// What else went wrong; no planned pod lacks a file because of these.
     pub problems: Vec<MaterializeError>,
 }
 
@@ -182,6 +184,7 @@ pub struct Materializer {
     configmaps: Result<Dir, MaterializeError>,
     secrets_path: PathBuf,
     owners: Owners,
+    selinux: SeLinux,
 }
 
 impl Materializer {
@@ -191,19 +194,27 @@ impl Materializer {
     /// The two roots of trees are ours alone and get mode 0700 (a tmpfs mounted without one would be open to everybody);
     /// an existing directory for manifests keeps its own.
     ///
+    /// Where the kernel uses SELinux, trees of [`Owners::Root`] are labelled for containers.
+    ///
     /// The answer about the secret root is that of this moment: after its unit has been started, open anew.
     ///
     /// # Errors
     /// The directories for manifests can't be used, or two roots are one directory. Trouble with the roots of trees is no
     /// error here, but of each pod that needs them.
     pub fn open(roots: Roots, policy: SecretRootPolicy, owners: Owners) -> Result<Self, MaterializeError> {
-        Self::open_with(roots, policy, owners, &Gate::default())
+        let selinux = match owners {
+            Owners::Root => SeLinux::of_kernel(),
+            // No kubelet mounts these from where they are.
+            Owners::Unchanged => SeLinux::Off,
+        };
+        Self::open_with(roots, policy, owners, selinux, &Gate::default())
     }
 
     fn open_with(
         roots: Roots,
         policy: SecretRootPolicy,
         owners: Owners,
+        selinux: SeLinux,
         gate: &Gate,
     ) -> Result<Self, MaterializeError> {
         let secrets_path = absolute(&roots.secrets)?;
@@ -215,6 +226,7 @@ impl Materializer {
             configmaps: Dir::open_root(&absolute(&roots.configmaps)?, gate.clone()).and_then(private),
             secrets_path,
             owners,
+            selinux,
         };
         opened.check_distinct()?;
         // Two passes at once would trip over each other's temporary names.

@@ -162,9 +162,9 @@ impl<'a> Pass<'a> {
         let mut trees = None;
         for layout in &layouts {
             let pod_dir = self.make_pod_dir(layout.root, &name.pod)?;
-            let owners = self.materializer.owners;
+            let Materializer { owners, selinux, .. } = *self.materializer;
             let problems = &mut self.report.problems;
-            let published = tree::publish(&pod_dir, layout, owners, self.objects, problems)?;
+            let published = tree::publish(&pod_dir, layout, owners, selinux, self.objects, problems)?;
             trees = Some(trees.map_or(published, |all: Published| all.and(published)));
         }
 

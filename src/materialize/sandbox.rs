@@ -54,8 +54,12 @@ impl SandBox {
     }
 
     pub(super) fn open_with(&self, gate: &Gate) -> Materializer {
+        self.open_as(SeLinux::Off, gate)
+    }
+
+    pub(super) fn open_as(&self, selinux: SeLinux, gate: &Gate) -> Materializer {
         let owners = if is_root() { Owners::Root } else { Owners::Unchanged };
-        Materializer::open_with(self.roots(), SecretRootPolicy::AllowDisk, owners, gate).unwrap()
+        Materializer::open_with(self.roots(), SecretRootPolicy::AllowDisk, owners, selinux, gate).unwrap()
     }
 
     pub(super) fn write(&self, below: &str, text: &str) {

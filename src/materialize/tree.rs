@@ -16,6 +16,7 @@ use super::generation::{self, number};
 use super::layout::Layout;
 use super::modes::{private_dir, tree_dir};
 use super::name::Name;
+use super::selinux::{Labels, SeLinux};
 use super::{Owners, Published, publish};
 use crate::checkpoint::lookup::Objects;
 
@@ -28,26 +29,30 @@ const DATA_TEMPORARY: &str = "..data_tmp";
 /// Brings one tree of the pod whose directory is `pod_dir` in line.
 ///
 /// What is left of older generations afterwards is removed; a failure to do so goes to `problems`, as the tree itself is
-/// right.
+/// right. So does the first refusal of an SELinux label, for the same reason.
 ///
 /// # Errors
-/// The tree is as it was before, whole, except that owner and mode of directories may have been repaired.
+/// The tree is as it was before, whole, except that owner, mode and label of directories may have been repaired.
 pub(super) fn publish(
     pod_dir: &Dir,
     layout: &Layout<'_>,
     owners: Owners,
+    selinux: SeLinux,
     objects: &dyn Objects,
     problems: &mut Vec<MaterializeError>,
 ) -> Result<Published> {
     let (last, between) = layout.path.split_last().expect("a layout's path is not empty");
-    match between {
-        [] => publish_in(pod_dir, last, layout, owners, objects, problems),
+    let mut labels = Labels::new(selinux, pod_dir.path().join(layout.shown_path()));
+    let published = match between {
+        [] => publish_in(pod_dir, last, layout, owners, &mut labels, objects, problems),
         [kind, ..] => {
             let (parent, _) = pod_dir.ensure(kind, private_dir(owners))?;
             pod_dir.sync()?;
-            publish_in(&parent, last, layout, owners, objects, problems)
+            publish_in(&parent, last, layout, owners, &mut labels, objects, problems)
         }
-    }
+    };
+    problems.extend(labels.refused());
+    published
 }
 
 fn publish_in(
@@ -55,11 +60,12 @@ fn publish_in(
     name: &Name,
     layout: &Layout<'_>,
     owners: Owners,
+    labels: &mut Labels,
     objects: &dyn Objects,
     problems: &mut Vec<MaterializeError>,
 ) -> Result<Published> {
     let Some(mounted) = parent.open(name)? else {
-        return first(parent, name, layout, owners, objects);
+        return first(parent, name, layout, owners, labels, objects);
     };
     // Before anything is changed in it: a directory that somebody else filled stays as it is.
     let census = Census::take(&mounted)?;
@@ -68,11 +74,12 @@ fn publish_in(
             remove_leftover(&mounted, &leftover)?;
         }
         // The directory is empty now, and a rename may replace it.
-        return first(parent, name, layout, owners, objects);
+        return first(parent, name, layout, owners, labels, objects);
     };
 
     let attr = tree_dir(owners, layout.fs_group);
     let repaired = mounted.set_own_attr(attr)?;
+    labels.own(&mounted);
     let mut taken = census.generations.clone();
     for leftover in census.leftovers() {
         match remove_leftover(&mounted, &leftover) {
@@ -86,7 +93,7 @@ fn publish_in(
         None => false,
     };
     if !same {
-        swap(&mounted, generation::next(current, &taken), layout, owners, objects)?;
+        swap(&mounted, generation::next(current, &taken), layout, owners, labels, objects)?;
     }
     let wanted = layout.top();
     let missing: Vec<_> = wanted.iter().filter(|name| !census.links.contains(**name)).collect();
@@ -100,25 +107,36 @@ fn publish_in(
     if !same && let Err(problem) = mounted.remove_all(&generation::dir_name(current)) {
         problems.push(problem);
     }
+    // Also what was there and is right in all else, and without writing it again.
+    labels.all(&mounted);
     mounted.sync()?;
-    let unchanged = same && !repaired && missing.is_empty() && stale.is_empty();
+    let unchanged = same && !repaired && !labels.changed() && missing.is_empty() && stale.is_empty();
     Ok(if unchanged { Published::Unchanged } else { Published::Replaced })
 }
 
 /// Publishes a tree for the first time: the whole directory at once, as a container may be waiting for it (its manifest
 /// can be older than the last boot) and must not find it empty.
-fn first(parent: &Dir, name: &Name, layout: &Layout<'_>, owners: Owners, objects: &dyn Objects) -> Result<Published> {
+fn first(
+    parent: &Dir,
+    name: &Name,
+    layout: &Layout<'_>,
+    owners: Owners,
+    labels: &mut Labels,
+    objects: &dyn Objects,
+) -> Result<Published> {
     let temporary = publish::temporary();
     publish::sweep_one(parent, &temporary)?;
     let attr = tree_dir(owners, layout.fs_group);
-    let make = || -> Result<()> {
+    let mut make = || -> Result<()> {
         let mounted = parent.make(&temporary, attr)?;
+        labels.own(&mounted);
         let number = generation::dir_name(1);
         generation::write(&mounted.make(&number, attr)?, layout, owners, objects)?;
         mounted.make_link(&Name::of(DATA), number.as_os_str())?;
         for name in layout.top() {
             mounted.make_link(name, &link_target(name))?;
         }
+        labels.all(&mounted);
         mounted.sync()?;
         publish::place(parent, &temporary, name)
     };
@@ -131,11 +149,19 @@ fn first(parent: &Dir, name: &Name, layout: &Layout<'_>, owners: Owners, objects
 }
 
 /// Writes generation `next` and makes it the current one.
-fn swap(mounted: &Dir, next: u64, layout: &Layout<'_>, owners: Owners, objects: &dyn Objects) -> Result<()> {
+fn swap(
+    mounted: &Dir,
+    next: u64,
+    layout: &Layout<'_>,
+    owners: Owners,
+    labels: &mut Labels,
+    objects: &dyn Objects,
+) -> Result<()> {
     let name = generation::dir_name(next);
-    let fill = || -> Result<()> {
+    let mut fill = || -> Result<()> {
         let fresh = mounted.make(&name, tree_dir(owners, layout.fs_group))?;
         generation::write(&fresh, layout, owners, objects)?;
+        labels.all(&fresh);
         mounted.sync()?;
         publish::link(mounted, &Name::of(DATA), name.as_os_str(), &Name::of(DATA_TEMPORARY))?;
         Ok(())
