@@ -106,8 +106,13 @@ impl Batch<'_> {
     }
 
     fn stage_delete(&mut self, key: ObjectKey, uid: &str) -> Result<(), StoreError> {
-        let other = self.stored(&key)?.is_some_and(|stored| !uid.is_empty() && stored.envelope.uid != uid);
-        if !other {
+        let current = match self.pending.get(&key) {
+            // A step before this one, in the same batch, may have made it anew.
+            Some(object) => object.as_ref().map(|object| object.uid.clone()),
+            None => self.stored(&key)?.map(|stored| stored.envelope.uid),
+        };
+        let another = current.is_some_and(|current| !uid.is_empty() && current != uid);
+        if !another {
             self.pending.insert(key, None);
         }
         Ok(())
@@ -116,23 +121,26 @@ impl Batch<'_> {
     fn stage_reset(&mut self, objects: Vec<Object>, kinds: &[Kind]) -> Result<(), StoreError> {
         self.populated = true;
         let listed: BTreeSet<ObjectKey> = objects.iter().map(|object| object.key.clone()).collect();
-        let mut stored_pods = 0;
-        let mut absent = Vec::new();
+        // Earlier steps of the batch are as good as stored: the listing is newer than they are.
+        let mut there: BTreeSet<ObjectKey> = BTreeSet::new();
         for kind in kinds {
             for row in self.tables.objects(kind.row().name, None)? {
-                stored_pods += usize::from(*kind == Kind::Pod);
                 // A row whose key is no name can't be listed by anybody; it stays for `verify` to report.
-                if let Ok(key) = ObjectKey::new(*kind, &row.key[1], &row.key[2])
-                    && !listed.contains(&key)
-                {
-                    absent.push(key);
-                }
+                there.extend(ObjectKey::new(*kind, &row.key[1], &row.key[2]));
             }
         }
-        let lists_pods = listed.iter().any(|key| key.kind() == Kind::Pod);
-        if kinds.contains(&Kind::Pod) && !lists_pods && stored_pods > 0 {
+        for (key, object) in self.pending.iter().filter(|(key, _)| kinds.contains(&key.kind())) {
+            match object {
+                Some(_) => there.insert(key.clone()),
+                None => there.remove(key),
+            };
+        }
+        let is_pod = |key: &&ObjectKey| key.kind() == Kind::Pod;
+        let stored_pods = there.iter().filter(is_pod).count();
+        if kinds.contains(&Kind::Pod) && stored_pods > 0 && !listed.iter().any(|key| is_pod(&key)) {
             return Err(StoreError::EmptyListing { stored: stored_pods });
         }
+        let absent: Vec<ObjectKey> = there.into_iter().filter(|key| !listed.contains(key)).collect();
         for key in absent {
             self.pending.insert(key, None);
         }

@@ -1,0 +1,244 @@
+//! Random histories against the simplest model of the store: a set of pods, and the objects that they name.
+//!
+//! After each batch the store holds what the model holds, byte for byte, and is sound; redb is closed and opened again in
+//! between. A revision counts up whenever something changed, and never down.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
+use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
+use ckpt_db::crypto::SystemEntropy;
+use ckpt_db::store::{Backend, Change, MemoryStore, NewStore, RedbStore, StoreError, open_offline};
+use proptest::prelude::*;
+
+const NAMESPACES: [&str; 2] = ["a", "b"];
+const NAMES: u8 = 3;
+
+/// One change over a small world, so that histories meet themselves.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Pod, its version, the objects that it names, and which of them come with it.
+    Pod(usize, u8, u8, Vec<(Kind, u8)>, u8),
+    Object(usize, Kind, u8, u8),
+    DeletePod(usize, u8, bool),
+    DeleteObject(usize, Kind, u8),
+    Listing(Vec<Step>),
+}
+
+fn key(kind: Kind, namespace: usize, name: u8) -> ObjectKey {
+    ObjectKey::new(kind, NAMESPACES[namespace], &format!("n{name}")).unwrap()
+}
+
+fn pod(namespace: usize, name: u8, version: u8, wanted: &[(Kind, u8)]) -> Object {
+    let volumes: Vec<_> = wanted
+        .iter()
+        .enumerate()
+        .map(|(n, (kind, object))| match kind {
+            Kind::Secret => {
+                serde_json::json!({"name": format!("v{n}"), "secret": {"secretName": format!("n{object}")}})
+            }
+            _ => serde_json::json!({"name": format!("v{n}"), "configMap": {"name": format!("n{object}")}}),
+        })
+        .collect();
+    let body = serde_json::json!({
+        "metadata": {"uid": format!("uid-{version}")},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "volumes": volumes},
+        "status": {"phase": "Running"},
+    });
+    common::object(Kind::Pod, NAMESPACES[namespace], &format!("n{name}"), body)
+}
+
+fn data(namespace: usize, kind: Kind, name: u8, version: u8) -> Object {
+    let value = if kind == Kind::Secret { format!("AAA{}", version % 4) } else { version.to_string() };
+    common::object(kind, NAMESPACES[namespace], &format!("n{name}"), serde_json::json!({"data": {"k": value}}))
+}
+
+fn data_kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![Just(Kind::Secret), Just(Kind::ConfigMap)]
+}
+
+fn simple_step() -> impl Strategy<Value = Step> {
+    let namespace = || 0..NAMESPACES.len();
+    let wanted = proptest::collection::vec((data_kind(), 0..NAMES), 0..3);
+    prop_oneof![
+        4 => (namespace(), 0..NAMES, 0..3_u8, wanted, any::<u8>()).prop_map(|(ns, name, version, mut wanted, with)| {
+            wanted.sort();
+            wanted.dedup();
+            Step::Pod(ns, name, version, wanted, with)
+        }),
+        4 => (namespace(), data_kind(), 0..NAMES, 0..3_u8).prop_map(|(ns, kind, name, version)| Step::Object(ns, kind, name, version)),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => simple_step(),
+        2 => (0..NAMESPACES.len(), 0..NAMES, any::<bool>()).prop_map(|(ns, name, other)| Step::DeletePod(ns, name, other)),
+        1 => (0..NAMESPACES.len(), data_kind(), 0..NAMES).prop_map(|(ns, kind, name)| Step::DeleteObject(ns, kind, name)),
+        2 => proptest::collection::vec(simple_step(), 0..6).prop_map(Step::Listing),
+    ]
+}
+
+#[derive(Clone, Default, PartialEq)]
+struct Model {
+    pods: BTreeMap<ObjectKey, (Object, BTreeSet<ObjectKey>)>,
+    objects: BTreeMap<ObjectKey, Object>,
+    /// A listing without pods was met while there were some: the whole batch must be refused.
+    refused: bool,
+}
+
+impl Model {
+    fn put_pod(&mut self, pod: &Object, ns: usize, wanted: &[(Kind, u8)]) {
+        let needs = wanted.iter().map(|(kind, name)| key(*kind, ns, *name)).collect();
+        self.pods.insert(pod.key.clone(), (pod.clone(), needs));
+    }
+
+    fn put(&mut self, object: Object) {
+        self.objects.insert(object.key.clone(), object);
+    }
+
+    /// The change for the store, after the same was done to the model. A later step of a batch sees an earlier one.
+    fn apply(&mut self, step: &Step) -> Change {
+        match step {
+            Step::Pod(ns, name, version, wanted, with) => {
+                let pod = pod(*ns, *name, *version, wanted);
+                self.put_pod(&pod, *ns, wanted);
+                let with: Vec<Object> = wanted
+                    .iter()
+                    .enumerate()
+                    .filter(|(n, _)| with >> n & 1 == 1)
+                    .map(|(_, (kind, name))| data(*ns, *kind, *name, *version))
+                    .collect();
+                with.iter().for_each(|object| self.put(object.clone()));
+                Change::Apply { object: pod, with }
+            }
+            Step::Object(ns, kind, name, version) => {
+                let object = data(*ns, *kind, *name, *version);
+                self.put(object.clone());
+                Change::Apply { object, with: Vec::new() }
+            }
+            Step::DeletePod(ns, name, other) => {
+                let key = key(Kind::Pod, *ns, *name);
+                let stored = self.pods.get(&key).map(|(pod, _)| pod.uid.clone());
+                if *other {
+                    return Change::Delete { key, uid: "uid-of-another".to_owned() };
+                }
+                self.pods.remove(&key);
+                Change::Delete { key, uid: stored.unwrap_or_default() }
+            }
+            Step::DeleteObject(ns, kind, name) => {
+                let key = key(*kind, *ns, *name);
+                self.objects.remove(&key);
+                Change::Delete { key, uid: String::new() }
+            }
+            Step::Listing(steps) => {
+                let mut listed = Self::default();
+                for step in steps {
+                    listed.apply(step);
+                }
+                let objects =
+                    listed.pods.values().map(|(pod, _)| pod).chain(listed.objects.values()).cloned().collect();
+                listed.refused = self.refused || (listed.pods.is_empty() && !self.pods.is_empty());
+                *self = listed;
+                Change::Reset { objects, kinds: vec![Kind::Pod, Kind::ConfigMap, Kind::Secret] }
+            }
+        }
+    }
+
+    /// What no pod names is not kept.
+    fn settle(&mut self) {
+        let needed: BTreeSet<&ObjectKey> = self.pods.values().flat_map(|(_, needs)| needs).collect();
+        self.objects.retain(|key, _| needed.contains(key));
+    }
+
+    fn holds(&self) -> BTreeMap<&ObjectKey, &Object> {
+        self.pods.iter().map(|(key, (pod, _))| (key, pod)).chain(&self.objects).collect()
+    }
+}
+
+fn check(store: &dyn Backend, model: &Model) {
+    let snapshot = store.snapshot().unwrap().into_inner();
+    assert!(snapshot.findings().is_empty(), "{:?}", snapshot.findings());
+    let holds = model.holds();
+    let keys: Vec<&ObjectKey> = snapshot.objects().map(|object| object.key).collect();
+    assert_eq!(keys, holds.keys().copied().collect::<Vec<_>>());
+    for (key, want) in holds {
+        match snapshot.get(key) {
+            Lookup::Found(found) => assert!(found == *want, "{key} has another body"),
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+}
+
+/// Runs one history; `reopen` may exchange the store's handle after each batch.
+fn history(
+    mut store: Box<dyn Backend>,
+    batches: &[Vec<Step>],
+    mut reopen: impl FnMut(Box<dyn Backend>) -> Box<dyn Backend>,
+) {
+    let mut model = Model::default();
+    let mut revision = store.snapshot().unwrap().get().revision();
+    for batch in batches {
+        let mut after = model.clone();
+        let changes: Vec<Change> = batch.iter().map(|step| after.apply(step)).collect();
+        match store.update(changes, common::NOW) {
+            Err(StoreError::EmptyListing { .. }) => assert!(after.refused, "{batch:?}"),
+            Err(error) => panic!("{batch:?}: {error}"),
+            Ok(update) => {
+                assert!(!after.refused, "a listing without pods was taken: {batch:?}");
+                after.settle();
+                if after != model {
+                    assert!(update.get().revision > revision, "{batch:?}");
+                }
+                assert!(update.get().revision >= revision, "{batch:?}");
+                revision = update.get().revision;
+                model = after;
+            }
+        }
+        check(&*store, &model);
+        store = reopen(store);
+    }
+}
+
+fn batches() -> impl Strategy<Value = Vec<Vec<Step>>> {
+    proptest::collection::vec(proptest::collection::vec(step(), 1..4), 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn memory_holds_what_the_model_holds(batches in batches()) {
+        let mut store = MemoryStore::new(common::identity(), Box::new(SystemEntropy)).unwrap();
+        let _durable = store.add_first_key(&common::secret(), common::NOW).unwrap();
+        history(Box::new(store), &batches, |store| store);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn redb_holds_what_the_model_holds(batches in batches(), reopen in any::<u16>()) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("checkpoint-store.db");
+        let secret = common::secret();
+        let new = NewStore { identity: common::identity(), secret: Some(&secret) };
+        let store = RedbStore::create(&path, new, Box::new(SystemEntropy)).unwrap();
+        let mut batch = 0;
+        history(Box::new(store), &batches, |store| {
+            batch += 1;
+            if reopen >> (batch % 16) & 1 == 0 {
+                return store;
+            }
+            drop(store);
+            Box::new(RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap())
+        });
+        let left = open_offline(&path, &[&secret]).unwrap();
+        prop_assert!(left.get().findings().is_empty(), "{:?}", left.get().findings());
+    }
+}
