@@ -109,6 +109,24 @@ fn a_new_store_replaces_nothing_and_is_private() {
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
+#[test]
+fn what_a_start_left_is_replaced_unless_it_is_still_at_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let leftover = directory.path().join(".checkpoint-store.db.new");
+    let make =
+        || RedbStore::create(&path, NewStore { identity: common::identity(), secret: None }, Box::new(SystemEntropy));
+    fs::write(&leftover, "half a store").unwrap();
+    let other = fs::File::open(&leftover).unwrap();
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert!(matches!(make().err(), Some(StoreError::InUse(_))));
+    assert_eq!(fs::read(&leftover).unwrap(), b"half a store");
+    drop(other);
+    drop(make().unwrap());
+    assert!(!leftover.exists());
+    assert!(open_offline(&path, &[]).unwrap().get().findings().is_empty());
+}
+
 /// Changes the file behind the store's back, as an attacker with root, or a later version, would.
 fn tamper(path: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
     let db = redb::Database::open(path).unwrap();

@@ -66,12 +66,36 @@ pub(super) fn lock_shared(path: &Path, file: &File) -> Result<(), StoreError> {
     }
 }
 
+fn lock_exclusive(path: &Path, file: &File) -> Result<(), StoreError> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(path.to_owned())),
+        Err(error) => Err(StoreError::io("lock", path, error)),
+    }
+}
+
+/// Removes what a start left that was cut short; one that is still at work holds a lock on it.
+fn remove_leftover(path: &Path, temporary: &Path) -> Result<(), StoreError> {
+    match std::fs::symlink_metadata(temporary) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StoreError::io("look at", temporary, error)),
+        Ok(found) => refuse_others(temporary, &found)?,
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(temporary);
+    let leftover = opened.map_err(|error| StoreError::io("open", temporary, error))?;
+    lock_exclusive(path, &leftover)?;
+    std::fs::remove_file(temporary)
+        .map_err(|error| StoreError::io("remove what an earlier start left at", temporary, error))
+}
+
 /// A file under a temporary name, to be published under its own once its first commit is durable.
 ///
 /// Until then a power cut leaves no file under the final name, so that an empty one is never ours.
 pub(super) struct Unpublished {
     pub(super) temporary: PathBuf,
     path: PathBuf,
+    file: File,
 }
 
 impl Unpublished {
@@ -91,11 +115,7 @@ impl Unpublished {
             .map_err(|error| StoreError::io("create the directory", directory, error))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = directory.join(format!(".{name}.new"));
-        match std::fs::remove_file(&temporary) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(StoreError::io("remove what an earlier start left at", &temporary, error)),
-        }
+        remove_leftover(path, &temporary)?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -104,7 +124,9 @@ impl Unpublished {
             .custom_flags((OFlags::NOFOLLOW | OFlags::CLOEXEC).bits() as i32)
             .open(&temporary)
             .map_err(|error| StoreError::io("create", &temporary, error))?;
-        Ok((Self { temporary, path: path.to_owned() }, file))
+        lock_exclusive(path, &file)?;
+        let kept = file.try_clone().map_err(|error| StoreError::io("open again", &temporary, error))?;
+        Ok((Self { temporary, path: path.to_owned(), file: kept }, file))
     }
 
     /// Gives the file its name, durably; refuses to replace anything.
@@ -112,6 +134,13 @@ impl Unpublished {
     /// # Errors
     /// The name was taken meanwhile, or the system refuses; then the temporary file is left for the next start to remove.
     pub(super) fn publish(self) -> Result<(), StoreError> {
+        // Another start may have taken this file for a leftover before it was locked.
+        let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
+        let named = std::fs::symlink_metadata(&self.temporary).map(identity);
+        let own = self.file.metadata().map(identity);
+        if !matches!((named, own), (Ok(named), Ok(own)) if named == own) {
+            return Err(StoreError::InUse(self.path));
+        }
         match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
             Err(rustix::io::Errno::EXIST) => return Err(StoreError::Exists(self.path)),
