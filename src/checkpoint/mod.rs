@@ -11,6 +11,7 @@ pub mod judge;
 pub mod lookup;
 pub mod network;
 pub mod node;
+pub mod node_finding;
 pub mod object;
 pub mod pod;
 pub mod rendering;

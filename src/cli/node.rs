@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use ckpt_db::agent::Target;
 use ckpt_db::checkpoint::decide::PodNetwork;
-use ckpt_db::checkpoint::node::{KeyFacts, NodeVerdict, SecretRootFacts, Severity, judge_node};
+use ckpt_db::checkpoint::node::{KeyFacts, NodeVerdict, SecretRootFacts, judge_node};
+use ckpt_db::checkpoint::node_finding::Severity;
 use ckpt_db::checkpoint::settings::KubeletVersion;
 use ckpt_db::layout::Layout;
 use ckpt_db::materialize::{Medium, probe_secret_root};
