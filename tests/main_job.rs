@@ -272,3 +272,34 @@ fn listings_see_what_differs() {
 fn trees(all: &Listing) -> BTreeSet<&Path> {
     all.keys().filter(|path| path.ends_with("..data")).filter_map(|path| path.parent()).collect()
 }
+
+/// A store that never held a complete listing does not know which pods there are: what runs from an earlier one stays.
+#[test]
+fn a_store_that_was_never_complete_removes_nothing() {
+    let node = Node::with_example();
+    let before = node.rendered();
+    fs::remove_file(node.at(STORE)).unwrap();
+    fs::write(node.source().join("control-plane.yaml"), "apiVersion: v1\nkind: Pod\nmetadata: [\n").unwrap();
+    node.run_source().expect(1);
+    assert_same(&node.rendered(), &before, "a bad document in the first listing");
+
+    // After the power cut everything that was stored comes back, and the exit code says so.
+    node.remove_rendered();
+    let ran = node.run_store().expect(0);
+    assert!(ran.stdout.contains("ready: 4 pods rendered"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_new_store_and_a_source_without_pods_remove_nothing() {
+    let node = Node::with_example();
+    let before = node.rendered();
+    fs::remove_file(node.at(STORE)).unwrap();
+    for entry in fs::read_dir(node.source()).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.ends_with("services.yaml") && !path.ends_with("node.yaml") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    node.run_source().expect(0);
+    assert_same(&node.rendered(), &before, "a source that lists no pod says nothing about pods");
+}

@@ -195,6 +195,50 @@ fn a_record_that_was_moved_replayed_or_stripped_is_quarantined_alone() {
     assert!(open_offline(&path, &[&secret]).unwrap().get().findings().is_empty(), "put back, it is sound again");
 }
 
+/// What a pod needs is not known while its record can't be read, so nothing in its namespace is unneeded.
+#[test]
+fn a_damaged_pod_does_not_cost_what_it_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let secret = common::secret();
+    let objects = common::objects(3);
+    drop(common::store_with(&path, objects.clone(), &secret));
+    let mut damaged = record(&path, ("Pod", "default", "p0"));
+    *damaged.last_mut().unwrap() ^= 1;
+    let p0 = ("Pod", "default", "p0");
+    tamper(&path, |txn| drop(txn.open_table(OBJECTS).unwrap().insert(p0, damaged.as_slice()).unwrap()));
+
+    let mut store = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
+    // Another pod of the namespace goes, with what only it needed as far as anybody knows.
+    let p2 = ObjectKey::new(Kind::Pod, "default", "p2").unwrap();
+    let _durable = store.update(vec![Change::Delete { key: p2, uid: String::new() }], common::NOW).unwrap();
+    let snapshot = store.snapshot().unwrap().into_inner();
+    for (kind, name) in [(Kind::Secret, "s0"), (Kind::ConfigMap, "c0")] {
+        let key = ObjectKey::new(kind, "default", name).unwrap();
+        assert!(matches!(snapshot.get(&key), Lookup::Found(_)), "{key} is gone");
+    }
+}
+
+/// A pod whose row was lost has run here as far as anybody knows, whatever its status says now.
+#[test]
+fn a_damaged_row_does_not_make_a_pod_one_that_never_ran() {
+    const PODS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("pods");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let secret = common::secret();
+    drop(common::store_with(&path, common::objects(1), &secret));
+    tamper(&path, |txn| drop(txn.open_table(PODS).unwrap().insert(("default", "p0"), &b"\x01\x00"[..]).unwrap()));
+    let mut store = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
+    let mut pending = common::objects(1).remove(1);
+    let body = String::from_utf8(pending.body.expose().to_vec()).unwrap();
+    pending.body = body.replace("Running", "Pending").into();
+    let key = pending.key.clone();
+    let _durable = store.update(vec![Change::Apply { object: pending, with: vec![] }], common::NOW).unwrap();
+    let snapshot = store.snapshot().unwrap().into_inner();
+    assert!(snapshot.ran(&key));
+    assert!(snapshot.findings().is_empty(), "{:?}", snapshot.findings());
+}
+
 #[test]
 fn without_its_key_a_store_shows_all_but_secrets_and_takes_nothing() {
     let directory = tempfile::tempdir().unwrap();

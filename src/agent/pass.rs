@@ -134,6 +134,8 @@ fn leave_the_lost(plan: &mut Plan, snapshot: &Snapshot, policy: ActivationPolicy
         Finding::Hidden { kind, .. } => Kind::from_name(kind) == Some(Kind::Pod),
         Finding::Record { .. } | Finding::Missing { .. } => false,
     });
+    // A store that never held a complete listing does not know which pods there are.
+    let hidden = hidden || !snapshot.populated();
     match (&mut plan.untouched, policy) {
         // Whoever chooses this wants every copy gone.
         (untouched, ActivationPolicy::Off) => *untouched = Untouched::default(),

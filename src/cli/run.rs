@@ -201,7 +201,8 @@ impl Pass<'_> {
             ColdStart::Ready(ready) => *ready,
         };
         let Ready { snapshot, rendered } = ready;
-        if !snapshot.get().populated() && self.run.manifests.is_none() {
+        let empty = !snapshot.get().populated() && snapshot.get().objects().next().is_none();
+        if empty && self.run.manifests.is_none() {
             bail!("the store {} was never filled; give --manifests PATH", self.path.display());
         }
         self.locked = snapshot.get().lock_state() == LockState::Locked;
@@ -362,6 +363,7 @@ impl Pass<'_> {
         let Some(store) = &mut self.store else { return };
         if let Err(error) = store.update(decided, now).map(Committed::into_inner) {
             say(format_args!("warning: what was decided could not be recorded: {}", chain(&error.into())));
+            self.store = None;
         }
     }
 
@@ -404,13 +406,21 @@ impl Pass<'_> {
         let (mut read, mut seen) = (false, None);
         loop {
             let now = stamp(source).ok();
-            let done = if !read || now != seen || self.key_came()? {
+            let done = if !read || now != seen || self.store.is_none() || self.key_came()? {
                 self.store_and_render(&input, out).map(|_| (read, seen) = (true, now))
             } else {
                 self.render_again()
             };
             if let Err(error) = done {
                 say(format_args!("error: {}", chain(&error)));
+                if is_store_failure(&error) {
+                    // The handle may be of no use any more; the next pass opens the file anew, after checking it.
+                    self.store = None;
+                }
+                // Whatever is wrong with the source: files that someone changed are put right all the same.
+                if let Err(error) = self.render_again() {
+                    say(format_args!("error: {}", chain(&error)));
+                }
             }
             match follow.next(interval) {
                 Tick::Due => {}
@@ -436,6 +446,13 @@ impl Pass<'_> {
         report_problems(&rendered.report);
         Ok(())
     }
+}
+
+/// Whether the store itself failed, rather than refused what it was asked to do.
+fn is_store_failure(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<StoreError>()).any(|error| {
+        !matches!(error, StoreError::EmptyListing { .. } | StoreError::NoKeyOpens | StoreError::NoPublicKey)
+    })
 }
 
 /// A source in which every pod is another node's is not this node's.

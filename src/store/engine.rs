@@ -119,7 +119,6 @@ impl Batch<'_> {
     }
 
     fn stage_reset(&mut self, objects: Vec<Object>, kinds: &[Kind]) -> Result<(), StoreError> {
-        self.populated = true;
         let listed: BTreeSet<ObjectKey> = objects.iter().map(|object| object.key.clone()).collect();
         // Earlier steps of the batch are as good as stored: the listing is newer than they are.
         let mut there: BTreeSet<ObjectKey> = BTreeSet::new();
@@ -140,6 +139,8 @@ impl Batch<'_> {
         if kinds.contains(&Kind::Pod) && stored_pods > 0 && !listed.iter().any(|key| is_pod(&key)) {
             return Err(StoreError::EmptyListing { stored: stored_pods });
         }
+        // A listing without any pod says too little to be called complete: a new node's source may still be empty.
+        self.populated |= listed.iter().any(|key| is_pod(&key));
         let absent: Vec<ObjectKey> = there.into_iter().filter(|key| !listed.contains(key)).collect();
         for key in absent {
             self.pending.insert(key, None);
@@ -215,7 +216,15 @@ impl Batch<'_> {
                 self.pending.insert(pod.key.clone(), Some(pod));
             }
         }
-        let needed: BTreeSet<ObjectKey> = references_of.values().flatten().cloned().collect();
+        let mut needed: BTreeSet<ObjectKey> = references_of.values().flatten().cloned().collect();
+        if self.has_unreadable_pod(namespace)? {
+            // What that pod needs is not known, so everything that is stored may be needed.
+            for kind in [Kind::ConfigMap, Kind::Secret] {
+                for row in self.tables.objects(kind.row().name, Some(namespace))? {
+                    needed.extend(ObjectKey::new(kind, &row.key[1], &row.key[2]));
+                }
+            }
+        }
         for kind in Kind::ALL.into_iter().filter(|kind| needs_closure(*kind) && *kind != Kind::Pod) {
             for row in self.tables.objects(kind.row().name, Some(namespace))? {
                 if let Ok(key) = ObjectKey::new(kind, &row.key[1], &row.key[2])
@@ -252,6 +261,17 @@ impl Batch<'_> {
             links_of.insert(pod, links);
         }
         self.write_pending_in(namespace, &links_of)
+    }
+
+    /// Whether a pod is stored whose record can't be read, and which this batch neither replaces nor deletes.
+    fn has_unreadable_pod(&self, namespace: &str) -> Result<bool, StoreError> {
+        for row in self.tables.objects(Kind::Pod.row().name, Some(namespace))? {
+            let Ok(key) = ObjectKey::new(Kind::Pod, &row.key[1], &row.key[2]) else { return Ok(true) };
+            if !self.pending.contains_key(&key) && self.stored(&key)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn will_exist(&self, key: &ObjectKey) -> Result<bool, StoreError> {
@@ -335,15 +355,19 @@ impl Batch<'_> {
             self.update.stored.push(object.key.clone());
         }
         if object.key.kind() == Kind::Pod {
-            self.write_pod_row(object)?;
+            let known = before.is_some_and(|stored| stored.envelope.uid == object.uid);
+            self.write_pod_row(object, known)?;
         }
         Ok(())
     }
 
     /// Keeps what is known of a pod beyond its object; a pod of another UID starts afresh.
-    fn write_pod_row(&mut self, pod: &Object) -> Result<(), StoreError> {
-        let before = self.pod_row(pod.key.namespace(), pod.key.name())?.filter(|row| row.uid == pod.uid);
-        let ran = has_run(pod) || before.as_ref().is_some_and(|row| row.ran);
+    fn write_pod_row(&mut self, pod: &Object, known: bool) -> Result<(), StoreError> {
+        let row = self.pod_row(pod.key.namespace(), pod.key.name())?;
+        // A row that was lost said something of a pod that is stored: the doubt is in favour of its coming back.
+        let lost = known && row.is_none();
+        let before = row.filter(|row| row.uid == pod.uid);
+        let ran = lost || has_run(pod) || before.as_ref().is_some_and(|row| row.ran);
         let row = match &before {
             Some(row) if row.ran == ran => return Ok(()),
             Some(row) => PodRow { ran, ..row.clone() },
