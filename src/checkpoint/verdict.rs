@@ -203,14 +203,14 @@ impl fmt::Display for Reason {
                 write!(f, "volume {volume} has a service account token, and the token policy is refuse")
             }
             Self::Volume { volume, source } => {
-                write!(f, "volume {volume} is of type {source}, which needs the API server")
+                write!(f, "volume {volume} is of type {source}, which a static pod can't have")
             }
             Self::VolumePath { volume, problem } => write!(f, "volume {volume}: {problem}"),
             Self::UnknownField { field } => write!(f, "{field} is not known to this version"),
             Self::RuntimeClass(class) => write!(f, "runtimeClassName {class} is read through the API server"),
             Self::ExtendedResource(name) => write!(f, "extended resource {name} is assigned to the parent only"),
             Self::ResourceClaims => f.write_str("it has resource claims"),
-            Self::NameTooLong => f.write_str("its name is too long for a copy: over 253 characters with the node's name, or over 249 with its namespace"),
+            Self::NameTooLong => f.write_str("its name is too long for a copy: over 253 characters with the node's name, or a file or log directory name over 255 bytes with its namespace"),
             Self::NeverRan => f.write_str("it never ran on this node"),
             Self::Unauthenticated => f.write_str("its record is not authenticated, and requireAuthentication is set"),
             Self::Malformed(problem) => write!(f, "the stored object can't be read: {problem}"),
@@ -294,12 +294,15 @@ impl Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LabelsDropped => f.write_str("labels dropped"),
+            Self::LabelsDropped => f.write_str("labels dropped (no Service, PDB or NetworkPolicy selects the copy)"),
             Self::TokenOmitted { volume } => write!(f, "token omitted from {volume}"),
             Self::ClearEnv => f.write_str("Secret values in clear in the manifest"),
             Self::Unauthenticated => f.write_str("unauthenticated"),
             Self::YieldFirst => f.write_str("yields before its parent"),
-            Self::PullSecretsDropped => f.write_str("image pull secrets dropped"),
+            Self::PullSecretsDropped => f.write_str(
+                "image pull secrets dropped: an image pulled with them may be refused offline (use node-level credentials, \
+                 or the kubelet's imagePullCredentialsVerificationPolicy)",
+            ),
             Self::NoServices => f.write_str("no Service environment"),
             Self::ServicesDamaged => f.write_str("Service environment may be incomplete: damaged records"),
             Self::UnknownFieldKept { field } => write!(f, "unknown field {field} kept"),

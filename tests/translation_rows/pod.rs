@@ -3,6 +3,7 @@
 use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::checkpoint::settings::{KubeletVersion, Settings};
 use ckpt_db::checkpoint::translate::translate;
+use ckpt_db::checkpoint::verdict::Note;
 use serde_json::{Value, json};
 
 use super::manifest_checker;
@@ -37,7 +38,7 @@ fn metadata_of_the_copy() {
     }});
     let translation = run(&parent, &json!({}), &settings()).unwrap();
     assert_eq!(manifest(&translation)["metadata"], copy);
-    assert_eq!(notes(&translation), ["labels dropped"]);
+    assert_eq!(translation.notes, [Note::LabelsDropped]);
 
     let keep = Settings { keep_labels: true, ..settings() };
     let translation = run(&parent, &json!({}), &keep).unwrap();
@@ -223,7 +224,7 @@ fn image_pull_policy() {
 #[test]
 fn image_pull_secrets() {
     let parent = json!({"imagePullSecrets": [{"name": "registry"}]});
-    assert_eq!(notes(&becomes(parent.clone(), json!({}))), ["image pull secrets dropped"]);
+    assert_eq!(becomes(parent.clone(), json!({})).notes, [Note::PullSecretsDropped]);
     let old = Settings { kubelet_version: Some(KubeletVersion { major: 1, minor: 34 }), ..settings() };
     assert_eq!(notes(&becomes_with(&old, parent, json!({}))), [""; 0]);
 }
@@ -235,12 +236,12 @@ fn names() {
         let key = ObjectKey::new(Kind::Pod, &"n".repeat(namespace), &"a".repeat(name)).unwrap();
         translate(&object(key, &body), &store(), &[], &settings()).map(|_| ()).map_err(|reasons| reasons[0].code())
     };
-    // `<name>-<node>` must stay within 253 characters...
-    assert_eq!(named(1, 246), Ok(())); // 246 + "-edge-1"
-    assert_eq!(named(1, 247), Err("NameTooLong"));
-    // ... and `<namespace>_<name>.json` must be a file name.
-    assert_eq!(named(63, 186), Ok(())); // 63 + "_" + 186 + ".json"
-    assert_eq!(named(63, 187), Err("NameTooLong"));
+    // The kubelet's log directory `<namespace>_<name>-<node>_<uid>` must be a file name: 35 beside the names and "-edge-1".
+    // That leaves less than `<name>-<node>` (253) and `<namespace>_<name>.json` (255) do.
+    assert_eq!(named(1, 213), Ok(()));
+    assert_eq!(named(1, 214), Err("NameTooLong"));
+    assert_eq!(named(63, 151), Ok(()));
+    assert_eq!(named(63, 152), Err("NameTooLong"));
     for containers in [json!([{"image": "i"}]), json!([{"name": "A"}]), json!([{"name": "c"}, {"name": "c"}])] {
         let body = json!({"spec": {"containers": containers}});
         let pod = object(key(Kind::Pod, "web"), &body);

@@ -110,9 +110,9 @@ fn volume_projected() {
     #[rustfmt::skip]
     let rows = [
         (source(json!({"configMap": {"name": "none"}})),                         "ConfigMap shop/none is not stored (spec.volumes[0].projected.sources[0].configMap)"),
-        (source(json!({"clusterTrustBundle": {"name": "b", "path": "p"}})),      "volume v is of type projected clusterTrustBundle, which needs the API server"),
-        (source(json!({"podCertificate": {"signerName": "s", "keyType": "k"}})), "volume v is of type projected podCertificate, which needs the API server"),
-        (source(json!({"fromTheFuture": {}})),                                   "volume v is of type projected fromTheFuture, which needs the API server"),
+        (source(json!({"clusterTrustBundle": {"name": "b", "path": "p"}})),      "volume v is of type projected clusterTrustBundle, which a static pod can't have"),
+        (source(json!({"podCertificate": {"signerName": "s", "keyType": "k"}})), "volume v is of type projected podCertificate, which a static pod can't have"),
+        (source(json!({"fromTheFuture": {}})),                                   "volume v is of type projected fromTheFuture, which a static pod can't have"),
     ];
     for (source, want) in rows {
         assert_eq!(volume_refused(source), [want]);
@@ -160,7 +160,7 @@ fn volume_downward_api() {
     #[rustfmt::skip]
     let rows = [
         (json!([item("x", "metadata.fromTheFuture")]),     "spec.volumes[0].downwardAPI.items[0].fieldRef.fieldPath is not known to this version"),
-        (json!([item("n", "metadata.name"), limit("c")]),  "volume v is of type downwardAPI with a value that only the kubelet knows, which needs the API server"),
+        (json!([item("n", "metadata.name"), limit("c")]),  "volume v is of type downwardAPI with the limit of a container that sets none, which a static pod can't have"),
         (json!([limit("none")]),                           "the stored object can't be read: spec.volumes[0].downwardAPI.items[0].resourceFieldRef: containerName names no container"),
     ];
     for (items, want) in rows {
@@ -214,6 +214,6 @@ fn volumes_that_need_the_api_server() {
         (json!({"emptyDir": {}, "hostPath": {"path": "/x"}}),                             "emptyDir and hostPath"),
     ];
     for (source, kind) in rows {
-        assert_eq!(volume_refused(source), [format!("volume v is of type {kind}, which needs the API server")]);
+        assert_eq!(volume_refused(source), [format!("volume v is of type {kind}, which a static pod can't have")]);
     }
 }

@@ -55,12 +55,11 @@ pub(super) fn pull_if_not_present(holder: &mut Value, image: &str, policy: &str)
 /// Whether the API defaults the pull policy of this image to `Always`: tag `latest`, or neither tag nor digest
 /// (`pkg/util/parsers`, `ParseImageName`).
 fn is_latest(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
+    let (image, has_digest) = image.split_once('@').map_or((image, false), |(image, _)| (image, true));
     // A colon before the last slash belongs to the registry's port.
     let last = image.rsplit('/').next().unwrap_or(image);
-    last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+    // A tag counts beside a digest too.
+    last.split_once(':').map_or(!has_digest, |(_, tag)| tag == "latest")
 }
 
 #[cfg(test)]
@@ -78,7 +77,9 @@ mod tests {
             ("nginx:1.27",                   false),
             ("registry:5000/nginx:1.27",     false),
             ("nginx@sha256:00",              false),
-            ("nginx:latest@sha256:00",       false),
+            ("nginx:latest@sha256:00",       true),
+            ("nginx:1.27@sha256:00",         false),
+            ("registry:5000/nginx@sha256:0", false),
         ];
         for (image, want) in rows {
             assert_eq!(is_latest(image), want, "{image}");

@@ -115,7 +115,7 @@ pub(super) fn render(
             // can't write into a rendered tree.
             Ok(Answer { value: None, .. }) => findings.refuse(Reason::Volume {
                 volume: volume.name.clone(),
-                source: "downwardAPI with a value that only the kubelet knows".to_owned(),
+                source: "downwardAPI with the limit of a container that sets none".to_owned(),
             }),
             Err(reason) => findings.refuse(reason),
         }

@@ -74,7 +74,9 @@ pub(crate) fn translate_parsed(
     // than 255 bytes.
     let copy_name = pod.key.name().len() + 1 + settings.node_name.len();
     let name = PodName { namespace: pod.key.namespace().to_owned(), name: pod.key.name().to_owned() };
-    if copy_name > 253 || Manifest::file_name(&name).len() > 255 {
+    // The kubelet's log directory, `<namespace>_<copy>_<uid>`; a static pod's UID has 32 characters.
+    let log_directory = pod.key.namespace().len() + 1 + copy_name + 1 + 32;
+    if copy_name > 253 || Manifest::file_name(&name).len() > 255 || log_directory > 255 {
         findings.refuse(Reason::NameTooLong);
     }
     let mut spec = ClearTree(pod.spec().clone());

@@ -16,6 +16,11 @@ pub(super) fn environment(namespace: &str, links: bool, services: &[Object]) -> 
     let mut seen: BTreeMap<&str, Service> = BTreeMap::new();
     for object in services.iter().filter(|object| object.key.kind() == Kind::Service) {
         let (of, name) = (object.key.namespace(), object.key.name());
+        // A name that starts with a digit (alpha: RelaxedServiceNameValidation) gives variables for which kubelets before
+        // 1.35 refuse a static pod as a whole.
+        if name.starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
         let is_master = of == "default" && name == "kubernetes";
         let is_own = links && of == namespace;
         if !is_master && !is_own {
@@ -82,9 +87,9 @@ fn variables(service: &str, spec: &Spec, all: &mut BTreeMap<String, String>) {
     }
 }
 
+/// As the kubelet makes it (`pkg/kubelet/envvars`, `makeEnvVariableName`).
 fn variable_name(name: &str) -> String {
-    let name = name.replace(['-', '.'], "_").to_uppercase();
-    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+    name.replace(['-', '.'], "_").to_uppercase()
 }
 
 #[cfg(test)]
@@ -131,7 +136,12 @@ mod tests {
             ]
         );
         let v6 = json!({"clusterIP": "fd00::1", "ports": [{"port": 80}]});
-        assert_eq!(shown("default", true, &[service("default", "6to4", v6)])[0], "_6TO4_PORT=tcp://[fd00::1]:80");
+        assert_eq!(shown("default", true, &[service("default", "six", v6.clone())])[0], "SIX_PORT=tcp://[fd00::1]:80");
+        assert_eq!(shown("default", true, &[service("default", "6to4", v6)]), [""; 0]);
+        // What `kubectl create service --tcp=80:80` calls its port.
+        let digits = json!({"clusterIP": "10.0.0.1", "ports": [{"name": "80-80", "port": 80}]});
+        let web = shown("default", true, &[service("default", "web", digits)]);
+        assert!(web.contains(&"WEB_SERVICE_PORT_80_80=80".to_owned()), "{web:?}");
     }
 
     #[test]
