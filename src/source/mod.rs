@@ -1,6 +1,7 @@
-//! Where pods come from. Manifest files for now; the API server later.
+//! Where pods come from: the API server, or manifest files.
 
 mod admit;
+pub mod api;
 mod document;
 pub mod manifests;
 pub mod stamp;

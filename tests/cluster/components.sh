@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Provides the real control plane that tests/cluster.rs starts: etcd from Debian's package, kube-apiserver, kubelet and kubectl built
+# from Debian's source package of Kubernetes (1.20.2, vendored) with Debian's Go. Takes about five minutes on two
+# cores the first time, and none after that: the binaries are cached outside of the checkout.
+#
+# Prints the directory of the binaries on its last line; progress goes to standard error.
+#   CKPT_DB_CLUSTER_CACHE  where to keep them (default: $XDG_CACHE_HOME or ~/.cache, below it ckpt-db/cluster)
+#   KUBEBUILDER_ASSETS     binaries you already have: used as they are, and nothing is built
+set -euo pipefail
+
+if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+  for name in etcd kube-apiserver; do
+    [ -x "$KUBEBUILDER_ASSETS/$name" ] || { echo "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS holds no executable $name" >&2; exit 1; }
+  done
+  echo "$KUBEBUILDER_ASSETS"
+  exit
+fi
+
+package=1.20.5+really1.20.2-1.1+deb12u1 # Debian 12; its name notwithstanding the source is 1.20.2
+cache=${CKPT_DB_CLUSTER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ckpt-db/cluster}/kubernetes-$package
+if [ -x "$cache/kube-apiserver" ] && [ -x "$cache/etcd" ] && [ -x "$cache/kubelet" ] && [ -x "$cache/kubectl" ]; then
+  echo "$cache"
+  exit
+fi
+
+say() { printf '%s (%ss)\n' "$*" "$SECONDS" >&2; }
+[ "$(id -u)" = 0 ] || { say "cannot install packages: run as root, or set KUBEBUILDER_ASSETS"; exit 1; }
+
+say 'installing etcd and what builds Kubernetes'
+apt-get update -qq >&2
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+  etcd-server golang-go rsync make jq dpkg-dev patch xz-utils ca-certificates >&2
+# The package starts a system-wide etcd where there is an init system; the tests start their own.
+if command -v systemctl >/dev/null; then systemctl disable --now etcd >&2 2>/dev/null || true; fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tree=$work/go/src/k8s.io/kubernetes
+mkdir -p "$work/lists/partial" "$(dirname "$tree")"
+
+say 'fetching the source package'
+# The source repositories are asked for here only: the machine's own package sources stay as they are.
+suites='bookworm bookworm-updates bookworm-security'
+for suite in $suites; do
+  archive=debian; [ "$suite" = bookworm-security ] && archive=debian-security
+  echo "deb-src http://deb.debian.org/$archive $suite main"
+done > "$work/sources.list"
+apt=(apt-get -qq -o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=/dev/null -o "Dir::State::Lists=$work/lists")
+"${apt[@]}" update >&2
+(cd "$work" && "${apt[@]}" source --download-only "kubernetes=$package" >&2)
+dpkg-source --no-check -x "$work"/kubernetes_*.dsc "$tree" >&2
+
+say 'building (the longest part)'
+cd "$tree"
+export GOPATH=$work/go GOCACHE=$work/gocache GO111MODULE=off CGO_ENABLED=0 GOFLAGS=
+make generated_files >&2
+rm -rf _output
+version='-X k8s.io/component-base/version.gitVersion=v1.20.2 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=20'
+mkdir -p "$work/bin"
+go build -ldflags "$version -s -w" -o "$work/bin/" ./cmd/kube-apiserver ./cmd/kubelet ./cmd/kubectl >&2
+install -m 0755 "$(command -v etcd)" "$work/bin/etcd"
+
+# Whole or not at all: a build that was interrupted must not look like one that ended.
+mkdir -p "$(dirname "$cache")"
+rm -rf "$cache.new"
+cp -a "$work/bin" "$cache.new"
+rm -rf "$cache"
+mv "$cache.new" "$cache"
+say 'done'
+echo "$cache"
