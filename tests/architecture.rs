@@ -8,22 +8,23 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each room may name of this crate. The small shared files (`clear`, `crypto`, `layout`, `regular_file`) know
+/// What each room may name of this crate. The small shared files (`clear`, `crypto`, `date`, `layout`, `regular_file`) know
 /// nothing but each other.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("clear", &[]),
+    ("date", &[]),
     ("crypto", &["clear"]),
     ("layout", &[]),
     ("regular_file", &["clear"]),
     ("checkpoint", &["clear"]),
     ("store", &["checkpoint", "clear", "crypto"]),
     ("keys", &["clear", "crypto", "regular_file"]),
-    ("source", &["checkpoint", "clear", "regular_file"]),
+    ("source", &["checkpoint", "clear", "crypto", "date", "regular_file"]),
     ("node", &["checkpoint", "clear", "regular_file"]),
     // `Committed` alone, the evidence that it asks for.
     ("materialize", &["checkpoint", "clear", "store"]),
-    ("agent", &["checkpoint", "crypto", "materialize", "source", "store"]),
-    ("cli", &["agent", "checkpoint", "crypto", "keys", "layout", "materialize", "node", "source", "store"]),
+    ("agent", &["checkpoint", "crypto", "date", "materialize", "source", "store"]),
+    ("cli", &["agent", "checkpoint", "crypto", "date", "keys", "layout", "materialize", "node", "source", "store"]),
 ];
 
 #[test]
