@@ -12,11 +12,12 @@ pub(super) use first_key::add_first_key;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use store_format::{Envelope, Identity, Link, State, Table, meta_key};
+use store_format::{AbsentObject, Envelope, Identity, Link, State, Table, meta_key};
 
+use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::crypto::Entropy;
-use crate::store::backend::{Change, Rejected, Update};
+use crate::store::backend::{Change, Missing, Rejected, Update};
 use crate::store::record;
 use crate::store::tables::{RowKey, Tables};
 use crate::store::vault::Vault;
@@ -49,12 +50,16 @@ pub(in crate::store) fn apply(
         tables,
         context,
         pending: BTreeMap::new(),
+        absences: BTreeMap::new(),
+        missing: BTreeMap::new(),
         update: Update::default(),
         grown: BTreeMap::new(),
         populated: false,
+        position: None,
         wrote: false,
     };
     let mut decided = Vec::new();
+    let mut clusters = Vec::new();
     for change in changes {
         match change {
             Change::Apply { object, with } => {
@@ -64,7 +69,10 @@ pub(in crate::store) fn apply(
                 batch.stage(object);
             }
             Change::Delete { key, uid } => batch.stage_delete(key, &uid)?,
-            Change::Reset { objects, kinds } => batch.stage_reset(objects, &kinds)?,
+            Change::Absent { key, why } => drop(batch.absences.insert(key, Some(why))),
+            Change::Reset { objects, kinds, missing } => batch.stage_reset(objects, &kinds, missing)?,
+            Change::Cluster { ca_sha256 } => clusters.push(ca_sha256.into_iter().collect()),
+            Change::Position(position) => batch.position = Some(position),
             Change::Decided { pod, uid, activity } => decided.push((pod, uid, activity)),
         }
     }
@@ -73,7 +81,7 @@ pub(in crate::store) fn apply(
     for (pod, uid, activity) in decided {
         batch.write_decision(&pod, &uid, activity)?;
     }
-    let identity = batch.update_identity()?;
+    let identity = batch.update_identity(&clusters)?;
     batch.finish(identity)
 }
 
@@ -82,11 +90,25 @@ struct Batch<'a> {
     context: &'a Context<'a>,
     /// What each touched object shall be afterwards; `None`: gone.
     pending: BTreeMap<ObjectKey, Option<Object>>,
+    /// What this batch says last of objects that pods may name: why they are not to be had; `None`: they are.
+    absences: BTreeMap<ObjectKey, Option<Absence>>,
+    /// What listings lack, and the UID that is stored of it.
+    missing: BTreeMap<ObjectKey, String>,
     update: Update,
     /// By how many records each kind has grown in this batch.
     grown: BTreeMap<Kind, i64>,
     populated: bool,
+    position: Option<String>,
     wrote: bool,
+}
+
+/// What a pod needs, as it is written with it.
+#[derive(Clone, Default)]
+struct Needs {
+    /// The objects of it that are stored.
+    links: Vec<Link>,
+    /// Those that are not to be had.
+    absent: Vec<AbsentObject>,
 }
 
 /// A stored object as the engine finds it; damaged records count as absent, since a new version replaces them.
@@ -97,6 +119,8 @@ struct Stored {
 impl Batch<'_> {
     /// An object that does not fit is left out and named; it does not take the rest of the batch with it.
     fn stage(&mut self, object: Object) {
+        self.missing.remove(&object.key);
+        self.absences.insert(object.key.clone(), None);
         let texts = object.uid.len().max(object.resource_version.len());
         let problem = if object.body.len() > OBJECT_MAX_BYTES {
             format!("it has {} bytes of JSON; the store takes {OBJECT_MAX_BYTES}", object.body.len())
@@ -117,12 +141,13 @@ impl Batch<'_> {
         };
         let another = current.is_some_and(|current| !uid.is_empty() && current != uid);
         if !another {
+            self.absences.insert(key.clone(), Some(Absence::NotFound));
             self.pending.insert(key, None);
         }
         Ok(())
     }
 
-    fn stage_reset(&mut self, objects: Vec<Object>, kinds: &[Kind]) -> Result<(), StoreError> {
+    fn stage_reset(&mut self, objects: Vec<Object>, kinds: &[Kind], missing: Missing) -> Result<(), StoreError> {
         let listed: BTreeSet<ObjectKey> = objects.iter().map(|object| object.key.clone()).collect();
         // Earlier steps of the batch are as good as stored: the listing is newer than they are.
         let mut there: BTreeSet<ObjectKey> = BTreeSet::new();
@@ -140,14 +165,24 @@ impl Batch<'_> {
         }
         let is_pod = |key: &&ObjectKey| key.kind() == Kind::Pod;
         let stored_pods = there.iter().filter(is_pod).count();
-        if kinds.contains(&Kind::Pod) && stored_pods > 0 && !listed.iter().any(|key| is_pod(&key)) {
+        let empty = kinds.contains(&Kind::Pod) && stored_pods > 0 && !listed.iter().any(|key| is_pod(&key));
+        if empty && missing == Missing::Delete {
             return Err(StoreError::EmptyListing { stored: stored_pods });
         }
         // A listing without any pod says too little to be called complete: a new node's source may still be empty.
         self.populated |= listed.iter().any(|key| is_pod(&key));
         let absent: Vec<ObjectKey> = there.into_iter().filter(|key| !listed.contains(key)).collect();
         for key in absent {
-            self.pending.insert(key, None);
+            match missing {
+                Missing::Delete => drop(self.pending.insert(key, None)),
+                Missing::Report => {
+                    let uid = match self.pending.get(&key) {
+                        Some(object) => object.as_ref().map(|object| object.uid.clone()),
+                        None => self.stored(&key)?.map(|stored| stored.envelope.uid),
+                    };
+                    self.missing.insert(key, uid.unwrap_or_default());
+                }
+            }
         }
         for object in objects {
             self.stage(object);
@@ -167,32 +202,28 @@ impl Batch<'_> {
     fn write_cluster_objects(&mut self) -> Result<(), StoreError> {
         for (key, object) in std::mem::take(&mut self.pending) {
             match object {
-                Some(object) => self.write(&object, Vec::new())?,
+                Some(object) => self.write(&object, Needs::default())?,
                 None => self.remove(&key)?,
             }
         }
         Ok(())
     }
 
-    fn write(&mut self, object: &Object, links: Vec<Link>) -> Result<(), StoreError> {
+    fn write(&mut self, object: &Object, needs: Needs) -> Result<(), StoreError> {
         if object.key.kind().row().sealed && self.context.vault.is_none() {
             self.update.unsealed.push(object.key.clone());
             return Ok(());
         }
         let before = self.stored(&object.key)?;
-        let same = match &before {
-            Some(stored) => {
-                stored.envelope.links == links
-                    && record::open(&object.key, &stored.envelope, self.context.vault).ok().flatten().as_ref()
-                        == Some(object)
-            }
-            None => false,
-        };
-        if same {
+        let opened = before
+            .as_ref()
+            .and_then(|stored| record::open(&object.key, &stored.envelope, self.context.vault).ok().flatten());
+        let linked = before.is_some_and(|stored| stored.envelope.links == needs.links);
+        if linked && opened.as_ref() == Some(object) {
             self.update.unchanged += 1;
         } else {
             let context = self.context;
-            let envelope = record::envelope(object, links, context.now_unix_ms, context.vault, context.entropy)?;
+            let envelope = record::envelope(object, needs.links, context.now_unix_ms, context.vault, context.entropy)?;
             let payload = envelope.encode()?;
             if self.tables.get(RowKey::object(&object.key))?.is_none() {
                 *self.grown.entry(object.key.kind()).or_default() += 1;
@@ -201,8 +232,8 @@ impl Batch<'_> {
             self.update.stored.push(object.key.clone());
         }
         if object.key.kind() == Kind::Pod {
-            let known = before.is_some_and(|stored| stored.envelope.uid == object.uid);
-            self.write_pod_row(object, known)?;
+            let before = opened.filter(|stored| stored.uid == object.uid);
+            self.write_pod_row(object, before.as_ref(), needs.absent)?;
         }
         Ok(())
     }
@@ -232,12 +263,24 @@ impl Batch<'_> {
         let unchanged = !self.wrote && before.as_ref().is_some_and(|state| state.populated == populated);
         let revision = before.as_ref().map_or(0, |state| state.revision);
         self.update.revision = Revision(if unchanged { revision } else { revision + 1 });
+        for (key, uid) in std::mem::take(&mut self.missing) {
+            // A later step of the batch may have deleted it, or taken away the last pod that named it.
+            if self.tables.get(RowKey::object(&key))?.is_some() {
+                self.update.missing.push((key, uid));
+            }
+        }
         if !unchanged {
             let state = State {
                 revision: self.update.revision.0,
                 populated,
                 changed_at_unix_ms: self.context.now_unix_ms,
                 census: self.census(before.as_ref())?,
+                // What does not fit is as good as unknown; no batch fails for it.
+                source_position: match self.position.take() {
+                    Some(position) if position.len() <= store_format::TEXT_MAX_BYTES => position,
+                    Some(_) => String::new(),
+                    None => before.as_ref().map(|state| state.source_position.clone()).unwrap_or_default(),
+                },
                 ..before.unwrap_or_else(|| State::new(self.context.now_unix_ms))
             };
             self.put(RowKey::Meta(meta_key::STATE), &state.encode()?)?;

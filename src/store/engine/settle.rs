@@ -2,20 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use store_format::Link;
+use store_format::{ABSENT_MAX, LINKS_MAX, Link};
 
-use super::Batch;
+use super::{Batch, Needs};
 use crate::checkpoint::closure::references;
+use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::store::backend::Rejected;
 use crate::store::tables::RowKey;
-use crate::store::{StoreError, record};
+use crate::store::{StoreError, absence, record};
+
+/// What is absent for a pod is among what it names, and that is bounded by its links.
+const _: () = assert!(ABSENT_MAX >= LINKS_MAX);
 
 impl Batch<'_> {
     /// Brings every namespace in order in which a pod, or the set of its objects, may have changed.
     pub(super) fn settle_namespaces(&mut self) -> Result<(), StoreError> {
-        let touched: BTreeSet<String> =
-            self.pending.keys().filter(|key| needs_closure(key.kind())).map(|key| key.namespace().to_owned()).collect();
+        let absent = self.absences.iter().filter(|(_, why)| why.is_some()).map(|(key, _)| key);
+        let touched: BTreeSet<String> = self
+            .pending
+            .keys()
+            .chain(absent)
+            .filter(|key| needs_closure(key.kind()))
+            .map(|key| key.namespace().to_owned())
+            .collect();
         for namespace in touched {
             if self.only_known_objects_change(&namespace)? {
                 self.write_pending_in(&namespace, &BTreeMap::new())?;
@@ -29,6 +39,9 @@ impl Batch<'_> {
     /// The steady state: ConfigMaps and Secrets that are stored already get a new version, and nothing else happens. What
     /// is stored is named by some pod, so that no closure changes and no other record is looked at.
     fn only_known_objects_change(&self, namespace: &str) -> Result<bool, StoreError> {
+        if self.absences.iter().any(|(key, why)| key.namespace() == namespace && why.is_some()) {
+            return Ok(false);
+        }
         for (key, object) in &self.pending {
             if key.namespace() != namespace || !needs_closure(key.kind()) {
                 continue;
@@ -52,6 +65,11 @@ impl Batch<'_> {
         for key in staged {
             let Some(Some(pod)) = self.pending.get(&key) else { continue };
             match references(pod) {
+                Ok(found) if found.len() > LINKS_MAX => {
+                    let problem = format!("it names {} objects; the store takes {LINKS_MAX}", found.len());
+                    self.pending.remove(&key);
+                    self.update.rejected.push(Rejected { object: key, problem });
+                }
                 Ok(found) => {
                     references_of.insert(key, found.into_iter().map(|reference| reference.key).collect());
                 }
@@ -103,17 +121,38 @@ impl Batch<'_> {
             self.pending.remove(&key);
             self.update.unreferenced.push(key);
         }
-        let mut links_of = BTreeMap::new();
+        let absences = self.absences_in(namespace)?;
+        let mut needs_of = BTreeMap::new();
         for (pod, wanted) in references_of {
-            let mut links = Vec::new();
+            let mut needs = Needs::default();
             for key in wanted {
                 if self.will_exist(&key)? {
-                    links.push(link(&key));
+                    needs.links.push(link(&key));
+                } else if let Some(why) = absences.get(&key) {
+                    needs.absent.push(absence::entry(&key, *why));
                 }
             }
-            links_of.insert(pod, links);
+            needs.absent.sort();
+            needs_of.insert(pod, needs);
         }
-        self.write_pending_in(namespace, &links_of)
+        self.write_pending_in(namespace, &needs_of)
+    }
+
+    /// What is known of objects of a namespace that are not to be had: what this batch says of them, else what the row of
+    /// any pod there says. A pod that comes to name one learns it from the others.
+    fn absences_in(&self, namespace: &str) -> Result<BTreeMap<ObjectKey, Absence>, StoreError> {
+        let mut known = BTreeMap::new();
+        for pod in self.tables.objects(Kind::Pod.row().name, Some(namespace))? {
+            let Some(row) = self.pod_row(namespace, &pod.key[2])? else { continue };
+            known.extend(absence::entries(namespace, &row));
+        }
+        for (key, why) in self.absences.iter().filter(|(key, _)| key.namespace() == namespace) {
+            match why {
+                Some(why) => drop(known.insert(key.clone(), *why)),
+                None => drop(known.remove(key)),
+            }
+        }
+        Ok(known)
     }
 
     /// Whether a pod is stored whose record can't be read, and which this batch neither replaces nor deletes.
@@ -149,11 +188,7 @@ impl Batch<'_> {
         Ok(found)
     }
 
-    fn write_pending_in(
-        &mut self,
-        namespace: &str,
-        links_of: &BTreeMap<ObjectKey, Vec<Link>>,
-    ) -> Result<(), StoreError> {
+    fn write_pending_in(&mut self, namespace: &str, needs_of: &BTreeMap<ObjectKey, Needs>) -> Result<(), StoreError> {
         let keys: Vec<ObjectKey> = self
             .pending
             .keys()
@@ -163,7 +198,7 @@ impl Batch<'_> {
         for key in keys {
             let object = self.pending.remove(&key).expect("the key was listed a line above");
             match object {
-                Some(object) => self.write(&object, links_of.get(&key).cloned().unwrap_or_default())?,
+                Some(object) => self.write(&object, needs_of.get(&key).cloned().unwrap_or_default())?,
                 None => self.remove(&key)?,
             }
         }
