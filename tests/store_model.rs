@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::crypto::SystemEntropy;
-use ckpt_db::store::{Backend, Change, MemoryStore, NewStore, RedbStore, StoreError, open_offline};
+use ckpt_db::store::{Backend, Change, MemoryStore, Missing, NewStore, RedbStore, StoreError, open_offline};
 use proptest::prelude::*;
 
 const NAMESPACES: [&str; 2] = ["a", "b"];
@@ -144,7 +144,11 @@ impl Model {
                     listed.pods.values().map(|(pod, _)| pod).chain(listed.objects.values()).cloned().collect();
                 listed.refused = self.refused || (listed.pods.is_empty() && !self.pods.is_empty());
                 *self = listed;
-                Change::Reset { objects, kinds: vec![Kind::Pod, Kind::ConfigMap, Kind::Secret] }
+                Change::Reset {
+                    objects,
+                    kinds: vec![Kind::Pod, Kind::ConfigMap, Kind::Secret],
+                    missing: Missing::Delete,
+                }
             }
         }
     }

@@ -157,7 +157,7 @@ impl Dump {
         let row = object.key.kind().row();
         let body = match snapshot.get(object.key) {
             Lookup::Found(found) => serde_json::from_slice(found.body.expose()).ok(),
-            Lookup::Missing | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => None,
+            Lookup::Missing | Lookup::Forbidden | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => None,
         };
         let mut body: Value = body.unwrap_or_else(|| {
             let mut metadata = json!({"name": object.key.name(), "annotations": {"ckpt-db.io/sealed": "true"}});

@@ -451,7 +451,13 @@ impl Pass<'_> {
 /// Whether the store itself failed, rather than refused what it was asked to do.
 fn is_store_failure(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<StoreError>()).any(|error| {
-        !matches!(error, StoreError::EmptyListing { .. } | StoreError::NoKeyOpens | StoreError::NoPublicKey)
+        !matches!(
+            error,
+            StoreError::EmptyListing { .. }
+                | StoreError::OtherCluster { .. }
+                | StoreError::NoKeyOpens
+                | StoreError::NoPublicKey
+        )
     })
 }
 

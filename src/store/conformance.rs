@@ -4,7 +4,7 @@
 
 use store_format::{Activity, NodeSecret};
 
-use super::{Backend, Change, LockState, StoreError};
+use super::{Backend, Change, LockState, Missing, StoreError};
 use crate::checkpoint::lookup::{Lookup, Objects as _};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::checkpoint::rendering::PodName;
@@ -128,7 +128,7 @@ fn what_no_pod_names_is_not_kept(store: Box<dyn Backend>, secret: &NodeSecret) {
 
 fn a_listing_is_compared_with_the_store(store: Box<dyn Backend>, secret: &NodeSecret) {
     let mut store = keyed(store, secret);
-    let listing = |objects| vec![Change::Reset { objects, kinds: Kind::ALL.to_vec() }];
+    let listing = |objects| vec![Change::Reset { objects, kinds: Kind::ALL.to_vec(), missing: Missing::Delete }];
     let (a, b, c) = (pod("a", "ua", &[]), pod("b", "ub", &["s"]), pod("c", "uc", &[]));
     let s = secret_object("s", "AAEC");
     let _ = store.update(listing(vec![a.clone(), b, s]), NOW).expect("a listing is stored");
@@ -145,7 +145,8 @@ fn an_empty_listing_deletes_nothing(store: Box<dyn Backend>, secret: &NodeSecret
     let mut store = keyed(store, secret);
     let web = pod("web", "u1", &[]);
     let _ = store.update(apply(web.clone(), vec![]), NOW).expect("stored");
-    let result = store.update(vec![Change::Reset { objects: vec![], kinds: vec![Kind::Pod] }], NOW);
+    let result =
+        store.update(vec![Change::Reset { objects: vec![], kinds: vec![Kind::Pod], missing: Missing::Delete }], NOW);
     assert!(matches!(result, Err(StoreError::EmptyListing { stored: 1 })), "silence is not deletion");
     assert!(holds(&*store, &web), "and the pod is still there");
 }

@@ -1,15 +1,7 @@
 //! Gathers each pod with the objects that it names into one step. Pure: events and a clock value in, actions out.
 
+pub use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Object, ObjectKey};
-
-/// Why an object that a pod names is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Absence {
-    /// The API server says that it does not exist.
-    NotFound,
-    /// The API server does not let this node read it.
-    Forbidden,
-}
 
 /// One pod and what it names, as far as it could be had.
 #[derive(Clone)]
