@@ -37,7 +37,7 @@ pub struct Batch<T> {
 
 /// The store failed, and the stream ends. None of `items` was handed on.
 #[derive(thiserror::Error)]
-#[error("the store failed with {} items not known to be durable", .items.len())]
+#[error("the store failed; items of the source not known to be durable: {}", .items.len())]
 pub struct NotDurable<T> {
     /// What the store says: whether it must be reopened, and whether the transaction may be durable all the same.
     #[source]
