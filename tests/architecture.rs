@@ -88,7 +88,7 @@ fn crates_with_a_place_of_their_own_stay_there() {
     let places = [
         ("ring::", &["src/crypto.rs"][..]),
         ("redb::", &["src/store/"][..]),
-        ("tokio::", &["src/agent/follow.rs"][..]),
+        ("tokio::", &["src/agent/", "src/source/api/"][..]),
     ];
     for (path, text) in sources() {
         for (name, allowed) in places {

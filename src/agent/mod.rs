@@ -4,11 +4,15 @@
 //! what an earlier commit left; a change of the source is a commit and then a pass.
 
 mod cold_start;
+mod durable;
 mod follow;
 mod pass;
 mod seed;
+mod store_thread;
 
 pub use cold_start::{ColdStart, Ready, cold_start};
+pub use durable::{Batch, Durable, Limits, NotDurable};
 pub use follow::{Follow, Tick};
 pub use pass::{Outcome, PassError, Rendered, Target, assess, render};
 pub use seed::{Seeded, open_or_create, seed};
+pub use store_thread::{Answer, StoreHandle, StoreThread};

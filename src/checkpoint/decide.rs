@@ -137,6 +137,7 @@ mod tests {
             let sign = match planned.activity {
                 Activity::Active => '+',
                 Activity::Prepared => '-',
+                Activity::AsItIs => '=',
             };
             format!("{sign}{}", planned.rendering.pod.name)
         });

@@ -70,6 +70,12 @@ pub enum StoreError {
     /// An earlier operation on this handle failed in a way that leaves its memory untrustworthy. Reopen it.
     #[error("the store must be reopened after an earlier failure")]
     Unusable,
+    /// The code of the store panicked while it did what it was asked. Whether that is durable is unknown; reopen and read.
+    #[error("the code of the store panicked, and the store must be reopened")]
+    Panicked,
+    /// It was closed before it did what it was asked. Nothing was written.
+    #[error("the store is closed")]
+    Closed,
     /// The store has key slots, but no key at hand opens one; writing would leave records that nobody authenticates.
     #[error("no key at hand opens this store; nothing was written")]
     NoKeyOpens,
@@ -111,6 +117,15 @@ impl StoreError {
 
     pub(super) fn refused(action: &'static str) -> impl Fn(redb::Error) -> Self {
         move |source| Self::Refused { action, source: Box::new(source) }
+    }
+
+    /// Whether the handle is of no use after this: what its memory says and what the disk says may differ.
+    #[must_use]
+    pub fn needs_reopening(&self) -> bool {
+        matches!(
+            self,
+            Self::OutcomeUnknown { .. } | Self::Damaged { .. } | Self::Panicked | Self::Unusable | Self::Closed
+        )
     }
 
     /// Whether the file itself is damaged, as opposed to busy, forbidden, full or too new.
