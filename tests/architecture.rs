@@ -18,7 +18,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("checkpoint", &["clear"]),
     ("store", &["checkpoint", "clear", "crypto"]),
     ("keys", &["clear", "crypto", "regular_file"]),
-    ("source", &["checkpoint", "clear", "regular_file"]),
+    ("source", &["checkpoint", "clear", "crypto", "regular_file"]),
     ("node", &["checkpoint", "clear", "regular_file"]),
     // `Committed` alone, the evidence that it asks for.
     ("materialize", &["checkpoint", "clear", "store"]),
@@ -87,7 +87,16 @@ fn crates_with_a_place_of_their_own_stay_there() {
     let places = [
         ("ring::", &["src/crypto.rs"][..]),
         ("redb::", &["src/store/"][..]),
-        ("tokio::", &["src/agent/follow.rs"][..]),
+        ("tokio::", &["src/agent/", "src/source/api/"][..]),
+        ("kube::", &["src/source/api/"][..]),
+        ("hyper::", &["src/source/api/"][..]),
+        ("hyper_util::", &["src/source/api/"][..]),
+        ("hyper_rustls::", &["src/source/api/"][..]),
+        ("h2::", &["src/source/api/"][..]),
+        ("http::", &["src/source/api/"][..]),
+        ("http_body_util::", &["src/source/api/"][..]),
+        ("tower::", &["src/source/api/"][..]),
+        ("rustls::", &["src/source/api/"][..]),
     ];
     for (path, text) in sources() {
         for (name, allowed) in places {
