@@ -89,6 +89,15 @@ fn crates_with_a_place_of_their_own_stay_there() {
         ("ring::", &["src/crypto.rs"][..]),
         ("redb::", &["src/store/"][..]),
         ("tokio::", &["src/agent/", "src/source/api/"][..]),
+        ("kube::", &["src/source/api/"][..]),
+        ("hyper::", &["src/source/api/"][..]),
+        ("hyper_util::", &["src/source/api/"][..]),
+        ("hyper_rustls::", &["src/source/api/"][..]),
+        ("h2::", &["src/source/api/"][..]),
+        ("http::", &["src/source/api/"][..]),
+        ("http_body_util::", &["src/source/api/"][..]),
+        ("tower::", &["src/source/api/"][..]),
+        ("rustls::", &["src/source/api/"][..]),
     ];
     for (path, text) in sources() {
         for (name, allowed) in places {
