@@ -148,6 +148,24 @@ fn trees_of_a_manifest_that_stays_stay_with_it() {
     assert!(!sandbox.exists("secrets/default/a/one"));
 }
 
+#[test]
+fn a_doubtful_rendering_changes_nothing_of_what_may_run() {
+    let sandbox = SandBox::new();
+    let doubtful = |says: &str| {
+        let plan = held(vec![pod("a", Active, says, trees(says)), pod("b", Prepared, says, trees(says))]);
+        plan.map(|plan| Plan { unsure: [name("a"), name("b")].into(), ..plan })
+    };
+    fine(&sandbox.open().reconcile(&plan(vec![pod("a", Active, "v1", trees("v1"))]), &Shelf::default(), NOW));
+    let report = sandbox.open().reconcile(&doubtful("v2"), &Shelf::default(), NOW);
+    fine(&report);
+    assert_eq!((report.left, report.outcomes.len()), (vec![name("a")], 1));
+    assert_eq!(
+        (sandbox.read("manifests/default_a.json"), sandbox.read("secrets/default/a/s/k")),
+        (json("v1"), "v1".into())
+    );
+    assert_eq!(sandbox.read("prepared/default_b.json"), json("v2"), "it is better than nothing");
+}
+
 /// Directories of trees of pods that are active: what their containers may have mounted.
 fn mounted(sandbox: &SandBox) -> BTreeSet<String> {
     let active = |pod: &&str| sandbox.exists(&format!("manifests/default_{pod}.json"));
