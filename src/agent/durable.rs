@@ -27,11 +27,13 @@ impl Default for Limits {
 }
 
 /// Items whose changes were committed together.
+///
+/// A later item may have overtaken an earlier one: the store holds what they come to together.
 #[derive(Clone, Debug)]
 pub struct Batch<T> {
     /// The items, in the order of the source.
     pub items: Vec<T>,
-    /// What their changes did to the store. Objects that can't be stored are named in it; all others are there.
+    /// What their changes did to the store. It names objects that were not stored, and why.
     pub update: Update,
 }
 
