@@ -120,9 +120,6 @@ pub enum FollowError {
         /// The node that the credentials name.
         found: String,
     },
-    /// Connections can't be made with these credentials, whatever the network does.
-    #[error("cannot use the credentials: {0}")]
-    Connections(String),
 }
 
 /// Follows for ever, or until the store fails.
@@ -148,7 +145,7 @@ pub async fn follow(
     loop {
         let node = whose(store, following, &credentials).await?;
         announce(&credentials, &node, &*clock_is_set, clock, observer);
-        let connections = connections(&credentials)?;
+        let connections = Connections::new(&credentials, Limits::default());
         let options = Options {
             node: node.clone(),
             refresh: following.refresh,
@@ -191,7 +188,7 @@ pub async fn follow(
                     if let Some(changed) = watch.changed(following, observer) {
                         let same = whose(store, following, &changed).await? == node;
                         announce(&changed, &node, &*clock_is_set, clock, observer);
-                        control.use_connections(self::connections(&changed)?);
+                        control.use_connections(Connections::new(&changed, Limits::default()));
                         credentials = changed;
                         if !same {
                             break;
@@ -266,10 +263,6 @@ fn announce(
     {
         observer.status(&Status::Certificate(complaint));
     }
-}
-
-fn connections(credentials: &Credentials) -> Result<Connections, FollowError> {
-    Connections::new(credentials, Limits::default()).map_err(|error| FollowError::Connections(error.to_string()))
 }
 
 /// Notices other credentials by their contents.

@@ -1,7 +1,6 @@
 //! `ckpt-db run` on the API server: opens or creates the store, follows, and tells in a line whatever changes.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use ckpt_db::agent::{
 };
 use ckpt_db::checkpoint::settings::{Activation, ActivationPolicy, Settings};
 use ckpt_db::source::api::collect::Step;
-use ckpt_db::source::api::credentials::{InCluster, Place};
+use ckpt_db::source::api::credentials::{InCluster, Place, SERVICE_ACCOUNT};
 use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
@@ -130,8 +129,11 @@ fn place(kubeconfig: Option<PathBuf>, root: &Path) -> Place {
         Some(path) => Place::Explicit(path),
         None => {
             let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-            let in_cluster = variable("KUBERNETES_SERVICE_HOST")
-                .map(|host| InCluster::new(&host, variable("KUBERNETES_SERVICE_PORT").as_deref()));
+            let in_cluster = variable("KUBERNETES_SERVICE_HOST").map(|host| InCluster {
+                host,
+                port: variable("KUBERNETES_SERVICE_PORT").unwrap_or_else(|| "443".to_owned()),
+                directory: SERVICE_ACCOUNT.into(),
+            });
             Place::Search { root: root.to_owned(), in_cluster }
         }
     }
@@ -195,7 +197,8 @@ impl Observer for Narrator<'_> {
             tracing::info!(revision = update.revision.0, stored, removed, "committed");
         }
         let listed = items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
-        let first = listed && !std::mem::replace(&mut self.listed, self.listed || listed);
+        let first = listed && !self.listed;
+        self.listed |= listed;
         if !first && stored + removed == 0 {
             return;
         }

@@ -75,15 +75,17 @@ impl Line {
 
     /// Waits until the API server answers; the epoch in which it does.
     pub(super) async fn answering(&mut self) -> u64 {
-        match self.standing.wait_for(|standing| standing.answering).await {
-            Ok(standing) => standing.epoch,
+        let epoch = self.standing.wait_for(|standing| standing.answering).await.map(|standing| standing.epoch);
+        match epoch {
+            Ok(epoch) => epoch,
             Err(_) => std::future::pending().await,
         }
     }
 
     /// Returns in an epoch after `epoch`.
     pub(super) async fn epoch_after(&mut self, epoch: u64) {
-        if self.standing.wait_for(|standing| standing.epoch > epoch).await.is_err() {
+        let ended = self.standing.wait_for(|standing| standing.epoch > epoch).await.is_err();
+        if ended {
             std::future::pending::<()>().await;
         }
     }
