@@ -9,8 +9,11 @@ mod audit;
 mod certificates;
 mod control_plane;
 mod facts;
+mod pods;
 mod process;
 mod random;
+mod truth;
+mod workload;
 
 use std::time::{Duration, Instant};
 
