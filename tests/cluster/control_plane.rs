@@ -103,6 +103,11 @@ impl Cluster {
         self.directory.path().join("admin.conf")
     }
 
+    /// The API server's version, such as `v1.20.2`.
+    pub(crate) fn version(&self) -> String {
+        self.admin.get("/version").ok()["gitVersion"].as_str().unwrap().to_owned()
+    }
+
     /// The port of the API server, the same over all restarts.
     pub(crate) fn port(&self) -> u16 {
         self.port

@@ -9,6 +9,7 @@ mod audit;
 mod certificates;
 mod control_plane;
 mod facts;
+mod pieces;
 mod pods;
 mod process;
 mod random;
