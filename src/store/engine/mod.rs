@@ -50,6 +50,7 @@ pub(in crate::store) fn apply(
         tables,
         context,
         pending: BTreeMap::new(),
+        overtaken: BTreeMap::new(),
         absences: BTreeMap::new(),
         missing: BTreeMap::new(),
         update: Update::default(),
@@ -90,6 +91,8 @@ struct Batch<'a> {
     context: &'a Context<'a>,
     /// What each touched object shall be afterwards; `None`: gone.
     pending: BTreeMap<ObjectKey, Option<Object>>,
+    /// Versions of pods that a later step of the batch replaced, oldest first: what they tell of a pod stays true.
+    overtaken: BTreeMap<ObjectKey, Vec<Object>>,
     /// What this batch says last of objects that pods may name: why they are not to be had; `None`: they are.
     absences: BTreeMap<ObjectKey, Option<Absence>>,
     /// What listings lack, and the UID that is stored of it.
@@ -127,7 +130,11 @@ impl Batch<'_> {
         } else if texts > store_format::TEXT_MAX_BYTES {
             "its uid or resourceVersion is too long".to_owned()
         } else {
-            self.pending.insert(object.key.clone(), Some(object));
+            let key = object.key.clone();
+            let replaced = self.pending.insert(key.clone(), Some(object)).flatten();
+            if let Some(pod) = replaced.filter(|_| key.kind() == Kind::Pod) {
+                self.overtaken.entry(key).or_default().push(pod);
+            }
             return;
         };
         self.update.rejected.push(Rejected { object: object.key, problem });

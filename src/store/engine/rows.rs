@@ -26,11 +26,19 @@ impl Batch<'_> {
             (None, Some(before)) => (true, ending(before)),
             (None, None) => (false, String::new()),
         };
+        let overtaken = self.overtaken.remove(&pod.key).unwrap_or_default();
+        let seen: Vec<&Object> = overtaken.iter().filter(|seen| seen.uid == pod.uid).chain([pod]).collect();
         // A restored etcd may show a pod as running that has ended. Without a UID it may be another pod each time.
-        let ended = if ended.is_empty() || pod.uid.is_empty() { ending(pod) } else { ended };
+        let ended = if pod.uid.is_empty() {
+            ending(pod)
+        } else if ended.is_empty() {
+            seen.iter().map(|seen| ending(seen)).find(|ended| !ended.is_empty()).unwrap_or_default()
+        } else {
+            ended
+        };
         let now = PodRow {
             uid: pod.uid.clone(),
-            ran: ran || has_run(pod),
+            ran: ran || seen.iter().any(|seen| has_run(seen)),
             activity: row.as_ref().map_or(Activity::Inactive, |row| row.activity),
             decided_at_unix_ms: row.as_ref().map_or(self.context.now_unix_ms, |row| row.decided_at_unix_ms),
             ended,
