@@ -6,7 +6,9 @@
 
 mod api;
 mod audit;
+mod campaign;
 mod certificates;
+mod consumer;
 mod control_plane;
 mod facts;
 mod pieces;
