@@ -5,8 +5,8 @@ use store_format::Activity as Recorded;
 use crate::checkpoint::decide::{Decision, PodNetwork, decide};
 use crate::checkpoint::examine::{Parent, examine};
 use crate::checkpoint::object::{Kind, ObjectKey};
-use crate::checkpoint::rendering::{Activity, Plan, PodName, Untouched};
-use crate::checkpoint::settings::{ActivationPolicy, KubeletVersion, Settings};
+use crate::checkpoint::rendering::{Activity, Plan, PodName, Rendering, Untouched};
+use crate::checkpoint::settings::{Activation, ActivationPolicy, KubeletVersion, Settings};
 use crate::checkpoint::verdict::{Note, Verdict};
 use crate::materialize::{MaterializeError, Materializer, Owners, Report, Roots, SecretRootPolicy};
 use crate::store::{Change, Committed, Finding, Snapshot};
@@ -42,7 +42,7 @@ pub enum PassError {
 
 /// What a pass did.
 pub struct Rendered {
-    /// What was decided.
+    /// What was decided. Under [`Activation::Hold`] it was not acted upon.
     pub decision: Decision,
     /// What was done.
     pub report: Report,
@@ -90,6 +90,7 @@ pub fn assess(
             let parent = Parent {
                 object: pod,
                 ran: snapshot.ran(&pod.key),
+                ended: snapshot.ended(&pod.key).is_some(),
                 authenticated: authenticated.get(&pod.key).copied().unwrap_or_default(),
             };
             examine(parent, snapshot, &services, &settings)
@@ -150,7 +151,7 @@ fn leave_the_lost(plan: &mut Plan, snapshot: &Snapshot, policy: ActivationPolicy
     }
 }
 
-/// Brings the files in line with a durable snapshot.
+/// Brings the files in line with a durable snapshot; under [`Activation::Hold`] without starting or stopping anything.
 ///
 /// # Errors
 /// [`PassError`]; then nothing was rendered. Pods that fail one by one are in the report.
@@ -166,25 +167,29 @@ pub fn render(
     let materializer = Materializer::open(target.roots.clone(), target.secret_root, target.owners)?
         .naming_secrets(settings.secret_root.clone().into());
     // The plan follows from the committed snapshot alone, and so is as durable as it is.
-    let plan = snapshot.derive(|_| decision.plan.clone());
+    let plan = snapshot.derive(|_| match settings.acting {
+        Activation::Decide => decision.plan.clone(),
+        Activation::Hold => decision.plan.clone().as_it_is(),
+    });
     let report = materializer.reconcile(&plan, snapshot.get(), now_unix_s);
-    let decided = decided(&decision.plan, &report);
+    let decided = decided(plan.get(), &report);
     Ok(Rendered { decision, report, decided })
 }
 
-/// What became true of each pod that was rendered without fault.
+/// What became true of each pod that was rendered without fault. Of one that was left as it is, nothing did.
 fn decided(plan: &Plan, report: &Report) -> Vec<Change> {
     let failed = |pod| report.outcomes.iter().any(|(name, outcome)| name == pod && outcome.is_failure());
     plan.pods
         .iter()
         .filter(|planned| !failed(&planned.rendering.pod))
-        .map(|planned| Change::Decided {
-            pod: planned.rendering.pod.clone(),
-            uid: planned.rendering.uid.clone(),
-            activity: match planned.activity {
+        .filter_map(|planned| {
+            let activity = match planned.activity {
                 Activity::Active => Recorded::Active,
                 Activity::Prepared => Recorded::Inactive,
-            },
+                Activity::AsItIs => return None,
+            };
+            let Rendering { pod, uid, .. } = &planned.rendering;
+            Some(Change::Decided { pod: pod.clone(), uid: uid.clone(), activity })
         })
         .collect()
 }

@@ -99,6 +99,7 @@ fn activity(decision: &Decision, pod: &PodName) -> Option<&'static str> {
     Some(match planned.activity {
         Activity::Active => "active",
         Activity::Prepared => "prepared",
+        Activity::AsItIs => "as it is",
     })
 }
 

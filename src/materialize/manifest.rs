@@ -15,7 +15,7 @@ use super::modes::{Attr, private_dir, private_file};
 use super::name::Name;
 use super::{Owners, Published, publish};
 use crate::checkpoint::object::{Shown, is_dns_label, is_dns_subdomain};
-use crate::checkpoint::rendering::{Activity, Manifest, PodName};
+use crate::checkpoint::rendering::{Manifest, PodName};
 use crate::checkpoint::{ANNOTATION_CHECKPOINT_OF, ANNOTATION_PARENT_UID};
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
@@ -63,6 +63,13 @@ enum Holder {
     Other(Foreign),
 }
 
+/// Where a manifest is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Prepared,
+    Active,
+}
+
 /// What a manifest's entry should be.
 enum Wanted<'a> {
     File(&'a [u8]),
@@ -96,12 +103,17 @@ impl Manifests<'_> {
     }
 
     /// Refuses a name that somebody else's file has in the directory in which the manifest belongs.
-    pub(super) fn check_free(&self, name: &ManifestName, activity: Activity) -> Result<()> {
-        let dir = self.dir(activity);
+    pub(super) fn check_free(&self, name: &ManifestName, place: Place) -> Result<()> {
+        let dir = self.dir(place);
         match self.holder(dir, name)? {
             Holder::Nobody | Holder::File | Holder::Link => Ok(()),
             Holder::Other(found) => Err(MaterializeError::Conflict { path: dir.path_of(&name.file), found }),
         }
+    }
+
+    /// Whether a manifest of ours is active, one whose body went with the memory it was in included.
+    pub(super) fn is_active(&self, name: &ManifestName) -> Result<bool> {
+        Ok(matches!(self.holder(self.active, name)?, Holder::File | Holder::Link))
     }
 
     /// Whether the active manifest already is this one.
@@ -110,17 +122,17 @@ impl Manifests<'_> {
         Ok(same_body && self.is(self.active, name, &self.wanted(name, manifest))?)
     }
 
-    /// Brings the manifest to where `activity` says. The caller syncs both directories; a body is durable already. The name
+    /// Brings the manifest to its `place`. The caller syncs both directories; a body is durable already. The name
     /// must be free, which [`Manifests::check_free`] tells.
     ///
     /// # Errors
     /// What was published before is there as it was, whole.
-    pub(super) fn publish(&self, name: &ManifestName, manifest: &Manifest, activity: Activity) -> Result<Published> {
+    pub(super) fn publish(&self, name: &ManifestName, manifest: &Manifest, place: Place) -> Result<Published> {
         let body = if manifest.carries_secret { self.publish_body(name, manifest)? } else { Published::Unchanged };
         let wanted = self.wanted(name, manifest);
-        let entry = match activity {
-            Activity::Prepared => self.publish_entry(self.prepared, name, &wanted)?,
-            Activity::Active => self.activate(name, &wanted)?,
+        let entry = match place {
+            Place::Prepared => self.publish_entry(self.prepared, name, &wanted)?,
+            Place::Active => self.activate(name, &wanted)?,
         };
         Ok(match entry {
             Published::Unchanged if body != Published::Unchanged => Published::Replaced,
@@ -170,10 +182,10 @@ impl Manifests<'_> {
         bodies.sync()
     }
 
-    fn dir(&self, activity: Activity) -> &Dir {
-        match activity {
-            Activity::Prepared => self.prepared,
-            Activity::Active => self.active,
+    fn dir(&self, place: Place) -> &Dir {
+        match place {
+            Place::Prepared => self.prepared,
+            Place::Active => self.active,
         }
     }
 

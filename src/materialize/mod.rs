@@ -24,6 +24,8 @@ mod selinux;
 mod tree;
 
 #[cfg(test)]
+mod as_it_is;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod hostile;

@@ -11,14 +11,14 @@ use crate::checkpoint::rendering::Activity::{Active, Prepared};
 use crate::checkpoint::rendering::{PlannedPod, Tree};
 
 #[derive(Clone, Debug)]
-struct Step {
-    pods: Vec<Pod>,
-    cut: Option<Cut>,
-    pause_s: u64,
+pub(super) struct Step {
+    pub(super) pods: Vec<Pod>,
+    pub(super) cut: Option<Cut>,
+    pub(super) pause_s: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Pod {
+pub(super) struct Pod {
     name: &'static str,
     active: bool,
     carries_secret: bool,
@@ -37,7 +37,7 @@ fn some_tree(number: usize) -> Tree {
     }
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let trees = prop::sample::subsequence((0..6_usize).collect::<Vec<_>>(), 0..4);
     let pod = (any::<bool>(), any::<bool>(), prop::sample::select(vec!["v1", "v2"]), trees);
     let pods = prop::collection::vec(prop::option::of(pod), 3).prop_map(|pods| {
@@ -53,7 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..5)
 }
 
-fn made(pods: &[Pod]) -> Committed<Plan> {
+pub(super) fn made(pods: &[Pod]) -> Committed<Plan> {
     let made = pods.iter().map(|wanted| -> PlannedPod {
         let trees = wanted.trees.iter().map(|number| some_tree(*number)).collect();
         let activity = if wanted.active { Active } else { Prepared };

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dir::Dir;
 use super::error::{MaterializeError, RenderingProblem};
 use super::layout::{Layout, Names};
-use super::manifest::{ManifestName, Manifests};
+use super::manifest::{ManifestName, Manifests, Place};
 use super::modes::private_dir;
 use super::name::Name;
 use super::removal::{self, Keep, Retired};
 use super::{Materializer, PodOutcome, Published, Removed, RemovedFiles, Report, Waiting, tree};
 use crate::checkpoint::lookup::Objects;
 use crate::checkpoint::object::Shown;
-use crate::checkpoint::rendering::{Activity, Plan, PlannedPod, PodName, TreeRoot, Untouched};
+use crate::checkpoint::rendering::{Activity, Others, Plan, PlannedPod, PodName, TreeRoot};
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 
@@ -25,7 +25,7 @@ const ROOTS: [TreeRoot; 2] = [TreeRoot::Secrets, TreeRoot::ConfigMaps];
 pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Objects, now_unix_s: u64) -> Report {
     let mut pass = Pass {
         materializer,
-        untouched: &plan.untouched,
+        plan,
         objects,
         now_unix_s,
         manifests: materializer.manifests(),
@@ -42,7 +42,8 @@ pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Object
     let mut done: BTreeMap<&PodName, Option<Wanted<'_>>> = BTreeMap::new();
     for planned in &plan.pods {
         let name = &planned.rendering.pod;
-        if plan.unsure.contains(name) && planned.activity == Activity::Active && pass.running.contains(name) {
+        let meant_to_run = matches!(planned.activity, Activity::Active | Activity::AsItIs);
+        if plan.unsure.contains(name) && meant_to_run && pass.running.contains(name) {
             pass.report.left.push(name.clone());
             done.insert(name, None);
             continue;
@@ -54,7 +55,7 @@ pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Object
         };
         let outcome = match result {
             Ok((wanted, outcome)) => {
-                done.insert(name, Some(wanted));
+                done.insert(name, wanted);
                 outcome
             }
             Err(error) => {
@@ -75,7 +76,7 @@ pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Object
 /// The trees of a pod that was published.
 struct Wanted<'a> {
     layouts: Vec<Layout<'a>>,
-    activity: Activity,
+    place: Place,
 }
 
 impl Wanted<'_> {
@@ -86,7 +87,7 @@ impl Wanted<'_> {
 
 struct Pass<'a> {
     materializer: &'a Materializer,
-    untouched: &'a Untouched,
+    plan: &'a Plan,
     objects: &'a dyn Objects,
     now_unix_s: u64,
     manifests: Manifests<'a>,
@@ -108,12 +109,14 @@ impl<'a> Pass<'a> {
         for name in self.list(active) {
             self.running.insert(name.pod.clone());
             let planned = wanted.get(&name.pod);
-            if planned == Some(&Activity::Active) {
-                continue;
-            }
-            if planned.is_none() && self.untouched.covers(&name.pod) {
-                self.report.left.push(name.pod);
-                continue;
+            match planned {
+                Some(Activity::Active | Activity::AsItIs) => continue,
+                Some(Activity::Prepared) => {}
+                None if self.may_stop(&name.pod) => {}
+                None => {
+                    self.report.left.push(name.pod);
+                    continue;
+                }
             }
             // Even if no marker can be written: a copy that goes on is worse than a volume that goes early.
             self.mark(&name.pod);
@@ -130,7 +133,7 @@ impl<'a> Pass<'a> {
             }
         }
         for name in self.list(prepared) {
-            if !wanted.contains_key(&name.pod) && !self.untouched.covers(&name.pod) {
+            if !wanted.contains_key(&name.pod) && !self.plan.untouched.covers(&name.pod) {
                 match self.manifests.remove(prepared, &name) {
                     Ok(()) => self.removed(&name.pod, RemovedFiles::PreparedManifest),
                     Err(error) => self.report.problems.push(error),
@@ -140,8 +143,13 @@ impl<'a> Pass<'a> {
         self.sync_manifests();
     }
 
-    /// Publishes a pod's trees, then its manifest.
-    fn publish<'p>(&mut self, planned: &'p PlannedPod) -> Result<(Wanted<'p>, PodOutcome)> {
+    /// Whether the copy of a pod that is not in the plan may stop.
+    fn may_stop(&self, pod: &PodName) -> bool {
+        !self.plan.untouched.covers(pod) && self.plan.others == Others::Stop
+    }
+
+    /// Publishes a pod's trees, then its manifest; with the trees that it has from now on, where that is known.
+    fn publish<'p>(&mut self, planned: &'p PlannedPod) -> Result<(Option<Wanted<'p>>, PodOutcome)> {
         let rendering = &planned.rendering;
         let name = ManifestName::of(&rendering.pod).map_err(MaterializeError::Rendering)?;
         let mut layouts: Vec<Layout<'p>> = Vec::with_capacity(rendering.trees.len());
@@ -157,7 +165,16 @@ impl<'a> Pass<'a> {
         if let Some(error) = self.stuck.get(&name.pod) {
             return Err(error.clone());
         }
-        self.manifests.check_free(&name, planned.activity)?;
+        // Asked of the directory, not of what was listed: a listing that failed must not turn into a second manifest.
+        let place = match planned.activity {
+            Activity::Active => Some(Place::Active),
+            Activity::Prepared => Some(Place::Prepared),
+            Activity::AsItIs if self.manifests.is_active(&name)? => None,
+            Activity::AsItIs => Some(Place::Prepared),
+        };
+        if let Some(place) = place {
+            self.manifests.check_free(&name, place)?;
+        }
 
         let mut trees = None;
         for layout in &layouts {
@@ -168,15 +185,20 @@ impl<'a> Pass<'a> {
             trees = Some(trees.map_or(published, |all: Published| all.and(published)));
         }
 
-        let wanted = Wanted { layouts, activity: planned.activity };
+        let trees = trees.unwrap_or(Published::Unchanged);
+        let Some(place) = place else {
+            // The manifest that stays may be an older one, and mount trees that are not among these.
+            return Ok((None, PodOutcome::Published { trees, manifest: Published::Unchanged }));
+        };
+        let wanted = Wanted { layouts, place };
         let replaces = self.running.contains(&name.pod)
-            && planned.activity == Activity::Active
+            && place == Place::Active
             && !self.manifests.is_active_as(&name, &rendering.manifest)?;
         if replaces && self.has_stale_trees(&name.pod, &wanted)? {
             self.mark(&name.pod);
         }
-        let manifest = self.manifests.publish(&name, &rendering.manifest, planned.activity)?;
-        Ok((wanted, PodOutcome::Published { trees: trees.unwrap_or(Published::Unchanged), manifest }))
+        let manifest = self.manifests.publish(&name, &rendering.manifest, place)?;
+        Ok((Some(wanted), PodOutcome::Published { trees, manifest }))
     }
 
     /// Removes the trees below `root` that nobody wants and nobody can be using.
@@ -209,12 +231,11 @@ impl<'a> Pass<'a> {
             let key = PodName { namespace: namespace.to_owned(), name: name.to_owned() };
             let hold = self.hold || self.unmarked.contains(&key) || self.stuck.contains_key(&key);
             let keep = match done.get(&key) {
-                // What failed may still need what it had.
+                // What failed, or was left as it is, may still need what it had.
                 Some(None) => continue,
-                Some(Some(wanted)) => {
-                    Keep { trees: wanted.trees(root), active: wanted.activity == Activity::Active, hold }
-                }
-                None if self.untouched.covers(&key) => continue,
+                Some(Some(wanted)) => Keep { trees: wanted.trees(root), active: wanted.place == Place::Active, hold },
+                None if self.plan.untouched.covers(&key) => continue,
+                None if self.running.contains(&key) && !self.may_stop(&key) => continue,
                 None => Keep { trees: BTreeSet::new(), active: false, hold },
             };
             let result = self.retire(&parent, pod, &key, &keep);

@@ -70,6 +70,12 @@ pub enum StoreError {
     /// An earlier operation on this handle failed in a way that leaves its memory untrustworthy. Reopen it.
     #[error("the store must be reopened after an earlier failure")]
     Unusable,
+    /// The code of the store panicked while it did what it was asked. Whether that is durable is unknown; reopen and read.
+    #[error("the code of the store panicked, and the store must be reopened")]
+    Panicked,
+    /// It was closed before it did what it was asked. Nothing was written.
+    #[error("the store is closed")]
+    Closed,
     /// The store has key slots, but no key at hand opens one; writing would leave records that nobody authenticates.
     #[error("no key at hand opens this store; nothing was written")]
     NoKeyOpens,
@@ -80,6 +86,18 @@ pub enum StoreError {
     EmptyListing {
         /// How many pods the store holds.
         stored: usize,
+    },
+    /// The source is another cluster than the store's: its API server is trusted by none of the CAs that the store knows.
+    /// Nothing was written.
+    #[error(
+        "the source belongs to another cluster: its API server is trusted by {}, but the store's by {}. The store is kept \
+         as it is; to begin anew with this cluster, move it away", shown(.found), shown(.stored)
+    )]
+    OtherCluster {
+        /// SHA-256 of the SubjectPublicKeyInfo of each CA that the store knows.
+        stored: Vec<[u8; 32]>,
+        /// The same of the source.
+        found: Vec<[u8; 32]>,
     },
     /// A field is longer than the format allows. Nothing was written.
     #[error("a record can't be written")]
@@ -101,9 +119,27 @@ impl StoreError {
         move |source| Self::Refused { action, source: Box::new(source) }
     }
 
+    /// Whether the handle is of no use after this: what its memory says and what the disk says may differ.
+    #[must_use]
+    pub fn needs_reopening(&self) -> bool {
+        matches!(
+            self,
+            Self::OutcomeUnknown { .. } | Self::Damaged { .. } | Self::Panicked | Self::Unusable | Self::Closed
+        )
+    }
+
     /// Whether the file itself is damaged, as opposed to busy, forbidden, full or too new.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
     }
+}
+
+/// `CA 0f3c25e1a7b60d42, 9d…`: the first octets of each hash, and no more than a line can bear.
+fn shown(hashes: &[[u8; 32]]) -> String {
+    const SHOWN_MAX: usize = 3;
+    let short = |hash: &[u8; 32]| hash[..8].iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+    let more = hashes.len().saturating_sub(SHOWN_MAX);
+    let tail = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("CA {}{tail}", hashes.iter().take(SHOWN_MAX).map(short).collect::<Vec<_>>().join(", "))
 }

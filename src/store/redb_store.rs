@@ -102,7 +102,7 @@ impl RedbStore {
 
     /// After an unknown outcome the handle is done for: what its memory says and what the disk says may differ.
     fn note<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if matches!(result, Err(StoreError::OutcomeUnknown { .. } | StoreError::Damaged { .. })) {
+        if result.as_ref().is_err_and(StoreError::needs_reopening) {
             self.unusable = true;
         }
         result

@@ -1,0 +1,174 @@
+//! The store on a thread of its own: commits wait for the disk there, and no async task waits with them.
+//!
+//! It needs no particular async runtime.
+
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll, ready};
+use std::thread;
+
+use store_format::{Identity, NodeSecret};
+use tokio::sync::oneshot;
+
+use crate::store::{Backend, Change, Committed, LockState, Revision, Snapshot, StoreError, Update};
+
+/// Owns the store. The thread ends with [`StoreThread::close`], or when this and the last [`StoreHandle`] are dropped.
+pub struct StoreThread {
+    handle: StoreHandle,
+    given_back: oneshot::Receiver<Box<dyn Backend>>,
+}
+
+impl StoreThread {
+    /// Moves `store` to a new thread. `clock` tells the time that is recorded, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// The system starts no further thread; `store` is closed then.
+    pub fn start(store: Box<dyn Backend>, clock: impl Fn() -> u64 + Send + 'static) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        let (give_back, given_back) = oneshot::channel();
+        let owner = Owner { store, clock: Box::new(clock), failed: false, closing: false };
+        thread::Builder::new().name("store".to_owned()).spawn(move || serve(owner, queue, give_back))?;
+        Ok(Self { handle: StoreHandle { jobs }, given_back })
+    }
+
+    /// A way to ask the store, for as long as the thread runs.
+    #[must_use]
+    pub fn handle(&self) -> StoreHandle {
+        self.handle.clone()
+    }
+
+    /// Ends the thread and gives the store back, after everything that was asked before. What handles ask from then on
+    /// is refused with [`StoreError::Closed`].
+    ///
+    /// To reopen a store that failed, drop what this returns first: it holds the lock on the file.
+    ///
+    /// # Errors
+    /// [`StoreError::Panicked`] if the thread has ended before its time; the store is closed then.
+    pub async fn close(self) -> Result<Box<dyn Backend>, StoreError> {
+        // A thread that is gone already has said what there is to say.
+        let _ = self.handle.jobs.send(Box::new(|owner| owner.closing = true));
+        self.given_back.await.map_err(|_| StoreError::Panicked)
+    }
+}
+
+/// Asks the store. Questions are answered in the order in which they are asked, each seeing what those before it did.
+///
+/// Each method asks at once, when it is called, and returns the [`Answer`] to wait for.
+///
+/// After an error that [`StoreError::needs_reopening`] all further questions are refused with [`StoreError::Unusable`].
+#[derive(Clone)]
+pub struct StoreHandle {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl StoreHandle {
+    /// Applies all `changes` in one durable transaction, or none; see [`Backend::update`].
+    ///
+    /// # Errors
+    /// Those of [`Backend::update`]; [`StoreError::Panicked`], after which nobody knows whether it was committed;
+    /// [`StoreError::Unusable`] and [`StoreError::Closed`], after which it was not.
+    pub fn update(&self, changes: Vec<Change>) -> Answer<Committed<Update>> {
+        self.ask(|store, now_unix_ms| store.update(changes, now_unix_ms))
+    }
+
+    /// A consistent view of everything that is durable; see [`Backend::snapshot`].
+    ///
+    /// # Errors
+    /// Those of [`Backend::snapshot`]; the store panicked, failed before, or is closed.
+    pub fn snapshot(&self) -> Answer<Committed<Snapshot>> {
+        self.ask(|store, _| store.snapshot())
+    }
+
+    /// Whose store it is.
+    ///
+    /// # Errors
+    /// The store panicked, failed before, or is closed.
+    pub fn identity(&self) -> Answer<Identity> {
+        self.ask(|store, _| Ok(store.identity().clone()))
+    }
+
+    /// Whether Secrets can be read and written.
+    ///
+    /// # Errors
+    /// The store panicked, failed before, or is closed.
+    pub fn lock_state(&self) -> Answer<LockState> {
+        self.ask(|store, _| Ok(store.lock_state()))
+    }
+
+    /// Gives a keyless store its data key, wrapped for `secret`; see [`Backend::add_first_key`].
+    ///
+    /// # Errors
+    /// Those of [`Backend::add_first_key`], and as for [`StoreHandle::update`].
+    pub fn add_first_key(&self, secret: NodeSecret) -> Answer<Committed<Revision>> {
+        self.ask(move |store, now_unix_ms| store.add_first_key(&secret, now_unix_ms))
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut dyn Backend, u64) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        let job = move |owner: &mut Owner| {
+            // Whoever asked may have stopped waiting; what was asked for is done all the same.
+            let _ = reply.send(owner.answer(question));
+        };
+        // If the thread is gone the job is dropped, and `reply` with it, which the answer shows.
+        let _ = self.jobs.send(Box::new(job));
+        Answer(answer)
+    }
+}
+
+/// What the store answers, some time. Dropping this does not take the question back.
+#[must_use = "whether it worked is not known before the answer is there"]
+pub struct Answer<T>(oneshot::Receiver<Result<T, StoreError>>);
+
+impl<T> Future for Answer<T> {
+    type Output = Result<T, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(answer.unwrap_or(Err(StoreError::Closed)))
+    }
+}
+
+type Job = Box<dyn FnOnce(&mut Owner) + Send>;
+
+/// What the thread has.
+struct Owner {
+    store: Box<dyn Backend>,
+    clock: Box<dyn Fn() -> u64 + Send>,
+    /// Set when the store failed in a way after which it is not to be trusted.
+    failed: bool,
+    closing: bool,
+}
+
+impl Owner {
+    fn answer<T>(
+        &mut self,
+        question: impl FnOnce(&mut dyn Backend, u64) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if self.failed {
+            return Err(StoreError::Unusable);
+        }
+        // After a panic the store answers nothing any more, so that nobody sees what it left half done.
+        let answer = catch_unwind(AssertUnwindSafe(|| question(&mut *self.store, (self.clock)())));
+        let answer = answer.unwrap_or(Err(StoreError::Panicked));
+        self.failed = answer.as_ref().is_err_and(StoreError::needs_reopening);
+        answer
+    }
+}
+
+fn serve(mut owner: Owner, queue: mpsc::Receiver<Job>, give_back: oneshot::Sender<Box<dyn Backend>>) {
+    while !owner.closing
+        && let Ok(job) = queue.recv()
+    {
+        job(&mut owner);
+    }
+    // Before the store is given back: from then on every handle knows that it is closed.
+    drop(queue);
+    // If nobody waits for it, it is closed here.
+    drop(give_back.send(owner.store));
+}
