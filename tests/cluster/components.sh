@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Provides the real control plane that tests/cluster/ starts: etcd from Debian's package, kube-apiserver, kubelet and
-# kubectl built from Debian's source package of Kubernetes (1.20.2, vendored) with Debian's Go. Takes about five minutes on two
-# cores the first time, and none after that: the binaries are cached outside of the checkout.
+# kubectl built from Debian's source package of Kubernetes (1.20.2, vendored) with Debian's Go. Takes about five
+# minutes on two cores the first time, and none after that: the binaries are cached outside of the checkout.
 #
 # Prints the directory of the binaries on its last line; progress goes to standard error.
 #   CKPT_DB_CLUSTER_CACHE  where to keep them (default: $XDG_CACHE_HOME or ~/.cache, below it ckpt-db/cluster)

@@ -183,7 +183,7 @@ fn what_a_watch_sees_of_a_restart_and_of_a_restore() {
 
     // Set back: revisions are given out a second time.
     let snapshot = cluster.snapshot_etcd();
-    let late = (0..20).map(|n| change(&format!("late {n}"))).last().unwrap();
+    let late = (0..20).map(|n| change(&format!("late {n}"))).max().unwrap();
     let open = watch(late);
     cluster.restore_etcd(&snapshot);
     assert_eq!(open.next(PATIENCE).shown(), "ended");

@@ -123,12 +123,13 @@ fn bound_to_us(command: Command) -> Command {
 }
 
 type Spawned = (Command, std::io::Result<Child>);
+type Job = (Command, mpsc::Sender<Spawned>);
 
 /// Spawns on a thread that lives as long as the test program: the signal at the parent's death is sent when the
 /// *thread* that spawned ends, and each test has a thread of its own.
 fn spawn_from_the_keeper(command: Command) -> Spawned {
-    static KEEPER: LazyLock<Mutex<mpsc::Sender<(Command, mpsc::Sender<Spawned>)>>> = LazyLock::new(|| {
-        let (sender, jobs) = mpsc::channel::<(Command, mpsc::Sender<Spawned>)>();
+    static KEEPER: LazyLock<Mutex<mpsc::Sender<Job>>> = LazyLock::new(|| {
+        let (sender, jobs) = mpsc::channel::<Job>();
         std::thread::spawn(move || {
             for (mut command, answer) in jobs {
                 let child = command.spawn();

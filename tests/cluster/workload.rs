@@ -32,6 +32,9 @@ pub(crate) struct Workload {
     names: usize,
 }
 
+/// Draws one operation of a kind; `None` where there is nothing for it to act on.
+type Draw = fn(&mut Workload) -> Option<Operation>;
+
 #[derive(Clone)]
 struct Pod {
     ours: bool,
@@ -166,7 +169,7 @@ impl Workload {
         let ours = self.pods();
         let many = ours >= self.target + self.target / 4;
         #[rustfmt::skip]
-        let weights: [(usize, fn(&mut Self) -> Option<Operation>); 12] = [
+        let weights: [(usize, Draw); 12] = [
             (if many { 0 } else if ours < self.target { 30 } else { 10 }, Self::new_pod),
             (if many { 20 } else if ours < self.target / 2 { 0 } else { 9 }, Self::delete_pod),
             (2, Self::other_pod),
