@@ -3,5 +3,16 @@
 //! The rooms of it: [`credentials`] and [`connect`] make connections, [`reach`] sorts failures, [`body`] and [`events`]
 //! turn bytes into objects, [`collect`] (pure) gathers each pod with its objects into one step, `feed` drives them.
 
+mod certificate;
+mod classify;
 pub mod collect;
+pub mod connect;
+pub mod credentials;
+mod end;
+mod kubeconfig;
+mod logs;
 pub mod reach;
+mod token;
+
+pub use certificate::Validity;
+pub use logs::may_be_logged;

@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn every_failure_is_sorted() {
-        let unset = "c; that can't be judged: the clock of this node is not set (is it waiting for time synchronisation?)";
+        let unset =
+            "c; that can't be judged: the clock of this node is not set (is it waiting for time synchronisation?)";
         let silent = |text: &str| Reach::Silent(cause(text));
         let refusing = |text: &str| Reach::Refusing(cause(text));
         #[rustfmt::skip]
