@@ -42,8 +42,8 @@ impl Validity {
 /// The certificate of a client: its validity and its common name.
 pub(super) fn client(der: &[u8], file: PathBuf) -> Option<(Validity, Option<String>)> {
     let certificate = x509_cert::Certificate::from_der(der).ok()?.tbs_certificate;
-    let attributes = certificate.subject.0.iter().flat_map(|part| part.0.iter());
-    let name = attributes.filter(|attribute| attribute.oid == COMMON_NAME).last();
+    let mut attributes = certificate.subject.0.iter().rev().flat_map(|part| part.0.iter());
+    let name = attributes.find(|attribute| attribute.oid == COMMON_NAME);
     let name = name.and_then(|attribute| String::from_utf8(attribute.value.value().to_vec()).ok());
     let validity = Validity {
         subject: certificate.subject.to_string(),

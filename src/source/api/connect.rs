@@ -126,17 +126,17 @@ impl Connections {
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(limits.connect));
         tcp.set_nodelay(true);
-        let names: Arc<dyn ResolveServerName + Send + Sync> = match credentials.server_name() {
+        let names: Arc<dyn ResolveServerName + Send + Sync> = match &credentials.server_name {
             Some(name) => Arc::new(FixedServerNameResolver::new(name.clone())),
             None => Arc::new(DefaultServerNameResolver::default()),
         };
         Self(Arc::new(Shared {
             limits,
-            server: credentials.uri().clone(),
+            server: credentials.server.clone(),
             server_shown: credentials.server(),
-            connector: HttpsConnector::new(tcp, Arc::clone(credentials.tls()), true, names),
-            tokens: Tokens::new(credentials.token().clone()),
-            client: credentials.client_validity().cloned(),
+            connector: HttpsConnector::new(tcp, Arc::clone(&credentials.tls), true, names),
+            tokens: Tokens::new(credentials.token.clone()),
+            client: credentials.client.clone(),
             single: Line::new(limits),
             watches: StdMutex::default(),
             opened: AtomicU64::new(0),

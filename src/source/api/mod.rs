@@ -1,11 +1,12 @@
 //! The API server as the source: what is bound to this node, followed by list and watch with the node's own credentials.
 //!
-//! The rooms of it: [`credentials`] and [`connect`] make connections, [`reach`] sorts failures, [`body`] and [`events`]
-//! turn bytes into objects, [`collect`] (pure) gathers each pod with its objects into one step, `feed` drives them.
+//! Its parts: [`credentials`] and [`connect`] make connections, [`reach`] sorts failures, [`body`] and [`events`] turn bytes
+//! into objects, [`collect`] (pure) gathers each pod with its objects into one step. `pods`, [`tracker`] and `services`
+//! each follow something, and [`feed`] drives them.
 
 mod answer;
 pub mod body;
-pub mod certificate;
+mod certificate;
 mod classify;
 pub mod collect;
 pub mod connect;
@@ -13,6 +14,7 @@ pub mod credentials;
 mod end;
 pub mod events;
 pub mod feed;
+mod kubeconfig;
 mod line;
 mod logs;
 pub mod pace;
@@ -24,4 +26,5 @@ mod token;
 pub mod tracker;
 mod watching;
 
+pub use certificate::Validity;
 pub use logs::may_be_logged;
