@@ -7,6 +7,7 @@ pub mod agent;
 pub mod checkpoint;
 pub mod clear;
 pub mod crypto;
+pub mod date;
 pub mod keys;
 pub mod layout;
 pub mod materialize;

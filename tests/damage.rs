@@ -121,7 +121,7 @@ fn judge(at: u64, snapshot: &Snapshot, all_named: bool, expected: &BTreeMap<Obje
     for (key, original) in expected {
         match snapshot.get(key) {
             Lookup::Found(found) => assert!(found == *original, "offset {at}: a wrong value of {key}"),
-            Lookup::Missing | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => {
+            Lookup::Missing | Lookup::Forbidden | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => {
                 lost += 1;
                 tally.unnamed += u64::from(!named(snapshot, key));
                 assert!(

@@ -53,7 +53,7 @@ fn one_pod_for_each_kind_of_answer() {
     let examined = ours
         .iter()
         .map(|pod| {
-            let parent = Parent { object: pod, ran: has_run(pod), authenticated: true };
+            let parent = Parent { object: pod, ran: has_run(pod), ended: false, authenticated: true };
             examine(parent, &example, &services, &settings)
         })
         .collect();

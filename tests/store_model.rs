@@ -9,10 +9,10 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
+use ckpt_db::checkpoint::lookup::{Absence, Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::crypto::SystemEntropy;
-use ckpt_db::store::{Backend, Change, MemoryStore, NewStore, RedbStore, StoreError, open_offline};
+use ckpt_db::store::{Backend, Change, MemoryStore, Missing, NewStore, RedbStore, Revision, StoreError, open_offline};
 use proptest::prelude::*;
 
 const NAMESPACES: [&str; 2] = ["a", "b"];
@@ -21,19 +21,21 @@ const NAMES: u8 = 3;
 /// One change over a small world, so that histories meet themselves.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Pod, its version, the objects that it names, and which of them come with it.
-    Pod(usize, u8, u8, Vec<(Kind, u8)>, u8),
+    /// Pod, its version, whether it has ended, the objects that it names, and which of them come with it.
+    Pod(usize, u8, u8, bool, Vec<(Kind, u8)>, u8),
     Object(usize, Kind, u8, u8),
     DeletePod(usize, u8, bool),
     DeleteObject(usize, Kind, u8),
-    Listing(Vec<Step>),
+    Absent(usize, Kind, u8, Absence),
+    /// A listing, and whether what it lacks is deleted or, if it is a pod, reported.
+    Listing(Vec<Step>, Missing),
 }
 
 fn key(kind: Kind, namespace: usize, name: u8) -> ObjectKey {
     ObjectKey::new(kind, NAMESPACES[namespace], &format!("n{name}")).unwrap()
 }
 
-fn pod(namespace: usize, name: u8, version: u8, wanted: &[(Kind, u8)]) -> Object {
+fn pod(namespace: usize, name: u8, version: u8, ended: bool, wanted: &[(Kind, u8)]) -> Object {
     let volumes: Vec<_> = wanted
         .iter()
         .enumerate()
@@ -47,7 +49,7 @@ fn pod(namespace: usize, name: u8, version: u8, wanted: &[(Kind, u8)]) -> Object
     let body = serde_json::json!({
         "metadata": {"uid": format!("uid-{version}")},
         "spec": {"containers": [{"name": "c", "image": "i"}], "volumes": volumes},
-        "status": {"phase": "Running"},
+        "status": {"phase": if ended { "Failed" } else { "Running" }},
     });
     common::object(Kind::Pod, NAMESPACES[namespace], &format!("n{name}"), body)
 }
@@ -65,21 +67,24 @@ fn simple_step() -> impl Strategy<Value = Step> {
     let namespace = || 0..NAMESPACES.len();
     let wanted = proptest::collection::vec((data_kind(), 0..NAMES), 0..3);
     prop_oneof![
-        4 => (namespace(), 0..NAMES, 0..3_u8, wanted, any::<u8>()).prop_map(|(ns, name, version, mut wanted, with)| {
+        4 => (namespace(), 0..NAMES, 0..3_u8, 0..4_u8, wanted, any::<u8>()).prop_map(|(ns, name, version, ended, mut wanted, with)| {
             wanted.sort();
             wanted.dedup();
-            Step::Pod(ns, name, version, wanted, with)
+            Step::Pod(ns, name, version, ended == 0, wanted, with)
         }),
         4 => (namespace(), data_kind(), 0..NAMES, 0..3_u8).prop_map(|(ns, kind, name, version)| Step::Object(ns, kind, name, version)),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let why = prop_oneof![Just(Absence::NotFound), Just(Absence::Forbidden)];
+    let missing = prop_oneof![Just(Missing::Delete), Just(Missing::Report)];
     prop_oneof![
         8 => simple_step(),
         2 => (0..NAMESPACES.len(), 0..NAMES, any::<bool>()).prop_map(|(ns, name, other)| Step::DeletePod(ns, name, other)),
         1 => (0..NAMESPACES.len(), data_kind(), 0..NAMES).prop_map(|(ns, kind, name)| Step::DeleteObject(ns, kind, name)),
-        2 => proptest::collection::vec(simple_step(), 0..6).prop_map(Step::Listing),
+        2 => (0..NAMESPACES.len(), data_kind(), 0..NAMES, why).prop_map(|(ns, kind, name, why)| Step::Absent(ns, kind, name, why)),
+        2 => (proptest::collection::vec(simple_step(), 0..6), missing).prop_map(|(steps, missing)| Step::Listing(steps, missing)),
     ]
 }
 
@@ -87,26 +92,38 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     pods: BTreeMap<ObjectKey, (Object, BTreeSet<ObjectKey>)>,
     objects: BTreeMap<ObjectKey, Object>,
+    /// UIDs of pods that have ended.
+    ended: BTreeSet<(ObjectKey, String)>,
+    /// What is not to be had of what pods name.
+    absent: BTreeMap<ObjectKey, Absence>,
+    populated: bool,
+    /// Pods that listings of this batch lack, with their UIDs.
+    missing: BTreeMap<ObjectKey, String>,
     /// A listing without pods was met while there were some: the whole batch must be refused.
     refused: bool,
 }
 
 impl Model {
-    fn put_pod(&mut self, pod: &Object, ns: usize, wanted: &[(Kind, u8)]) {
+    fn put_pod(&mut self, pod: &Object, ns: usize, ended: bool, wanted: &[(Kind, u8)]) {
+        if ended {
+            self.ended.insert((pod.key.clone(), pod.uid.clone()));
+        }
+        self.missing.remove(&pod.key);
         let needs = wanted.iter().map(|(kind, name)| key(*kind, ns, *name)).collect();
         self.pods.insert(pod.key.clone(), (pod.clone(), needs));
     }
 
     fn put(&mut self, object: Object) {
+        self.absent.remove(&object.key);
         self.objects.insert(object.key.clone(), object);
     }
 
     /// The change for the store, after the same was done to the model. A later step of a batch sees an earlier one.
     fn apply(&mut self, step: &Step) -> Change {
         match step {
-            Step::Pod(ns, name, version, wanted, with) => {
-                let pod = pod(*ns, *name, *version, wanted);
-                self.put_pod(&pod, *ns, wanted);
+            Step::Pod(ns, name, version, ended, wanted, with) => {
+                let pod = pod(*ns, *name, *version, *ended, wanted);
+                self.put_pod(&pod, *ns, *ended, wanted);
                 let with: Vec<Object> = wanted
                     .iter()
                     .enumerate()
@@ -133,26 +150,55 @@ impl Model {
             Step::DeleteObject(ns, kind, name) => {
                 let key = key(*kind, *ns, *name);
                 self.objects.remove(&key);
+                self.absent.insert(key.clone(), Absence::NotFound);
                 Change::Delete { key, uid: String::new() }
             }
-            Step::Listing(steps) => {
+            Step::Absent(ns, kind, name, why) => {
+                let key = key(*kind, *ns, *name);
+                self.absent.insert(key.clone(), *why);
+                Change::Absent { key, why: *why }
+            }
+            Step::Listing(steps, missing) => {
                 let mut listed = Self::default();
                 for step in steps {
                     listed.apply(step);
                 }
-                let objects =
-                    listed.pods.values().map(|(pod, _)| pod).chain(listed.objects.values()).cloned().collect();
-                listed.refused = self.refused || (listed.pods.is_empty() && !self.pods.is_empty());
-                *self = listed;
-                Change::Reset { objects, kinds: vec![Kind::Pod, Kind::ConfigMap, Kind::Secret] }
+                let mut objects: Vec<Object> = listed.pods.values().map(|(pod, _)| pod.clone()).collect();
+                objects.extend(listed.objects.values().cloned());
+                self.populated |= !listed.pods.is_empty();
+                let mut kinds = vec![Kind::Pod];
+                match missing {
+                    Missing::Delete => {
+                        self.refused |= listed.pods.is_empty() && !self.pods.is_empty();
+                        self.pods.clear();
+                        self.objects.clear();
+                        kinds.extend([Kind::ConfigMap, Kind::Secret]);
+                    }
+                    Missing::Report => {
+                        let uids = self.pods.iter().map(|(key, (pod, _))| (key.clone(), pod.uid.clone()));
+                        self.missing = uids.collect();
+                    }
+                }
+                for (pod, needs) in listed.pods.into_values() {
+                    self.missing.remove(&pod.key);
+                    self.pods.insert(pod.key.clone(), (pod, needs));
+                }
+                let last = |pod: &Object| String::from_utf8(pod.body.expose().to_vec()).unwrap().contains("Failed");
+                let ended = self.pods.values().filter(|(pod, _)| last(pod));
+                self.ended.extend(ended.map(|(pod, _)| (pod.key.clone(), pod.uid.clone())));
+                listed.objects.into_values().for_each(|object| self.put(object));
+                Change::Reset { objects, kinds, missing: *missing }
             }
         }
     }
 
-    /// What no pod names is not kept.
+    /// What no pod names is not kept, and what is known of a pod goes with it.
     fn settle(&mut self) {
         let needed: BTreeSet<&ObjectKey> = self.pods.values().flat_map(|(_, needs)| needs).collect();
         self.objects.retain(|key, _| needed.contains(key));
+        self.absent.retain(|key, _| needed.contains(key) && !self.objects.contains_key(key));
+        self.ended.retain(|(key, uid)| self.pods.get(key).is_some_and(|(pod, _)| pod.uid == *uid));
+        self.missing.retain(|key, _| self.pods.contains_key(key));
     }
 
     fn holds(&self) -> BTreeMap<&ObjectKey, &Object> {
@@ -172,6 +218,19 @@ fn check(store: &dyn Backend, model: &Model) {
             other => panic!("{key}: {other:?}"),
         }
     }
+    for (key, why) in &model.absent {
+        match (why, snapshot.get(key)) {
+            (Absence::NotFound, Lookup::Missing) | (Absence::Forbidden, Lookup::Forbidden) => {}
+            (why, other) => panic!("{key}: {other:?} where it is {why:?}"),
+        }
+    }
+    for (key, (pod, needs)) in &model.pods {
+        let absent: Vec<_> = model.absent.iter().filter(|(key, _)| needs.contains(key)).collect();
+        let recorded: Vec<_> = snapshot.absent(key).collect();
+        assert_eq!(recorded.iter().map(|(key, why)| (key, why)).collect::<Vec<_>>(), absent, "{key}");
+        assert_eq!(snapshot.ended(key).is_some(), model.ended.contains(&(key.clone(), pod.uid.clone())), "{key}");
+    }
+    assert_eq!(snapshot.populated(), model.populated);
 }
 
 /// Runs one history; `reopen` may exchange the store's handle after each batch.
@@ -191,10 +250,11 @@ fn history(
             Ok(update) => {
                 assert!(!after.refused, "a listing without pods was taken: {batch:?}");
                 after.settle();
-                if after != model {
-                    assert!(update.get().revision > revision, "{batch:?}");
-                }
-                assert!(update.get().revision >= revision, "{batch:?}");
+                let missing: Vec<_> = std::mem::take(&mut after.missing).into_iter().collect();
+                assert_eq!(update.get().missing, missing, "{batch:?}");
+                // What changes is written, and what does not is not.
+                let next = Revision(revision.0 + u64::from(after != model));
+                assert_eq!(update.get().revision, next, "{batch:?}");
                 revision = update.get().revision;
                 model = after;
             }

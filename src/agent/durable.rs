@@ -187,6 +187,10 @@ fn bytes(change: &Change) -> usize {
             with.iter().map(|needed| needed.body.len()).sum::<usize>() + object.body.len()
         }
         Change::Reset { objects, .. } => objects.iter().map(|object| object.body.len()).sum(),
-        Change::Delete { .. } | Change::Decided { .. } => 0,
+        Change::Delete { .. }
+        | Change::Absent { .. }
+        | Change::Cluster { .. }
+        | Change::Position(_)
+        | Change::Decided { .. } => 0,
     }
 }

@@ -90,6 +90,7 @@ pub fn assess(
             let parent = Parent {
                 object: pod,
                 ran: snapshot.ran(&pod.key),
+                ended: snapshot.ended(&pod.key).is_some(),
                 authenticated: authenticated.get(&pod.key).copied().unwrap_or_default(),
             };
             examine(parent, snapshot, &services, &settings)

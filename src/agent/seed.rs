@@ -7,7 +7,7 @@ use store_format::{Identity, NodeSecret, StoreId};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::crypto::{Entropy, SystemEntropy, fresh};
 use crate::source::manifests::bound_to;
-use crate::store::{Backend, Change, Committed, LockState, NewStore, RedbStore, StoreError, Update};
+use crate::store::{Backend, Change, Committed, LockState, Missing, NewStore, RedbStore, StoreError, Update};
 
 /// What a source brought into the store.
 pub struct Seeded {
@@ -83,7 +83,7 @@ pub fn seed(
         }
     }
     let changes = if complete {
-        vec![Change::Reset { objects: own, kinds: Kind::ALL.to_vec() }]
+        vec![Change::Reset { objects: own, kinds: Kind::ALL.to_vec(), missing: Missing::Delete }]
     } else {
         own.into_iter().map(|object| Change::Apply { object, with: Vec::new() }).collect()
     };

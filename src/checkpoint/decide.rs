@@ -242,6 +242,7 @@ mod tests {
     fn what_is_only_unknown_leaves_a_copy_alone() {
         use super::super::object::{Kind, ObjectKey};
         let secret = || ObjectKey::new(Kind::Secret, "default", "s").unwrap();
+        let forbidden = || Reason::Forbidden { object: secret(), field: "f".to_owned() };
         let volume = || Reason::Volume { volume: "v".to_owned(), source: "csi".to_owned() };
         #[rustfmt::skip]
         let rows = [
@@ -249,6 +250,7 @@ mod tests {
             (Verdict::NotMeant(NotMeant::Finished),                                             false),
             (Verdict::NotRecoverable { reasons: vec![Reason::Sealed(secret())] },               true),
             (Verdict::NotRecoverable { reasons: vec![Reason::NoKeyYet(secret())] },             true),
+            (Verdict::NotRecoverable { reasons: vec![forbidden()] },                            true),
             (Verdict::NotRecoverable { reasons: vec![Reason::Damaged(secret())] },              true),
             (Verdict::NotRecoverable { reasons: vec![Reason::Sealed(secret()), volume()] },     false),
             (Verdict::NotRecoverable { reasons: vec![volume()] },                               false),

@@ -16,6 +16,8 @@ pub struct Parent<'a> {
     pub object: &'a Object,
     /// Whether it ever ran on this node (kept by the store; [`judge::has_run`] reads it from a status).
     pub ran: bool,
+    /// Whether it is on record that it ended here (kept by the store; [`judge::outcome`] reads it from a status).
+    pub ended: bool,
     /// Whether a key vouches for its record, and not only a digest.
     pub authenticated: bool,
 }
@@ -90,7 +92,7 @@ pub fn examine(parent: Parent<'_>, objects: &dyn Objects, services: &[Object], s
     examined.host_network = pod.host_network();
     examined.yield_first = judge::yields_first(&pod);
 
-    if let Some(reason) = judge::not_meant(&pod) {
+    if let Some(reason) = judge::not_meant(&pod, parent.ended) {
         examined.verdict = Verdict::NotMeant(reason);
         return examined;
     }
@@ -209,10 +211,25 @@ mod tests {
         ];
         for (object, activation, ran, authenticated, want, rendered, activated) in rows {
             let settings = Settings { activation, ..Settings::default() };
-            let parent = Parent { object: &object, ran, authenticated };
+            let parent = Parent { object: &object, ran, ended: false, authenticated };
             let examined = examine(parent, &Nothing, &[], &settings);
             assert_eq!(codes(&examined.verdict), want, "{activation:?}");
             assert_eq!((examined.rendering.is_some(), examined.activate), (rendered, activated), "{want:?}");
+        }
+    }
+
+    /// The record of an ending outlives the status that told of it: an API server restored to an older state shows the
+    /// pod as running.
+    #[test]
+    fn what_is_on_record_as_ended_is_not_run_again() {
+        let mut object = pod(json!({}), json!({}));
+        object.body =
+            json!({"spec": {"containers": [{"name": "c"}]}, "status": {"phase": "Running"}}).to_string().into();
+        for (ended, want) in [(false, "NoServices"), (true, "Finished")] {
+            let parent = Parent { object: &object, ran: true, ended, authenticated: true };
+            let examined = examine(parent, &Nothing, &[], &Settings::default());
+            assert_eq!(codes(&examined.verdict), [want]);
+            assert_eq!(examined.rendering.is_some(), !ended);
         }
     }
 
@@ -225,7 +242,12 @@ mod tests {
                 "containers": [{"name": "c", "envFrom": [{"configMapRef": {"name": "m"}}], "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}),
         );
         let settings = Settings { require_authentication: true, ..Settings::default() };
-        let examined = examine(Parent { object: &object, ran: false, authenticated: false }, &Nothing, &[], &settings);
+        let examined = examine(
+            Parent { object: &object, ran: false, ended: false, authenticated: false },
+            &Nothing,
+            &[],
+            &settings,
+        );
         #[rustfmt::skip]
         assert_eq!(
             codes(&examined.verdict),
@@ -237,10 +259,11 @@ mod tests {
     fn a_copy_is_no_parent() {
         let object = pod(json!({}), json!({}));
         let settings = Settings::default();
-        let parent = Parent { object: &object, ran: true, authenticated: true };
+        let parent = Parent { object: &object, ran: true, ended: false, authenticated: true };
         let rendering = examine(parent, &Nothing, &[], &settings).rendering.unwrap();
         let copy = Object { body: rendering.manifest.json, ..object };
-        let examined = examine(Parent { object: &copy, ran: true, authenticated: true }, &Nothing, &[], &settings);
+        let examined =
+            examine(Parent { object: &copy, ran: true, ended: false, authenticated: true }, &Nothing, &[], &settings);
         assert_eq!(examined.verdict, Verdict::NotMeant(NotMeant::NotAParent));
         assert!(examined.rendering.is_none());
     }

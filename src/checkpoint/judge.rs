@@ -48,8 +48,31 @@ fn status_shows_run(status: &Value) -> bool {
         || ["containerStatuses", "initContainerStatuses"].iter().any(|list| items(status, list).iter().any(has_started))
 }
 
+/// How the pod ended, as its status tells: `Succeeded`, `Failed`, or `Failed: ` and the kubelet's reason. `None` if it has
+/// not, or if a graceful shutdown of the node ended it, which is no outcome. A body that is no Pod has not ended.
+///
+/// Final for this UID: a later status that says otherwise comes from an older state of the API server.
+#[must_use]
+pub fn outcome(pod: &Object) -> Option<String> {
+    status_outcome(ParentPod::parse(pod).ok()?.status())
+}
+
+fn status_outcome(status: &Value) -> Option<String> {
+    let phase = text(status, "phase").filter(|phase| matches!(*phase, "Succeeded" | "Failed"))?;
+    if phase == "Succeeded" {
+        return Some(phase.to_owned());
+    }
+    match text(status, "reason") {
+        Some(reason) if SHUTDOWN_REASONS.contains(&reason) => None,
+        Some(reason) if !reason.is_empty() => Some(format!("{phase}: {reason}")),
+        Some(_) | None => Some(phase.to_owned()),
+    }
+}
+
 /// Why the pod is not supposed to come back, if so. The first that holds, from identity to habit.
-pub(crate) fn not_meant(pod: &ParentPod) -> Option<NotMeant> {
+///
+/// `ended`: it is on record that the pod has ended, whatever its status says now.
+pub(crate) fn not_meant(pod: &ParentPod, ended: bool) -> Option<NotMeant> {
     let static_source = matches!(pod.annotation(ANNOTATION_CONFIG_SOURCE), Some("file" | "http"));
     if static_source
         || pod.annotation(ANNOTATION_CONFIG_MIRROR).is_some()
@@ -60,7 +83,7 @@ pub(crate) fn not_meant(pod: &ParentPod) -> Option<NotMeant> {
     if pod.annotation(ANNOTATION_OPT_OUT) == Some("false") {
         return Some(NotMeant::OptedOut);
     }
-    if is_finished(pod.status()) {
+    if ended || status_outcome(pod.status()).is_some() {
         return Some(NotMeant::Finished);
     }
     if pod.metadata().get("deletionTimestamp").is_some() {
@@ -72,14 +95,6 @@ pub(crate) fn not_meant(pod: &ParentPod) -> Option<NotMeant> {
         return Some(NotMeant::RunsOnce);
     }
     None
-}
-
-fn is_finished(status: &Value) -> bool {
-    match text(status, "phase") {
-        Some("Succeeded") => true,
-        Some("Failed") => !text(status, "reason").is_some_and(|reason| SHUTDOWN_REASONS.contains(&reason)),
-        Some(_) | None => false,
-    }
 }
 
 /// Whether a StatefulSet of any API group owns the pod: such a pod is at-most-one in the whole cluster.
@@ -185,7 +200,38 @@ mod tests {
             (wanted("Never"),                                                  None),
         ];
         for (pod, want) in rows {
-            assert_eq!(not_meant(&ParentPod::parse(&object(pod.clone())).unwrap()), want, "{pod}");
+            let parent = ParentPod::parse(&object(pod.clone())).unwrap();
+            assert_eq!(not_meant(&parent, false), want, "{pod}");
+            // What is on record counts as what the status says, and goes no further than that.
+            let on_record = match want {
+                Some(NotAParent | OptedOut) => want,
+                Some(_) | None => Some(Finished),
+            };
+            assert_eq!(not_meant(&parent, true), on_record, "{pod}");
+        }
+    }
+
+    #[test]
+    fn how_a_pod_ended() {
+        #[rustfmt::skip]
+        let rows = [
+            (json!(null),                                           None),
+            (json!({"phase": "Pending"}),                           None),
+            (json!({"phase": "Running"}),                           None),
+            (json!({"phase": "Unknown", "reason": "NodeLost"}),     None),
+            (json!({"phase": "Succeeded"}),                         Some("Succeeded")),
+            (json!({"phase": "Succeeded", "reason": "Shutdown"}),   Some("Succeeded")),
+            (json!({"phase": "Failed"}),                            Some("Failed")),
+            (json!({"phase": "Failed", "reason": ""}),              Some("Failed")),
+            (json!({"phase": "Failed", "reason": 7}),               Some("Failed")),
+            (json!({"phase": "Failed", "reason": "Evicted"}),       Some("Failed: Evicted")),
+            (json!({"phase": "Failed", "reason": "OutOfcpu"}),      Some("Failed: OutOfcpu")),
+            (json!({"phase": "Failed", "reason": "Terminated"}),    None),
+            (json!({"phase": "Failed", "reason": "NodeShutdown"}),  None),
+            (json!({"phase": "Failed", "reason": "Shutdown"}),      None),
+        ];
+        for (status, want) in rows {
+            assert_eq!(outcome(&object(json!({"status": status}))).as_deref(), want, "{status}");
         }
     }
 

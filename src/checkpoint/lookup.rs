@@ -11,12 +11,23 @@ pub enum Lookup {
     Found(Object),
     /// The store does not hold it.
     Missing,
+    /// The store does not hold it, because the API server does not let this node read it.
+    Forbidden,
     /// It is stored, but no node key at hand opens the store.
     Sealed,
     /// The store has no data key yet, so the Secret was not stored.
     NoKeyYet,
     /// Its record is damaged and quarantined.
     Damaged,
+}
+
+/// Why an object that a pod names is not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Absence {
+    /// The API server says that it does not exist.
+    NotFound,
+    /// The API server does not let this node read it.
+    Forbidden,
 }
 
 /// A consistent set of stored objects.

@@ -47,6 +47,13 @@ pub enum Reason {
         /// The field that names it, as a JSON path in the pod.
         field: String,
     },
+    /// A named object is not stored, because the API server does not let this node read it.
+    Forbidden {
+        /// The object.
+        object: ObjectKey,
+        /// The field that names it, as a JSON path in the pod.
+        field: String,
+    },
     /// A required key of a stored object does not exist.
     MissingKey {
         /// The object.
@@ -129,6 +136,7 @@ impl Reason {
     pub fn code(&self) -> &'static str {
         match self {
             Self::MissingObject { .. } => "MissingObject",
+            Self::Forbidden { .. } => "Forbidden",
             Self::MissingKey { .. } => "MissingKey",
             Self::Sealed(_) => "Sealed",
             Self::NoKeyYet(_) => "NoKeyYet",
@@ -159,6 +167,7 @@ impl Reason {
     pub fn is_ignorance(&self) -> bool {
         match self {
             Self::MissingObject { .. }
+            | Self::Forbidden { .. }
             | Self::MissingKey { .. }
             | Self::Sealed(_)
             | Self::NoKeyYet(_)
@@ -185,6 +194,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MissingObject { object, field } => write!(f, "{object} is not stored ({field})"),
+            Self::Forbidden { object, field } => write!(
+                f,
+                "{object}: the API server does not let this node read it ({field}); allow its credentials to get it"
+            ),
             Self::MissingKey { object, key, field } => write!(f, "{object} has no key {key} ({field})"),
             Self::Sealed(object) => write!(f, "{object} is sealed and no key at hand opens it"),
             Self::NoKeyYet(object) => write!(f, "{object} is not stored: no node key yet"),
@@ -319,7 +332,7 @@ impl fmt::Display for Note {
 /// Why a pod is not supposed to come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotMeant {
-    /// Phase Succeeded or Failed (a graceful node shutdown is no outcome).
+    /// Phase Succeeded or Failed, now or ever before (a graceful node shutdown is no outcome).
     Finished,
     /// It is being deleted.
     Deleting,

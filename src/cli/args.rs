@@ -16,7 +16,7 @@ use store_format::NodeSecret;
 use super::say;
 
 /// Where the store and the node's keys are.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct StoreArgs {
     /// Directory that all default paths are below, for trying things out without root [default: /]
     #[arg(long, value_name = "DIR")]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, ObjectKey};
+use ckpt_db::date::utc;
 use ckpt_db::store::{LockState, Snapshot, StoredObject, open_offline};
 
 use super::args::{StoreArgs, short};
@@ -138,7 +139,11 @@ impl Dump {
                     object.body_bytes.to_string(),
                 ];
                 if wide {
-                    row.extend([utc(object.stored_at_unix_ms), or_none(object.resource_version), or_none(object.uid)]);
+                    row.extend([
+                        utc(object.stored_at_unix_ms / 1000),
+                        or_none(object.resource_version),
+                        or_none(object.uid),
+                    ]);
                 }
                 row
             })
@@ -152,7 +157,7 @@ impl Dump {
         let row = object.key.kind().row();
         let body = match snapshot.get(object.key) {
             Lookup::Found(found) => serde_json::from_slice(found.body.expose()).ok(),
-            Lookup::Missing | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => None,
+            Lookup::Missing | Lookup::Forbidden | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => None,
         };
         let mut body: Value = body.unwrap_or_else(|| {
             let mut metadata = json!({"name": object.key.name(), "annotations": {"ckpt-db.io/sealed": "true"}});
@@ -212,34 +217,9 @@ pub(crate) fn or_none(text: &str) -> String {
     if text.is_empty() { "<none>".to_owned() } else { text.to_owned() }
 }
 
-/// `2026-11-21T04:34:46Z` (RFC 3339, proleptic Gregorian calendar).
-fn utc(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1000;
-    let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's `civil_from_days`, for dates from 1970 on.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dates() {
-        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
-        assert_eq!(utc(951_782_400_000), "2000-02-29T00:00:00Z");
-        assert_eq!(utc(1_795_235_686_999), "2026-11-21T04:34:46Z");
-        assert_eq!(utc(4_102_444_799_000), "2099-12-31T23:59:59Z");
-    }
 
     #[test]
     fn kinds_are_named_as_kubectl_names_them() {

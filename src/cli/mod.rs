@@ -2,6 +2,7 @@
 
 mod args;
 mod dump;
+mod follow;
 mod node;
 mod output;
 mod plan;

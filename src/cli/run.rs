@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use ckpt_db::agent::{
     ColdStart, Follow, Ready, Rendered, Seeded, Target, Tick, cold_start, open_or_create, render, seed,
@@ -16,6 +16,7 @@ use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::write_generated;
 use ckpt_db::materialize::{PodOutcome, Report};
+use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
 use ckpt_db::source::stamp::stamp;
 use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, fingerprint, open_offline};
@@ -23,14 +24,16 @@ use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, St
 use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::{say_sealed, why_closed};
 use super::output::{Unheard, line, plural};
-use super::{Exit, chain, node, now_unix_ms, say, usage, verdicts};
+use super::{Exit, chain, follow, node, now_unix_ms, say, usage, verdicts};
 
 /// Keep the node's pods: render what the store holds, then store what the source says and render that
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   ckpt-db run --once                            render everything from the store, with no source
   ckpt-db run --once --manifests DIR            store what DIR holds, then render it
-  ckpt-db run --manifests DIR                   the same, and again when DIR changes (SIGHUP: at once)")]
+  ckpt-db run --manifests DIR                   the same, and again when DIR changes (SIGHUP: at once)
+  ckpt-db run --activation-policy off           follow the API server with the kubelet's credentials, render nothing
+  ckpt-db run                                   the same, and keep trees and manifests prepared; nothing is activated")]
 pub(crate) struct Run {
     #[command(flatten)]
     store: StoreArgs,
@@ -58,9 +61,27 @@ pub(crate) struct Run {
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     file_check_frequency: u64,
 
+    /// Credentials for the API server [default: the kubelet's, where kubeadm, k3s, RKE2, k0s, MicroShift and others keep them]
+    ///
+    /// Where none is found yet, it is waited for. In a pod without any, its ServiceAccount is used.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["manifests", "once"])]
+    kubeconfig: Option<PathBuf>,
+
+    /// How ConfigMaps and Secrets are followed
+    #[arg(long, value_enum, default_value_t = RefreshArg::Watch, value_name = "HOW", conflicts_with = "manifests")]
+    object_refresh: RefreshArg,
+
     /// Make a node key below --root, for trying things out; says what it is
     #[arg(long, requires = "root")]
     generate_node_key: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RefreshArg {
+    /// A watch each; where that is forbidden, as poll
+    Watch,
+    /// Each is read once a minute
+    Poll,
 }
 
 impl Run {
@@ -86,10 +107,29 @@ impl Run {
             (false, Some(Input::Stdin)) => Err(usage(
                 "standard input can be read once only: give --once with --manifests -, or a file or directory",
             )),
-            (false, None) => Err(usage(
-                "following the API server is not built yet: give --manifests PATH, or --once to render from the store",
-            )),
+            (false, None) => self.follow_api(),
         }
+    }
+
+    /// Follows the API server.
+    fn follow_api(&self) -> anyhow::Result<Exit> {
+        let target = self.target.target(&self.store)?;
+        self.say_trial(&target);
+        if self.generate_node_key {
+            self.generate_key()?;
+        }
+        let follow = follow::Follow {
+            store: &self.store,
+            target: &self.target,
+            settings: self.translate.settings(&target.roots)?,
+            node_name: self.translate.node_name.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+            refresh: match self.object_refresh {
+                RefreshArg::Watch => ObjectRefresh::Watch,
+                RefreshArg::Poll => ObjectRefresh::Poll,
+            },
+        };
+        follow.run()
     }
 
     /// Renders what the store holds, and nothing else.
@@ -451,7 +491,13 @@ impl Pass<'_> {
 /// Whether the store itself failed, rather than refused what it was asked to do.
 fn is_store_failure(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<StoreError>()).any(|error| {
-        !matches!(error, StoreError::EmptyListing { .. } | StoreError::NoKeyOpens | StoreError::NoPublicKey)
+        !matches!(
+            error,
+            StoreError::EmptyListing { .. }
+                | StoreError::OtherCluster { .. }
+                | StoreError::NoKeyOpens
+                | StoreError::NoPublicKey
+        )
     })
 }
 
@@ -486,7 +532,7 @@ fn read(input: &Input) -> anyhow::Result<Loaded> {
 }
 
 /// `FILE: revision 3, node edge-1, 9 pods, 4 ConfigMaps, 5 Secrets`
-fn about(path: &std::path::Path, snapshot: &Snapshot) -> String {
+pub(super) fn about(path: &std::path::Path, snapshot: &Snapshot) -> String {
     let mut text = format!("{}: revision {}", path.display(), snapshot.revision());
     if let Some(node) = snapshot.node_name() {
         text.push_str(&format!(", node {node}"));

@@ -102,6 +102,9 @@ pub enum ContentsProblem {
     /// The store does not hold it.
     #[error("{0} is not stored")]
     Missing(ObjectKey),
+    /// The store does not hold it, because the API server does not let this node read it.
+    #[error("{0}: the API server does not let this node read it")]
+    Forbidden(ObjectKey),
     /// It is sealed, and no key at hand opens it.
     #[error("{0} is sealed and no key at hand opens it")]
     Sealed(ObjectKey),

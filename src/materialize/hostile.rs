@@ -202,6 +202,7 @@ fn a_pod_that_fails_keeps_what_it_had() {
     #[rustfmt::skip]
     let rows = [
         ("missing",  "k", r#"tree "missing" can't be written: Secret default/missing is not stored"#),
+        ("forbidden", "k", r#"tree "forbidden" can't be written: Secret default/forbidden: the API server does not let this node read it"#),
         ("sealed",   "k", r#"tree "sealed" can't be written: Secret default/sealed is sealed and no key at hand opens it"#),
         ("unkeyed",  "k", r#"tree "unkeyed" can't be written: Secret default/unkeyed is not stored: no node key yet"#),
         ("damaged",  "k", r#"tree "damaged" can't be written: Secret default/damaged is damaged in the store"#),

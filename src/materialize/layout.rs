@@ -102,6 +102,7 @@ fn fetch(objects: &dyn Objects, key: &ObjectKey) -> Result<Data, ContentsProblem
             data(&object).map_err(|problem| ContentsProblem::Data { object: key.clone(), problem })
         }
         Lookup::Missing => Err(ContentsProblem::Missing(key.clone())),
+        Lookup::Forbidden => Err(ContentsProblem::Forbidden(key.clone())),
         Lookup::Sealed => Err(ContentsProblem::Sealed(key.clone())),
         Lookup::NoKeyYet => Err(ContentsProblem::NoKeyYet(key.clone())),
         Lookup::Damaged => Err(ContentsProblem::Damaged(key.clone())),

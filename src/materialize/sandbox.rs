@@ -141,6 +141,7 @@ impl Objects for Shelf {
     fn get(&self, key: &ObjectKey) -> Lookup {
         self.opened.lock().unwrap().push(key.name().to_owned());
         match key.name() {
+            "forbidden" => Lookup::Forbidden,
             "sealed" => Lookup::Sealed,
             "unkeyed" => Lookup::NoKeyYet,
             "damaged" => Lookup::Damaged,

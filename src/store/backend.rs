@@ -5,6 +5,7 @@
 use store_format::{Activity, Identity, NodeSecret};
 
 use super::{Committed, LockState, Revision, Snapshot, StoreError};
+use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::checkpoint::rendering::PodName;
 
@@ -25,13 +26,33 @@ pub enum Change {
         /// Only if the stored one has this UID (any, if empty): a re-created pod of the same name stays.
         uid: String,
     },
-    /// A whole listing, compared with the store inside the transaction: what it does not name is deleted.
+    /// A ConfigMap or Secret that stored pods name is not to be had. Recorded with each of these pods for the verdict, after
+    /// all objects of the batch; never deletes anything, and says nothing of an object that is stored.
+    Absent {
+        /// Which one.
+        key: ObjectKey,
+        /// Why.
+        why: Absence,
+    },
+    /// A whole listing, compared with the store inside the transaction.
     Reset {
         /// Everything that there is.
         objects: Vec<Object>,
         /// The kinds for which the listing is complete; objects of other kinds stay.
         kinds: Vec<Kind>,
+        /// What to do with stored objects of these kinds that the listing lacks.
+        missing: Missing,
     },
+    /// Which cluster the source belongs to: the CAs that its API server is trusted by. Empty says nothing.
+    ///
+    /// A store that knows none yet records them; one that knows some of them takes these instead (a CA was rotated); one
+    /// that knows others only refuses the whole batch with [`StoreError::OtherCluster`].
+    Cluster {
+        /// SHA-256 of each one's SubjectPublicKeyInfo (DER).
+        ca_sha256: Vec<[u8; 32]>,
+    },
+    /// How far the source was read, opaque. Recorded if the batch writes anything; alone it is not worth a commit.
+    Position(String),
     /// What was decided for a pod, recorded after it was acted on.
     Decided {
         /// The pod.
@@ -41,6 +62,16 @@ pub enum Change {
         /// Whether its manifest is in the kubelet's directory.
         activity: Activity,
     },
+}
+
+/// What becomes of stored objects that a listing lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Missing {
+    /// They are deleted: the listing is the truth. One without any pod is refused ([`StoreError::EmptyListing`]) while
+    /// pods are stored.
+    Delete,
+    /// They stay, and are named in [`Update::missing`]: their absence has yet to be proven. An empty listing is no error.
+    Report,
 }
 
 /// An object that was left out of a transaction because it can't be stored; the others went in.
@@ -61,6 +92,9 @@ pub struct Update {
     pub stored: Vec<ObjectKey>,
     /// Objects deleted.
     pub removed: Vec<ObjectKey>,
+    /// Objects that stayed stored although a listing ([`Missing::Report`]) lacks them, each with the UID that is stored of
+    /// it (empty if it has none, or if its record can't be read). By key.
+    pub missing: Vec<(ObjectKey, String)>,
     /// Objects that were there already, byte for byte.
     pub unchanged: usize,
     /// ConfigMaps and Secrets that no stored pod names: not stored.

@@ -4,12 +4,12 @@
 
 use store_format::{Activity, NodeSecret};
 
-use super::{Backend, Change, LockState, StoreError};
-use crate::checkpoint::lookup::{Lookup, Objects as _};
+use super::{Backend, Change, LockState, Missing, StoreError};
+use crate::checkpoint::lookup::{Absence, Lookup, Objects as _};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::checkpoint::rendering::PodName;
 
-/// Runs every check, each on a fresh, keyless store that `make` provides.
+/// Runs every check, each on a fresh, keyless store of no known cluster that `make` provides.
 ///
 /// `secret` is a node key with a public part.
 ///
@@ -28,6 +28,13 @@ pub fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
     a_bad_object_does_not_take_others_down(make(), secret);
     an_object_that_appears_later_is_linked(make(), secret);
     decisions_are_kept_for_the_same_pod(make(), secret);
+    what_has_ended_stays_ended(make(), secret);
+    an_absence_is_recorded_with_each_pod_that_names_the_object(make(), secret);
+    an_absence_deletes_nothing_and_ends_when_the_object_comes(make(), secret);
+    a_deleted_object_is_not_found(make(), secret);
+    a_listing_may_report_what_it_lacks(make(), secret);
+    another_cluster_is_refused(make(), secret);
+    a_position_is_kept_with_what_is_written(make(), secret);
 }
 
 const NOW: u64 = 1_700_000_000_000;
@@ -46,6 +53,13 @@ fn pod(name: &str, uid: &str, secrets: &[&str]) -> Object {
         volumes.join(",")
     );
     object(Kind::Pod, name, uid, &body)
+}
+
+fn pod_with_status(uid: &str, status: &str) -> Object {
+    let mut with_status = pod("web", uid, &[]);
+    let body = String::from_utf8(with_status.body.expose().to_vec()).expect("the suite's own JSON is UTF-8");
+    with_status.body = body.replacen('{', &format!(r#"{{"status":{status},"#), 1).into();
+    with_status
 }
 
 fn secret_object(name: &str, value: &str) -> Object {
@@ -128,7 +142,7 @@ fn what_no_pod_names_is_not_kept(store: Box<dyn Backend>, secret: &NodeSecret) {
 
 fn a_listing_is_compared_with_the_store(store: Box<dyn Backend>, secret: &NodeSecret) {
     let mut store = keyed(store, secret);
-    let listing = |objects| vec![Change::Reset { objects, kinds: Kind::ALL.to_vec() }];
+    let listing = |objects| vec![Change::Reset { objects, kinds: Kind::ALL.to_vec(), missing: Missing::Delete }];
     let (a, b, c) = (pod("a", "ua", &[]), pod("b", "ub", &["s"]), pod("c", "uc", &[]));
     let s = secret_object("s", "AAEC");
     let _ = store.update(listing(vec![a.clone(), b, s]), NOW).expect("a listing is stored");
@@ -145,21 +159,18 @@ fn an_empty_listing_deletes_nothing(store: Box<dyn Backend>, secret: &NodeSecret
     let mut store = keyed(store, secret);
     let web = pod("web", "u1", &[]);
     let _ = store.update(apply(web.clone(), vec![]), NOW).expect("stored");
-    let result = store.update(vec![Change::Reset { objects: vec![], kinds: vec![Kind::Pod] }], NOW);
+    let result =
+        store.update(vec![Change::Reset { objects: vec![], kinds: vec![Kind::Pod], missing: Missing::Delete }], NOW);
     assert!(matches!(result, Err(StoreError::EmptyListing { stored: 1 })), "silence is not deletion");
     assert!(holds(&*store, &web), "and the pod is still there");
 }
 
 fn a_pod_of_another_uid_is_another_pod(store: Box<dyn Backend>, secret: &NodeSecret) {
     let mut store = keyed(store, secret);
-    let mut running = pod("web", "u1", &[]);
-    let body = String::from_utf8(running.body.expose().to_vec()).expect("the suite's own JSON is UTF-8");
-    running.body = body.replacen('{', r#"{"status":{"phase":"Running"},"#, 1).into();
+    let running = pod_with_status("u1", r#"{"phase":"Running"}"#);
     let _ = store.update(apply(running.clone(), vec![]), NOW).expect("stored");
     assert!(store.snapshot().expect("a snapshot").get().ran(&running.key), "a running pod has run");
-    let mut pending = pod("web", "u2", &[]);
-    let body = String::from_utf8(pending.body.expose().to_vec()).expect("the suite's own JSON is UTF-8");
-    pending.body = body.replacen('{', r#"{"status":{"phase":"Pending"},"#, 1).into();
+    let pending = pod_with_status("u2", r#"{"phase":"Pending"}"#);
     let _ = store.update(apply(pending.clone(), vec![]), NOW).expect("stored");
     assert!(!store.snapshot().expect("a snapshot").get().ran(&pending.key), "a re-created pod has not run yet");
 }
@@ -206,4 +217,215 @@ fn decisions_are_kept_for_the_same_pod(store: Box<dyn Backend>, secret: &NodeSec
     assert_eq!(activity(&*store), Some(Activity::Inactive), "a decision for another UID is not taken");
     let _ = store.update(decided("u1"), NOW).expect("no error");
     assert_eq!(activity(&*store), Some(Activity::Active), "a decision is kept");
+}
+
+fn what_has_ended_stays_ended(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let running = |uid: &str| pod_with_status(uid, r#"{"phase":"Running"}"#);
+    let failed = |reason: &str| pod_with_status("u1", &format!(r#"{{"phase":"Failed","reason":"{reason}"}}"#));
+    let ended = |store: &dyn Backend| {
+        let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
+        assert!(snapshot.findings().is_empty(), "a snapshot has findings: {:?}", snapshot.findings());
+        snapshot.ended(&running("").key).map(str::to_owned)
+    };
+    let mut take = |changes: Vec<Change>| {
+        let update = store.update(changes, NOW).expect("a pod is stored").into_inner();
+        (update.revision, ended(&*store))
+    };
+    let (_, how) = take(apply(running("u1"), vec![]));
+    assert_eq!(how, None, "a running pod has not ended");
+    let (_, how) = take(apply(failed("NodeShutdown"), vec![]));
+    assert_eq!(how, None, "the shutdown of a node ends no pod");
+    let (_, how) = take(apply(failed("Evicted"), vec![]));
+    assert_eq!(how.as_deref(), Some("Failed: Evicted"), "how a pod ended is kept");
+    let (_, how) = take(apply(running("u1"), vec![]));
+    assert_eq!(how.as_deref(), Some("Failed: Evicted"), "an older state of the API server does not undo it");
+    let (_, how) = take(apply(failed("OutOfcpu"), vec![]));
+    assert_eq!(how.as_deref(), Some("Failed: Evicted"), "the first ending stands");
+    let (before, how) = take(apply(running("u2"), vec![]));
+    assert_eq!(how, None, "a re-created pod has not ended");
+    let (after, _) = take(apply(running("u2"), vec![]));
+    assert_eq!(after, before, "the same again is no new revision");
+    let long = format!(r#"{{"phase":"Failed","reason":"{}"}}"#, "é".repeat(5000));
+    let both = [pod_with_status("u3", &long), running("u3")];
+    let changes = both.into_iter().map(|object| Change::Apply { object, with: vec![] }).collect();
+    let (_, how) = take(changes);
+    let how = how.expect("what ended in the middle of a batch has ended");
+    assert!(how.starts_with("Failed: éé"), "with its reason");
+    assert!(how.len() > 4000, "of which no more is cut off than the format asks for");
+}
+
+fn missing(store: &dyn Backend, pod: &Object) -> Vec<(String, Absence)> {
+    let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
+    assert!(snapshot.findings().is_empty(), "a snapshot has findings: {:?}", snapshot.findings());
+    snapshot.absent(&pod.key).map(|(key, why)| (key.to_string(), why)).collect()
+}
+
+fn absent(name: &str, why: Absence) -> Change {
+    Change::Absent { key: secret_object(name, "").key, why }
+}
+
+fn an_absence_is_recorded_with_each_pod_that_names_the_object(store: Box<dyn Backend>, secret: &NodeSecret) {
+    use Absence::{Forbidden, NotFound};
+    let mut store = keyed(store, secret);
+    let (web, job, other) = (pod("web", "u1", &["tls", "key"]), pod("job", "u2", &["tls"]), pod("other", "u3", &[]));
+    // The absence comes first, and the pods after it: it is recorded all the same.
+    let mut changes = vec![absent("tls", Forbidden), absent("key", NotFound), absent("stray", NotFound)];
+    changes.extend([&web, &job, &other].map(|pod| Change::Apply { object: pod.clone(), with: vec![] }));
+    let first = store.update(changes, NOW).expect("absences are taken").into_inner();
+    assert_eq!((first.stored.len(), first.removed.len()), (3, 0), "they are no objects");
+    let (tls, key) = ("Secret default/tls".to_owned(), "Secret default/key".to_owned());
+    assert_eq!(missing(&*store, &web), vec![(key.clone(), NotFound), (tls.clone(), Forbidden)], "by name");
+    assert_eq!(missing(&*store, &job), vec![(tls.clone(), Forbidden)], "with each pod that names the object");
+    assert_eq!(missing(&*store, &other), vec![], "and with no other");
+    let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
+    let look = |name: &str| snapshot.get(&secret_object(name, "").key);
+    assert!(matches!(look("tls"), Lookup::Forbidden), "what may not be read is said to be so");
+    assert!(matches!(look("key"), Lookup::Missing), "what does not exist is missing");
+    assert!(matches!(look("stray"), Lookup::Missing), "what no pod names is not recorded");
+    drop(snapshot);
+
+    let same = store.update(vec![absent("tls", Forbidden)], NOW + 1).expect("the same again is taken").into_inner();
+    assert_eq!(same.revision, first.revision, "the same again writes nothing");
+    let stray = store.update(vec![absent("stray", Forbidden)], NOW + 1).expect("it is taken").into_inner();
+    assert_eq!(stray.revision, first.revision, "what no pod names writes nothing");
+    let late = pod("late", "u4", &["tls"]);
+    let _ = store.update(apply(late.clone(), vec![]), NOW).expect("stored");
+    assert_eq!(missing(&*store, &late), vec![(tls.clone(), Forbidden)], "a later pod learns it from the others");
+    let _ = store.update(vec![absent("tls", NotFound)], NOW).expect("another reason is taken");
+    assert_eq!(missing(&*store, &job), vec![(tls, NotFound)], "the last reason counts");
+    let web = pod("web", "u5", &["key"]);
+    let _ = store.update(apply(web.clone(), vec![]), NOW).expect("stored");
+    assert_eq!(missing(&*store, &web), vec![(key, NotFound)], "what a pod no longer names is no longer absent for it");
+}
+
+fn an_absence_deletes_nothing_and_ends_when_the_object_comes(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let (web, tls) = (pod("web", "u1", &["tls"]), secret_object("tls", "AAEC"));
+    let first = store.update(apply(web.clone(), vec![tls.clone()]), NOW).expect("stored").into_inner();
+    for why in [Absence::Forbidden, Absence::NotFound] {
+        let update = store.update(vec![absent("tls", why)], NOW).expect("an absence is taken").into_inner();
+        assert!(holds(&*store, &tls), "an absence deletes nothing");
+        assert_eq!(update.revision, first.revision, "of an object that is stored it says nothing");
+    }
+    let _ = store.update(vec![Change::Delete { key: tls.key.clone(), uid: String::new() }], NOW).expect("deleted");
+    let _ = store.update(vec![absent("tls", Absence::Forbidden)], NOW).expect("an absence is taken");
+    assert_eq!(missing(&*store, &web).len(), 1, "what is not stored can be absent");
+    let _ = store.update(apply(tls.clone(), vec![]), NOW).expect("stored");
+    assert!(holds(&*store, &tls), "and come back");
+    assert_eq!(missing(&*store, &web), vec![], "which ends its absence");
+}
+
+fn a_deleted_object_is_not_found(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let (web, tls) = (pod("web", "u1", &["tls"]), Object { uid: "s1".to_owned(), ..secret_object("tls", "AAEC") });
+    let _ = store.update(apply(web.clone(), vec![tls.clone()]), NOW).expect("stored");
+    let delete = |uid: &str| vec![Change::Delete { key: tls.key.clone(), uid: uid.to_owned() }];
+    let _ = store.update(delete("s0"), NOW).expect("no error");
+    assert!(holds(&*store, &tls), "the deletion of a predecessor deletes nothing");
+    assert_eq!(missing(&*store, &web), vec![], "and records nothing");
+    let update = store.update(delete("s1"), NOW).expect("a Secret can be deleted").into_inner();
+    assert_eq!(update.removed, vec![tls.key.clone()], "it is gone");
+    // The suite's snapshots have no findings: the pod's record no longer says that its Secret is stored.
+    let absent = vec![("Secret default/tls".to_owned(), Absence::NotFound)];
+    assert_eq!(missing(&*store, &web), absent, "a pod that names it knows");
+    assert!(holds(&*store, &web), "and is still there");
+}
+
+fn a_listing_may_report_what_it_lacks(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let listing = |objects| Change::Reset { objects, kinds: vec![Kind::Pod], missing: Missing::Report };
+    let populated = |store: &dyn Backend| store.snapshot().expect("a snapshot can be taken").get().populated();
+    let (a, b, s) = (pod("a", "ua", &[]), pod("b", "ub", &["s"]), secret_object("s", "AAEC"));
+    let empty = store.update(vec![listing(vec![])], NOW).expect("an empty listing is no error").into_inner();
+    assert_eq!(empty.missing, vec![], "nothing is stored, and so nothing missing");
+    assert!(!populated(&*store), "an empty listing does not populate a store");
+    let _ = store.update(apply(a.clone(), vec![]), NOW).expect("stored");
+    let _ = store.update(apply(b.clone(), vec![s.clone()]), NOW).expect("stored");
+    let both = vec![(a.key.clone(), "ua".to_owned()), (b.key.clone(), "ub".to_owned())];
+    let empty = store.update(vec![listing(vec![])], NOW).expect("nor is it where there are pods").into_inner();
+    assert_eq!(empty.missing, both, "what is stored and not listed is named with its UID");
+    assert!(!populated(&*store), "an empty listing does not populate a store");
+    let again = pod("a", "ua2", &[]);
+    let update = store.update(vec![listing(vec![again.clone()])], NOW).expect("a listing is stored").into_inner();
+    assert_eq!(update.missing, vec![(b.key.clone(), "ub".to_owned())], "another UID is not missing but another pod");
+    assert!(populated(&*store), "a listing with a pod populates a store");
+    assert!(update.removed.is_empty(), "nothing is removed");
+    assert!(holds(&*store, &again) && holds(&*store, &b) && holds(&*store, &s), "and nothing is lost");
+    let c = pod("c", "uc", &[]);
+    let newer = vec![listing(vec![c.clone()]), Change::Apply { object: b.clone(), with: vec![] }];
+    let update = store.update(newer, NOW).expect("a listing and a newer step").into_inner();
+    let missing = vec![(again.key.clone(), "ua2".to_owned())];
+    assert_eq!(update.missing, missing, "what a later step of the batch brings is not missing");
+    let gone = vec![listing(vec![c]), Change::Delete { key: b.key.clone(), uid: "ub".to_owned() }];
+    let update = store.update(gone, NOW).expect("a listing and a proof").into_inner();
+    assert_eq!(update.missing, missing, "nor is what a later step deletes");
+    assert_eq!(update.removed.len(), 2, "which deletes it, with what only it named");
+}
+
+fn another_cluster_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let web = pod("web", "u1", &[]);
+    let cluster = |cas: &[u8]| Change::Cluster { ca_sha256: cas.iter().map(|ca| [*ca; 32]).collect() };
+    let cas = |store: &dyn Backend| {
+        let mut cas = store.identity().cluster_ca_sha256.clone();
+        let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
+        let stored = snapshot.identity().expect("a store has an identity").cluster_ca_sha256.clone();
+        assert_eq!(stored, cas, "the handle knows what is durable");
+        cas.sort_unstable();
+        cas.into_iter().map(|ca| ca[0]).collect::<Vec<u8>>()
+    };
+    for (say, want, writes) in [
+        (&[][..], &[][..], false),
+        (&[1, 2], &[1, 2], true),
+        (&[2, 1, 2], &[1, 2], false),
+        (&[], &[1, 2], false),
+        (&[3, 2], &[2, 3], true),
+        (&[3], &[3], true),
+    ] {
+        let before = store.snapshot().expect("a snapshot can be taken").get().revision();
+        let update = store.update(vec![cluster(say)], NOW).expect("the same cluster is taken").into_inner();
+        assert_eq!(cas(&*store), want, "CAs are recorded, kept, and rotated: {say:?}");
+        assert_eq!(update.revision != before, writes, "and written only if they differ: {say:?}");
+    }
+    let foreign = vec![Change::Apply { object: web.clone(), with: vec![] }, cluster(&[1, 2])];
+    let result = store.update(foreign, NOW);
+    let refused =
+        matches!(&result, Err(StoreError::OtherCluster { stored, found }) if stored.len() == 1 && found.len() == 2);
+    assert!(refused, "a source that is trusted by other CAs only is another cluster");
+    assert_eq!(cas(&*store), [3], "its CAs are not taken");
+    assert_eq!(store.snapshot().expect("a snapshot can be taken").get().objects().count(), 0, "nor is its pod");
+    let _ = store.update(apply(web.clone(), vec![]), NOW).expect("the store goes on");
+    assert!(holds(&*store, &web), "with what is its own");
+    // More than a record can hold are no error, and are recognised again.
+    let many = || {
+        let mut ca_sha256: Vec<[u8; 32]> = (0..=u8::MAX).map(|ca| [ca; 32]).collect();
+        ca_sha256.extend(ca_sha256.clone().into_iter().map(|mut ca| {
+            ca[31] ^= 1;
+            ca
+        }));
+        vec![Change::Cluster { ca_sha256 }]
+    };
+    let _ = store.update(many(), NOW).expect("a large bundle is taken");
+    let _ = store.update(many(), NOW).expect("and recognised");
+}
+
+fn a_position_is_kept_with_what_is_written(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let position = |text: &str| Change::Position(text.to_owned());
+    let read = |store: &dyn Backend| {
+        store.snapshot().expect("a snapshot can be taken").get().source_position().map(str::to_owned)
+    };
+    let first = store.update(apply(pod("web", "u1", &[]), vec![]), NOW).expect("stored").into_inner();
+    let alone = store.update(vec![position("7")], NOW).expect("a position is taken").into_inner();
+    assert_eq!(alone.revision, first.revision, "a position alone is no commit");
+    assert_eq!(read(&*store), None, "and not kept");
+    let with =
+        |text: &str, uid: &str| vec![position(text), Change::Apply { object: pod("web", uid, &[]), with: vec![] }];
+    let _ = store.update(with("8", "u2"), NOW).expect("stored");
+    assert_eq!(read(&*store).as_deref(), Some("8"), "with a change it is kept");
+    let _ = store.update(apply(pod("web", "u3", &[]), vec![]), NOW).expect("stored");
+    assert_eq!(read(&*store).as_deref(), Some("8"), "until there is another");
+    let _ = store.update(with(&"9".repeat(5000), "u4"), NOW).expect("one that can't be kept is no error");
+    assert_eq!(read(&*store), None, "but unknown");
 }

@@ -87,6 +87,18 @@ pub enum StoreError {
         /// How many pods the store holds.
         stored: usize,
     },
+    /// The source is another cluster than the store's: its API server is trusted by none of the CAs that the store knows.
+    /// Nothing was written.
+    #[error(
+        "the source belongs to another cluster: its API server is trusted by {}, but the store's by {}. The store is kept \
+         as it is; to begin anew with this cluster, move it away", shown(.found), shown(.stored)
+    )]
+    OtherCluster {
+        /// SHA-256 of the SubjectPublicKeyInfo of each CA that the store knows.
+        stored: Vec<[u8; 32]>,
+        /// The same of the source.
+        found: Vec<[u8; 32]>,
+    },
     /// A field is longer than the format allows. Nothing was written.
     #[error("a record can't be written")]
     Unstorable(#[from] store_format::EncodeError),
@@ -121,4 +133,13 @@ impl StoreError {
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
     }
+}
+
+/// `CA 0f3c25e1a7b60d42, 9d…`: the first octets of each hash, and no more than a line can bear.
+fn shown(hashes: &[[u8; 32]]) -> String {
+    const SHOWN_MAX: usize = 3;
+    let short = |hash: &[u8; 32]| hash[..8].iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+    let more = hashes.len().saturating_sub(SHOWN_MAX);
+    let tail = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("CA {}{tail}", hashes.iter().take(SHOWN_MAX).map(short).collect::<Vec<_>>().join(", "))
 }

@@ -17,7 +17,8 @@ use super::record::{self, Checked};
 use super::snapshot::{LockState, Record, Snapshot};
 use super::tables::Row;
 use super::vault::Vault;
-use super::{Revision, StoreError};
+use super::{Revision, StoreError, absence};
+use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Kind, ObjectKey};
 
 /// What has to be known before records can be checked: format, and which key opens.
@@ -135,16 +136,19 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
         }
     }
     loader.look_for_missing();
+    let forbidden = loader.forbidden();
     let Loader { identity, state, records, rows, damaged, findings, .. } = loader;
     Snapshot {
         identity,
         revision: Revision(state.as_ref().map_or(0, |state| state.revision)),
         // A lost state record must not make a full store look like a new one.
-        populated: state.map_or(!records.is_empty(), |state| state.populated),
+        populated: state.as_ref().map_or(!records.is_empty(), |state| state.populated),
+        source_position: state.map(|state| state.source_position).unwrap_or_default(),
         lock,
         slots,
         records,
         rows,
+        forbidden,
         damaged,
         findings,
         vault,
@@ -247,6 +251,19 @@ impl Loader<'_> {
             return Err(RecordProblem::Body);
         }
         Ok(Record { envelope, authenticated })
+    }
+
+    /// Objects that a pod could not be stored with, because they may not be read. A row of another UID than the pod's says
+    /// nothing.
+    fn forbidden(&self) -> BTreeSet<ObjectKey> {
+        let mut forbidden = BTreeSet::new();
+        for (pod, record) in self.records.iter().filter(|(key, _)| key.kind() == Kind::Pod) {
+            let row = self.rows.get(&(pod.namespace().to_owned(), pod.name().to_owned()));
+            let absent = row.filter(|row| row.uid == record.envelope.uid).into_iter();
+            let entries = absent.flat_map(|row| absence::entries(pod.namespace(), row));
+            forbidden.extend(entries.filter(|(_, why)| *why == Absence::Forbidden).map(|(key, _)| key));
+        }
+        forbidden
     }
 
     /// What other records say should be there.

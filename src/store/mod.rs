@@ -4,6 +4,7 @@
 //! answer with [`Committed`], which nothing outside of this room can make: code that must not run before durability asks
 //! for one in its signature.
 
+mod absence;
 mod backend;
 mod committed;
 mod detach;
@@ -25,7 +26,7 @@ mod vault;
 
 pub mod conformance;
 
-pub use backend::{Backend, Change, Rejected, Update};
+pub use backend::{Backend, Change, Missing, Rejected, Update};
 pub use committed::{Committed, Revision};
 pub use error::StoreError;
 pub use finding::{Finding, RecordProblem};

@@ -7,8 +7,8 @@ use store_format::{Activity, Envelope, Form, Identity, KeySlot, PodRow};
 
 use super::finding::Finding;
 use super::vault::Vault;
-use super::{Revision, record};
-use crate::checkpoint::lookup::{Lookup, Objects};
+use super::{Revision, absence, record};
+use crate::checkpoint::lookup::{Absence, Lookup, Objects};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 
 /// Whether Secrets can be read and written.
@@ -54,10 +54,13 @@ pub struct Snapshot {
     pub(super) identity: Option<Identity>,
     pub(super) revision: Revision,
     pub(super) populated: bool,
+    pub(super) source_position: String,
     pub(super) lock: LockState,
     pub(super) slots: Vec<KeySlot>,
     pub(super) records: BTreeMap<ObjectKey, Record>,
     pub(super) rows: BTreeMap<(String, String), PodRow>,
+    /// Objects that are not stored because the API server does not let this node read them.
+    pub(super) forbidden: BTreeSet<ObjectKey>,
     /// Objects whose records are there but failed a check, or were named by another record and are gone.
     pub(super) damaged: BTreeSet<ObjectKey>,
     pub(super) findings: Vec<Finding>,
@@ -93,6 +96,12 @@ impl Snapshot {
     #[must_use]
     pub fn populated(&self) -> bool {
         self.populated
+    }
+
+    /// How far the source was read when something was last written, in the source's own words.
+    #[must_use]
+    pub fn source_position(&self) -> Option<&str> {
+        Some(self.source_position.as_str()).filter(|position| !position.is_empty())
     }
 
     /// Whether Secrets can be read.
@@ -141,6 +150,19 @@ impl Snapshot {
         }
     }
 
+    /// How this pod ended here, if it is on record that it has: `Succeeded`, or `Failed` with a reason. Final for its UID,
+    /// whatever its status says.
+    #[must_use]
+    pub fn ended(&self, pod: &ObjectKey) -> Option<&str> {
+        self.row(pod).map(|row| row.ended.as_str()).filter(|ended| !ended.is_empty())
+    }
+
+    /// Objects that this pod names and that were not to be had when the source was asked, and why. By key.
+    pub fn absent(&self, pod: &ObjectKey) -> impl Iterator<Item = (ObjectKey, Absence)> {
+        let row = self.row(pod).into_iter();
+        row.flat_map(|row| absence::entries(pod.namespace(), row)).filter(|(key, _)| !self.records.contains_key(key))
+    }
+
     /// What was last decided for this pod.
     #[must_use]
     pub fn activity(&self, pod: &ObjectKey) -> Option<Activity> {
@@ -159,7 +181,7 @@ impl Snapshot {
         let keys = self.records.keys().filter(|key| key.kind() == kind);
         keys.filter_map(|key| match self.get(key) {
             Lookup::Found(object) => Some(object),
-            Lookup::Missing | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => None,
+            Lookup::Missing | Lookup::Forbidden | Lookup::Sealed | Lookup::NoKeyYet | Lookup::Damaged => None,
         })
         .collect()
     }
@@ -170,6 +192,8 @@ impl Objects for Snapshot {
         let Some(record) = self.records.get(key) else {
             return if self.damaged.contains(key) {
                 Lookup::Damaged
+            } else if self.forbidden.contains(key) {
+                Lookup::Forbidden
             } else if key.kind().row().sealed && self.lock == LockState::Keyless {
                 Lookup::NoKeyYet
             } else {

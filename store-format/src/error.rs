@@ -81,6 +81,14 @@ pub enum DecodeError {
         /// The version the store states.
         found: u32,
     },
+    /// A list is not in the order that its record asks for, or names something twice.
+    #[error("{record} record: {field} are not sorted; it is damaged or was not written by this program")]
+    Order {
+        /// Which record.
+        record: Record,
+        /// Which list.
+        field: &'static str,
+    },
     /// A record starts with an unknown layout version.
     #[error("{record} record has unknown layout version {found}; it is damaged, or was written by a newer version")]
     Version {
@@ -177,6 +185,7 @@ impl DecodeError {
             Self::Text { record } => per_record!(*record, "text"),
             Self::Limit { record, .. } => per_record!(*record, "limit"),
             Self::Code { record, .. } => per_record!(*record, "code"),
+            Self::Order { record, .. } => per_record!(*record, "order"),
             Self::SlotKind { .. } => "slot.kind",
             Self::SealedLength { .. } => "sealed.length",
         }
@@ -198,5 +207,13 @@ pub enum EncodeError {
         len: usize,
         /// The most there may be.
         max: usize,
+    },
+    /// A list is not in the order that its record asks for, or names something twice.
+    #[error("{record} record: {field} are not sorted")]
+    Order {
+        /// Which record.
+        record: Record,
+        /// Which list.
+        field: &'static str,
     },
 }

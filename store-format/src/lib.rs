@@ -20,8 +20,8 @@ pub use envelope::{Codec, Envelope, Form, LINKS_MAX, Link};
 pub use error::{DecodeError, EncodeError, Record};
 pub use frame::{Frame, Table, digest_input, tag_input};
 pub use meta::{
-    Activity, CLUSTER_CAS_MAX, FORMAT_BYTES, Identity, PodRow, State, StoreId, check_format, decode_format,
-    encode_format, meta_key,
+    ABSENT_MAX, Absence, AbsentObject, Activity, CLUSTER_CAS_MAX, FORMAT_BYTES, Identity, PodRow, State, StoreId,
+    check_format, decode_format, encode_format, meta_key,
 };
 pub use sealed::{GCM_TAG_BYTES, Purpose, RecordContext, SALT_BYTES, SealedBody, key_info, store_context};
 pub use slot::{DATA_KEY_BYTES, KeySlot, SlotKind, WRAPPED_BYTES, slot_context, slot_key, slot_key_store_id};

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use store_format::{
-    Activity, Codec, DecodeError, EncodeError, Envelope, Form, Frame, Identity, KeySlot, LINKS_MAX, Link, NodeSecret,
-    PodRow, SealedBody, SlotKind, State, StoreId, TEXT_MAX_BYTES,
+    ABSENT_MAX, Absence, AbsentObject, Activity, Codec, DecodeError, EncodeError, Envelope, Form, Frame, Identity,
+    KeySlot, LINKS_MAX, Link, NodeSecret, PodRow, SealedBody, SlotKind, State, StoreId, TEXT_MAX_BYTES,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -56,9 +56,14 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn pod_row()(uid in text(), ran: bool, active: bool, decided_at_unix_ms: u64) -> PodRow {
+    fn pod_row()(
+        uid in text(), ran: bool, active: bool, decided_at_unix_ms: u64, ended in text(),
+        absent in btree_map((text(), text()), any::<bool>(), 0..5),
+    ) -> PodRow {
         let activity = if active { Activity::Active } else { Activity::Inactive };
-        PodRow { uid, ran, activity, decided_at_unix_ms }
+        let why = |forbidden| if forbidden { Absence::Forbidden } else { Absence::NotFound };
+        let absent = absent.into_iter().map(|((kind, name), forbidden)| AbsentObject { kind, name, why: why(forbidden) });
+        PodRow { uid, ran, activity, decided_at_unix_ms, ended, absent: absent.collect() }
     }
 }
 
@@ -229,5 +234,50 @@ fn limits_hold_when_writing() {
             Err(EncodeError::TooLarge { field: found, .. }) => assert_eq!(found, field),
             other => panic!("{field}: {:?}", other.map(|octets| octets.len())),
         }
+    }
+}
+
+/// A pod row is held to its limits, and to the order of its list, when writing as when reading.
+#[test]
+fn a_pod_row_is_written_only_as_it_may_be_read() {
+    let base = PodRow {
+        uid: String::new(),
+        ran: false,
+        activity: Activity::Inactive,
+        decided_at_unix_ms: 0,
+        ended: String::new(),
+        absent: Vec::new(),
+    };
+    let text = |len| "x".repeat(len);
+    let absent = |names: &[&str]| -> Vec<AbsentObject> {
+        let object =
+            |name: &&str| AbsentObject { kind: String::new(), name: (*name).to_owned(), why: Absence::NotFound };
+        names.iter().map(object).collect()
+    };
+    let numbered = |count: usize, len: usize| -> Vec<AbsentObject> {
+        (0..count).flat_map(|n| absent(&[&format!("{n:04}{}", text(len))])).collect()
+    };
+    let largest = PodRow {
+        uid: text(TEXT_MAX_BYTES),
+        ended: text(TEXT_MAX_BYTES),
+        absent: numbered(ABSENT_MAX, 253),
+        ..base.clone()
+    };
+    assert_eq!(PodRow::decode(&largest.encode().unwrap()), Ok(largest));
+    for (field, over) in [
+        ("uid", PodRow { uid: text(TEXT_MAX_BYTES + 1), ..base.clone() }),
+        ("ended", PodRow { ended: text(TEXT_MAX_BYTES + 1), ..base.clone() }),
+        ("absent objects", PodRow { absent: numbered(ABSENT_MAX + 1, 0), ..base.clone() }),
+        ("absent name", PodRow { absent: numbered(1, TEXT_MAX_BYTES), ..base.clone() }),
+        ("record", PodRow { absent: numbered(ABSENT_MAX, 4000), ..base.clone() }),
+    ] {
+        match over.encode() {
+            Err(EncodeError::TooLarge { field: found, .. }) => assert_eq!(found, field),
+            other => panic!("{field}: {:?}", other.map(|octets| octets.len())),
+        }
+    }
+    for names in [["b", "a"], ["a", "a"]] {
+        let unsorted = PodRow { absent: absent(&names), ..base.clone() };
+        assert!(matches!(unsorted.encode(), Err(EncodeError::Order { field: "absent objects", .. })), "{names:?}");
     }
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER as HEX;
 use store_format::{
-    Activity, Codec, DecodeError, Envelope, Form, Frame, Identity, KeyError, KeySlot, NodeSecret, PodRow, Purpose,
-    RecordContext, SealedBody, SlotKind, State, StoreId, Table,
+    Absence, AbsentObject, Activity, Codec, DecodeError, Envelope, Form, Frame, Identity, KeyError, KeySlot,
+    NodeSecret, PodRow, Purpose, RecordContext, SealedBody, SlotKind, State, StoreId, Table,
 };
 
 /// What a decoder made of the octets: fields in order, and the octets that they encode to again.
@@ -225,12 +225,19 @@ fn pod_row(octets: &[u8]) -> Decoded {
         Activity::Inactive => "inactive",
         Activity::Active => "active",
     };
-    let fields = vec![
+    let mut fields = vec![
         ("uid", value.uid),
         ("ran", value.ran.to_string()),
         ("activity", activity.to_owned()),
         ("decided-at-unix-ms", value.decided_at_unix_ms.to_string()),
+        ("ended", value.ended),
     ];
+    let why = |absence| match absence {
+        Absence::NotFound => "not-found",
+        Absence::Forbidden => "forbidden",
+    };
+    let absent = |object: AbsentObject| ("absent", format!("{}/{} {}", object.kind, object.name, why(object.why)));
+    fields.extend(value.absent.into_iter().map(absent));
     Ok((fields, Some(encoded)))
 }
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Provides the real control plane that tests/cluster.rs starts: etcd from Debian's package, kube-apiserver, kubelet and kubectl built
-# from Debian's source package of Kubernetes (1.20.2, vendored) with Debian's Go. Takes about five minutes on two
+# Provides the real control plane that tests/cluster/ starts: etcd from Debian's package, kube-apiserver, kubelet and
+# kubectl built from Debian's source package of Kubernetes (1.20.2, vendored) with Debian's Go. Takes about five minutes on two
 # cores the first time, and none after that: the binaries are cached outside of the checkout.
 #
 # Prints the directory of the binaries on its last line; progress goes to standard error.
 #   CKPT_DB_CLUSTER_CACHE  where to keep them (default: $XDG_CACHE_HOME or ~/.cache, below it ckpt-db/cluster)
 #   KUBEBUILDER_ASSETS     binaries you already have: used as they are, and nothing is built
+# With --cached it installs and builds nothing, and fails where there are no binaries.
 set -euo pipefail
 
 if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
@@ -21,6 +22,11 @@ cache=${CKPT_DB_CLUSTER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ckpt-db/cluster}/
 if [ -x "$cache/kube-apiserver" ] && [ -x "$cache/etcd" ] && [ -x "$cache/kubelet" ] && [ -x "$cache/kubectl" ]; then
   echo "$cache"
   exit
+fi
+
+if [ "${1:-}" = --cached ]; then
+  echo "no control plane on this machine: run tests/cluster/components.sh as root, or set KUBEBUILDER_ASSETS" >&2
+  exit 1
 fi
 
 say() { printf '%s (%ss)\n' "$*" "$SECONDS" >&2; }

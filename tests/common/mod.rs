@@ -8,7 +8,7 @@ use std::path::Path;
 
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::crypto::{SystemEntropy, generate_p256_pkcs8};
-use ckpt_db::store::{Backend, Change, NewStore, RedbStore};
+use ckpt_db::store::{Backend, Change, Missing, NewStore, RedbStore};
 use store_format::{Identity, NodeSecret, StoreId};
 
 pub(crate) const NOW: u64 = 1_700_000_000_000;
@@ -73,7 +73,8 @@ pub(crate) fn store_with(path: &Path, objects: Vec<Object>, secret: &NodeSecret)
     let new = NewStore { identity: identity(), secret: Some(secret) };
     let mut store = RedbStore::create(path, new, Box::new(SystemEntropy)).unwrap();
     let pods: Vec<Object> = objects.iter().filter(|object| object.key.kind() == Kind::Pod).cloned().collect();
-    let _ = store.update(vec![Change::Reset { objects, kinds: Kind::ALL.to_vec() }], NOW).unwrap();
+    let listing = Change::Reset { objects, kinds: Kind::ALL.to_vec(), missing: Missing::Delete };
+    let _ = store.update(vec![listing], NOW).unwrap();
     let decided = pods.iter().map(|pod| Change::Decided {
         pod: ckpt_db::checkpoint::rendering::PodName {
             namespace: pod.key.namespace().to_owned(),

@@ -17,6 +17,7 @@ pub(crate) struct Store(pub(crate) BTreeMap<ObjectKey, Value>);
 impl Objects for Store {
     fn get(&self, key: &ObjectKey) -> Lookup {
         match key.name() {
+            "forbidden" => return Lookup::Forbidden,
             "sealed" => return Lookup::Sealed,
             "keyless" => return Lookup::NoKeyYet,
             "damaged" => return Lookup::Damaged,

@@ -168,6 +168,8 @@ impl Parent<'_> {
             },
             Lookup::Missing if optional => return Fetched::LeftOut,
             Lookup::Missing => Reason::MissingObject { object: key.clone(), field: field.to_owned() },
+            // Optional or not, as the kubelet sees it: only an object that does not exist may be left out.
+            Lookup::Forbidden => Reason::Forbidden { object: key.clone(), field: field.to_owned() },
             // An optional object that exists is needed: the parent ran with it.
             Lookup::Sealed => Reason::Sealed(key.clone()),
             Lookup::NoKeyYet => Reason::NoKeyYet(key.clone()),

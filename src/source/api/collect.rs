@@ -1,18 +1,18 @@
 //! Gathers each pod with the objects that it names into one step. Pure: events and a clock value in, actions out.
+//!
+//! Rights to an object vanish with the last pod that names it, and the store drops such an object in the transaction that
+//! removes the pod. So the collector knows at each moment what the store holds: an object is stored if, and only if, a
+//! pod that was emitted names it. Bodies are held only until they are emitted.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::checkpoint::closure::references;
+pub use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Object, ObjectKey};
-
-/// Why an object that a pod names is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Absence {
-    /// The API server says that it does not exist.
-    NotFound,
-    /// The API server does not let this node read it.
-    Forbidden,
-}
+use crate::checkpoint::pod::PodError;
 
 /// One pod and what it names, as far as it could be had.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gathered {
     /// The pod.
     pub pod: Object,
@@ -23,7 +23,7 @@ pub struct Gathered {
 }
 
 /// One consistent step of the source, to be stored in one transaction.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// A complete listing of the node's pods. What it lacks is not proven to be gone.
     Listing {
@@ -60,4 +60,435 @@ pub enum Step {
         /// Whether these are all, so that a stored one that is not among them is gone.
         complete: bool,
     },
+}
+
+/// What the driver tells the collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A complete listing of the node's pods.
+    Listed {
+        /// The pods.
+        pods: Vec<Object>,
+        /// `metadata.resourceVersion` of the listing.
+        position: String,
+    },
+    /// A pod is there, new or different or told once more.
+    Pod(Object),
+    /// A pod is gone; the driver has proven it by a second, consistent read.
+    PodGone {
+        /// Which one.
+        key: ObjectKey,
+        /// Its UID.
+        uid: String,
+    },
+    /// A tracker's answer: the first one after [`Action::Track`] or [`Action::Refetch`], and every later change.
+    Answer {
+        /// The tracked object.
+        key: ObjectKey,
+        /// What the API server says of it.
+        answer: Answer,
+    },
+}
+
+/// What a tracker found out about its object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The object is there.
+    Found(Object),
+    /// It is not to be had. `NotFound` is proven by a listing.
+    Absent(Absence),
+    /// No answer is to be had now. What is known and stored stays, and a pod that waits for an answer goes on waiting.
+    Failed,
+}
+
+/// What the driver has to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Follow this object from now on.
+    Track(ObjectKey),
+    /// Read this tracked object anew: the store drops it with a pod, and a pod that waits needs it.
+    Refetch(ObjectKey),
+    /// Stop following this object.
+    Untrack(ObjectKey),
+    /// Hand this step to the store.
+    Emit(Step),
+}
+
+/// Joins pods and the answers about their objects into steps.
+///
+/// A pod waits until each object that it names has an answer, at most for the patience; meanwhile its newer versions
+/// replace it, and other pods are not held up. A listing waits for all its pods, and while it waits, everything that is
+/// seen of pods is folded into it. What an emitted pod names goes to the store as soon as it is told.
+pub struct Collector {
+    patience_ms: u64,
+    pods: BTreeMap<ObjectKey, Known>,
+    objects: BTreeMap<ObjectKey, Followed>,
+    listing: Option<WaitingListing>,
+}
+
+/// A pod that was seen and is not gone.
+#[derive(Default)]
+struct Known {
+    /// The version that was emitted last.
+    emitted: Option<Version>,
+    /// What the stored version names.
+    stored_names: BTreeSet<ObjectKey>,
+    /// The newest version, if it was not emitted yet.
+    waiting: Option<Waiting>,
+    /// Why the references of the newest version can't be followed.
+    refused: Option<PodError>,
+}
+
+struct Waiting {
+    pod: Object,
+    /// Empty for a pod whose references can't be followed: the store names the problem.
+    names: BTreeSet<ObjectKey>,
+    deadline_ms: u64,
+}
+
+struct WaitingListing {
+    members: BTreeSet<ObjectKey>,
+    position: String,
+    deadline_ms: u64,
+}
+
+/// An object that some known pod names.
+#[derive(Default)]
+struct Followed {
+    /// Pods that were emitted and name it: while there is one, the store keeps the object.
+    stored_for: BTreeSet<ObjectKey>,
+    /// Pods that wait for it or with it.
+    wanted_by: BTreeSet<ObjectKey>,
+    latest: Latest,
+}
+
+/// The last answer about an object.
+#[derive(Default)]
+enum Latest {
+    #[default]
+    Unanswered,
+    /// Found, and not emitted since no emitted pod names it.
+    Held(Object),
+    /// Found and emitted.
+    Stored(Version),
+    /// Emitted as well, if an emitted pod names it.
+    Absent(Absence),
+}
+
+/// Compared for equality only: after a restore of etcd, resourceVersions go backwards.
+#[derive(Clone, PartialEq, Eq)]
+struct Version {
+    uid: String,
+    resource_version: String,
+}
+
+impl Version {
+    fn of(object: &Object) -> Self {
+        Self { uid: object.uid.clone(), resource_version: object.resource_version.clone() }
+    }
+}
+
+/// What a call has to say.
+#[derive(Default)]
+struct Said {
+    actions: Vec<Action>,
+    /// Objects that a pod has stopped naming.
+    loose: BTreeSet<ObjectKey>,
+    /// Pods that go when the step that is being made is stored.
+    replaced: Vec<Step>,
+}
+
+impl Said {
+    fn emit(&mut self, step: Step) {
+        self.actions.push(Action::Emit(step));
+        self.actions.extend(self.replaced.drain(..).map(Action::Emit));
+    }
+}
+
+impl Collector {
+    /// A collector that has seen nothing. A pod waits at most `patience_ms` milliseconds for what it names.
+    #[must_use]
+    pub fn new(patience_ms: u64) -> Self {
+        Self { patience_ms, pods: BTreeMap::new(), objects: BTreeMap::new(), listing: None }
+    }
+
+    /// Takes in what was seen at `now_ms` (monotonic) and says what is to be done, in order.
+    ///
+    /// Answers about objects that are not tracked (any more) are ignored.
+    #[must_use = "each action has to be carried out"]
+    pub fn see(&mut self, seen: Seen, now_ms: u64) -> Vec<Action> {
+        let mut said = Said::default();
+        match seen {
+            Seen::Listed { pods, position } => self.listed(pods, position, now_ms, &mut said),
+            Seen::Pod(pod) => self.pod(pod, now_ms, &mut said),
+            Seen::PodGone { key, uid } => self.pod_gone(key, uid, &mut said),
+            Seen::Answer { key, answer } => self.answer(key, answer, &mut said),
+        }
+        self.release(&mut said);
+        self.emit_due(now_ms, &mut said);
+        said.actions
+    }
+
+    /// When [`Collector::tick`] has to be called: a waiting pod or listing is then emitted without what it lacks.
+    #[must_use]
+    pub fn due(&self) -> Option<u64> {
+        let waits = |waiting: &Waiting| (!self.is_complete(waiting)).then_some(waiting.deadline_ms);
+        match &self.listing {
+            // The last of its members, since it waits for all.
+            Some(listing) => {
+                let members = listing.members.iter().filter_map(|key| self.waiting(key));
+                Some(members.filter_map(waits).max().unwrap_or(0).min(listing.deadline_ms))
+            }
+            None => self.pods.values().filter_map(|known| known.waiting.as_ref().and_then(waits)).min(),
+        }
+    }
+
+    /// Emits what has waited long enough. Harmless at any time.
+    #[must_use = "each action has to be carried out"]
+    pub fn tick(&mut self, now_ms: u64) -> Vec<Action> {
+        let mut said = Said::default();
+        self.emit_due(now_ms, &mut said);
+        said.actions
+    }
+
+    /// Starts from nothing, for a full resync: whatever is seen from now on is emitted with all its objects.
+    #[must_use = "each action has to be carried out"]
+    pub fn forget(&mut self) -> Vec<Action> {
+        self.pods.clear();
+        self.listing = None;
+        std::mem::take(&mut self.objects).into_keys().map(Action::Untrack).collect()
+    }
+
+    /// The known pods whose references can't be followed, and why; they are emitted without objects, and the store names
+    /// the problem too.
+    pub fn refused(&self) -> impl Iterator<Item = &PodError> {
+        self.pods.values().filter_map(|known| known.refused.as_ref())
+    }
+
+    fn listed(&mut self, pods: Vec<Object>, position: String, now_ms: u64, said: &mut Said) {
+        let own_ms = now_ms.saturating_add(self.patience_ms);
+        // A listing that replaces a waiting one is due with it, or listings in quick succession would put it off for ever.
+        let deadline_ms = self.listing.take().map_or(own_ms, |former| former.deadline_ms);
+        let members = pods.iter().map(|pod| pod.key.clone()).collect();
+        for pod in pods {
+            self.wait(pod, deadline_ms, said);
+        }
+        self.listing = Some(WaitingListing { members, position, deadline_ms });
+    }
+
+    fn pod(&mut self, pod: Object, now_ms: u64, said: &mut Said) {
+        if let Some(listing) = &mut self.listing {
+            listing.members.insert(pod.key.clone());
+        } else if self.pods.get(&pod.key).is_some_and(|known| known.emitted == Some(Version::of(&pod))) {
+            self.stop_waiting(&pod.key, said);
+            return;
+        }
+        self.wait(pod, now_ms.saturating_add(self.patience_ms), said);
+    }
+
+    fn pod_gone(&mut self, key: ObjectKey, uid: String, said: &mut Said) {
+        let known = self.pods.get(&key);
+        let waiting = known.and_then(|known| known.waiting.as_ref()).map(|waiting| &waiting.pod.uid);
+        let emitted = known.and_then(|known| known.emitted.as_ref()).map(|version| &version.uid);
+        let gone = match (waiting, emitted) {
+            // The one of this name that was emitted before had been replaced by it.
+            (Some(waiting), emitted) if *waiting == uid => emitted.cloned().unwrap_or(uid),
+            // Its successor replaces it in one transaction, with the objects that both name.
+            (Some(_), Some(_)) => return,
+            (None, Some(emitted)) if *emitted != uid => return,
+            (None, Some(_)) => uid,
+            // Nothing of this name was emitted, but an earlier run of the program may have stored it.
+            (Some(_), None) => {
+                said.emit(Step::PodGone { key, uid });
+                return;
+            }
+            (None, None) => uid,
+        };
+        self.stop_waiting(&key, said);
+        if let Some(listing) = &mut self.listing {
+            listing.members.remove(&key);
+        }
+        for name in self.pods.remove(&key).unwrap_or_default().stored_names {
+            self.no_longer_stored_for(&key, name, said);
+        }
+        said.emit(Step::PodGone { key, uid: gone });
+    }
+
+    fn answer(&mut self, key: ObjectKey, answer: Answer, said: &mut Said) {
+        let Some(followed) = self.objects.get_mut(&key) else { return };
+        let stored = !followed.stored_for.is_empty();
+        match answer {
+            Answer::Found(object) if !stored => followed.latest = Latest::Held(object),
+            Answer::Found(object) => {
+                let version = Version::of(&object);
+                if !matches!(&followed.latest, Latest::Stored(before) if *before == version) {
+                    followed.latest = Latest::Stored(version);
+                    said.emit(Step::Object(object));
+                }
+            }
+            Answer::Absent(why) => {
+                if !matches!(followed.latest, Latest::Absent(before) if before == why) {
+                    followed.latest = Latest::Absent(why);
+                    if stored {
+                        said.emit(Step::ObjectAbsent { key, why });
+                    }
+                }
+            }
+            Answer::Failed => {}
+        }
+    }
+
+    /// Lets `pod` wait, in the place of an earlier version and then no longer than that one would have.
+    fn wait(&mut self, pod: Object, deadline_ms: u64, said: &mut Said) {
+        let key = pod.key.clone();
+        let (names, refused) = match references(&pod) {
+            Ok(found) => (found.into_iter().map(|reference| reference.key).collect(), None),
+            Err(error) => (BTreeSet::new(), Some(error)),
+        };
+        let before = self.stop_waiting(&key, said);
+        let deadline_ms = before.map_or(deadline_ms, |before| before.min(deadline_ms));
+        for name in &names {
+            let followed = self.objects.entry(name.clone()).or_insert_with(|| {
+                said.actions.push(Action::Track(name.clone()));
+                Followed::default()
+            });
+            followed.wanted_by.insert(key.clone());
+        }
+        let known = self.pods.entry(key).or_default();
+        known.refused = refused;
+        known.waiting = Some(Waiting { pod, names, deadline_ms });
+    }
+
+    /// Drops the waiting version of a pod and tells its deadline.
+    fn stop_waiting(&mut self, key: &ObjectKey, said: &mut Said) -> Option<u64> {
+        let waiting = self.pods.get_mut(key)?.waiting.take()?;
+        for name in waiting.names {
+            if let Some(followed) = self.objects.get_mut(&name) {
+                followed.wanted_by.remove(key);
+            }
+            said.loose.insert(name);
+        }
+        Some(waiting.deadline_ms)
+    }
+
+    fn no_longer_stored_for(&mut self, pod: &ObjectKey, name: ObjectKey, said: &mut Said) {
+        if let Some(followed) = self.objects.get_mut(&name) {
+            followed.stored_for.remove(pod);
+        }
+        said.loose.insert(name);
+    }
+
+    /// Looks at the objects that lost a pod: nobody needs them, or the store drops them while a pod waits for them.
+    fn release(&mut self, said: &mut Said) {
+        for name in std::mem::take(&mut said.loose) {
+            let Some(followed) = self.objects.get_mut(&name) else { continue };
+            if !followed.stored_for.is_empty() {
+                continue;
+            }
+            if followed.wanted_by.is_empty() {
+                self.objects.remove(&name);
+                said.actions.push(Action::Untrack(name));
+            } else if matches!(followed.latest, Latest::Stored(_)) {
+                followed.latest = Latest::Unanswered;
+                said.actions.push(Action::Refetch(name));
+            }
+        }
+    }
+
+    fn waiting(&self, key: &ObjectKey) -> Option<&Waiting> {
+        self.pods.get(key)?.waiting.as_ref()
+    }
+
+    fn is_complete(&self, waiting: &Waiting) -> bool {
+        let answered = |followed: &Followed| !matches!(followed.latest, Latest::Unanswered);
+        waiting.names.iter().all(|name| self.objects.get(name).is_some_and(answered))
+    }
+
+    fn is_due(&self, waiting: &Waiting, now_ms: u64) -> bool {
+        waiting.deadline_ms <= now_ms || self.is_complete(waiting)
+    }
+
+    fn emit_due(&mut self, now_ms: u64, said: &mut Said) {
+        if let Some(listing) = &self.listing {
+            let due = |key: &ObjectKey| self.waiting(key).is_none_or(|waiting| self.is_due(waiting, now_ms));
+            if listing.deadline_ms > now_ms && !listing.members.iter().all(due) {
+                return;
+            }
+            self.emit_listing(now_ms, said);
+        }
+        while let Some(key) = self.next_due(now_ms) {
+            let unchanged = self
+                .pods
+                .get(&key)
+                .is_some_and(|known| known.waiting.as_ref().map(|waiting| Version::of(&waiting.pod)) == known.emitted);
+            if unchanged {
+                // It was a member of a listing that another one replaced.
+                self.stop_waiting(&key, said);
+            } else if let Some(gathered) = self.gather(&key, said) {
+                said.emit(Step::Pod(gathered));
+            }
+            self.release(said);
+        }
+    }
+
+    /// New pods come before changed ones: these may stop naming an object that those are ready to take.
+    fn next_due(&self, now_ms: u64) -> Option<ObjectKey> {
+        let due = self
+            .pods
+            .iter()
+            .filter(|(_, known)| known.waiting.as_ref().is_some_and(|waiting| self.is_due(waiting, now_ms)));
+        due.min_by_key(|(_, known)| known.emitted.is_some()).map(|(key, _)| key.clone())
+    }
+
+    fn emit_listing(&mut self, now_ms: u64, said: &mut Said) {
+        let Some(listing) = self.listing.take() else { return };
+        let mut pods = Vec::new();
+        for key in listing.members {
+            // A pod that joined the listing late keeps its own patience. Those that were listed have the listing's.
+            if self.waiting(&key).is_some_and(|waiting| self.is_due(waiting, now_ms)) {
+                pods.extend(self.gather(&key, said));
+            }
+        }
+        said.emit(Step::Listing { pods, position: listing.position });
+        self.release(said);
+    }
+
+    /// Takes the waiting version of a pod, with everything that it names and that no step has carried.
+    fn gather(&mut self, key: &ObjectKey, said: &mut Said) -> Option<Gathered> {
+        let known = self.pods.get_mut(key)?;
+        let waiting = known.waiting.take()?;
+        let before = known.emitted.replace(Version::of(&waiting.pod));
+        let mut gathered = Gathered { pod: waiting.pod, with: Vec::new(), absent: Vec::new() };
+        let former = if known.refused.is_none() {
+            std::mem::replace(&mut known.stored_names, waiting.names.clone())
+        } else {
+            // The store keeps the last version that it could take; one of another pod of this name has to go.
+            match before {
+                Some(before) if before.uid != gathered.pod.uid => {
+                    said.replaced.push(Step::PodGone { key: key.clone(), uid: before.uid });
+                    std::mem::take(&mut known.stored_names)
+                }
+                Some(_) | None => BTreeSet::new(),
+            }
+        };
+        for name in waiting.names.iter() {
+            let Some(followed) = self.objects.get_mut(name) else { continue };
+            followed.wanted_by.remove(key);
+            followed.stored_for.insert(key.clone());
+            match &followed.latest {
+                Latest::Unanswered | Latest::Stored(_) => {}
+                Latest::Absent(why) => gathered.absent.push((name.clone(), *why)),
+                Latest::Held(object) => {
+                    let version = Version::of(object);
+                    if let Latest::Held(object) = std::mem::replace(&mut followed.latest, Latest::Stored(version)) {
+                        gathered.with.push(object);
+                    }
+                }
+            }
+        }
+        for name in former.difference(&waiting.names) {
+            self.no_longer_stored_for(key, name.clone(), said);
+        }
+        Some(gathered)
+    }
 }

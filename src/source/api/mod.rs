@@ -3,5 +3,25 @@
 //! The rooms of it: [`credentials`] and [`connect`] make connections, [`reach`] sorts failures, [`body`] and [`events`]
 //! turn bytes into objects, [`collect`] (pure) gathers each pod with its objects into one step, `feed` drives them.
 
+mod answer;
+pub mod body;
+pub mod certificate;
+mod classify;
 pub mod collect;
+pub mod connect;
+pub mod credentials;
+mod end;
+pub mod events;
+pub mod feed;
+mod line;
+mod logs;
+pub mod pace;
+mod paths;
+mod pods;
 pub mod reach;
+mod services;
+mod token;
+pub mod tracker;
+mod watching;
+
+pub use logs::may_be_logged;

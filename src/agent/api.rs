@@ -1,0 +1,310 @@
+//! Follows the API server into the store: waits for credentials, checks whose store it is, commits what the feed tells,
+//! and hands on what is durable.
+//!
+//! The API server's absence is a normal state here and never an error; only the store's failure ends it, or another
+//! cluster's or node's credentials.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::StreamExt as _;
+use store_format::NodeSecret;
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::durable::{Batch, Durable};
+use super::steps::changes;
+use super::store_thread::StoreHandle;
+use crate::date::utc;
+use crate::source::api::connect::{Connections, Limits};
+use crate::source::api::credentials::{Credentials, CredentialsError, Fingerprint, Place};
+use crate::source::api::feed::{Feed, Note, Options, Told};
+use crate::source::api::pace::Pace;
+use crate::source::api::reach::{Reach, clock_is_set};
+use crate::source::api::tracker::ObjectRefresh;
+use crate::store::{Change, Committed, LockState, Snapshot, StoreError};
+
+/// What to follow, and how.
+pub struct Following {
+    /// Where the credentials are.
+    pub place: Place,
+    /// The name of this node, where the operator says it. Otherwise the credentials do, else `host_name`.
+    pub node_name: Option<String>,
+    /// What this machine is called, for credentials that do not name a node.
+    pub host_name: String,
+    /// How ConfigMaps and Secrets are followed.
+    pub refresh: ObjectRefresh,
+    /// How fast.
+    pub pace: Pace,
+    /// The wall clock, in seconds since 1970.
+    pub clock: fn() -> u64,
+    /// The newest time at which anything was stored: a clock before it is not set.
+    pub newest_stored_at_unix_s: u64,
+    /// A key for a store that has none yet, once there is one.
+    pub first_key: Box<dyn FnMut() -> Option<NodeSecret> + Send>,
+}
+
+/// Learns what happens. Called in order; nothing further is committed meanwhile.
+pub trait Observer: Send {
+    /// Something changed that an operator should know.
+    fn status(&mut self, status: &Status);
+
+    /// These steps are durable.
+    fn committed(&mut self, batch: &Committed<Batch<Told>>, look: Look<'_>);
+
+    /// Called every few seconds: time to look after what was rendered.
+    fn tick(&mut self, look: Look<'_>);
+}
+
+/// Looks at everything that is durable now; waits for the store, so only what needs it should.
+pub type Look<'a> = &'a dyn Fn() -> Result<Committed<Snapshot>, StoreError>;
+
+/// How things stand, in the words of a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// There are no credentials yet, or none that can be used; it is tried again.
+    NoCredentials(String),
+    /// These are used from now on.
+    Credentials {
+        /// The API server.
+        server: String,
+        /// This node.
+        node: String,
+        /// Who the API server sees, and until when.
+        user: String,
+        /// What is not as it should be, such as TLS that is not verified.
+        warnings: Vec<String>,
+    },
+    /// The client certificate has expired, or is not valid yet; the API server is asked all the same.
+    Certificate(String),
+    /// How the API server stands.
+    Reach(Reach),
+    /// Something else.
+    Note(Note),
+    /// A keyless store has its first key; Secrets are stored from now on.
+    FirstKey,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCredentials(why) => write!(f, "waiting for credentials: {why}"),
+            Self::Credentials { server, node, user, .. } => {
+                write!(f, "following {server} for node {node} as {user}")
+            }
+            Self::Certificate(what) => f.write_str(what),
+            Self::Reach(Reach::Answering) => f.write_str("API server: answering"),
+            Self::Reach(Reach::Silent(cause)) => write!(f, "API server: silent ({cause})"),
+            Self::Reach(Reach::Refusing(cause)) => write!(f, "API server: refusing ({cause})"),
+            Self::Note(note) => note.fmt(f),
+            Self::FirstKey => f.write_str("the store has its first key: Secrets are stored from now on"),
+        }
+    }
+}
+
+/// Why following ended. What was committed stays; nothing else was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The store failed, or refuses: it is another cluster's or node's, or no key opens it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The credentials are those of another node than the store's, or than the operator says.
+    #[error("{what} belongs to node {expected}, but the credentials are those of node {found}; nothing was stored")]
+    OtherNode {
+        /// The store, or the option.
+        what: &'static str,
+        /// The node that it names.
+        expected: String,
+        /// The node that the credentials name.
+        found: String,
+    },
+}
+
+/// Follows for ever, or until the store fails.
+///
+/// Needs a Tokio runtime of more than one thread, since observers may block. Dropping the future stops it; what was
+/// acknowledged stays.
+///
+/// # Errors
+/// [`FollowError`]; the caller reports it, reopens the store if [`StoreError::needs_reopening`], and begins anew.
+pub async fn follow(
+    store: &StoreHandle,
+    following: &mut Following,
+    observer: &mut dyn Observer,
+) -> Result<std::convert::Infallible, FollowError> {
+    let clock = following.clock;
+    let newest = Arc::new(AtomicU64::new(following.newest_stored_at_unix_s));
+    let clock_is_set: Arc<dyn Fn() -> bool + Send + Sync> = {
+        let newest = Arc::clone(&newest);
+        Arc::new(move || clock_is_set(clock(), newest.load(Ordering::Relaxed)))
+    };
+    let mut watch = CredentialWatch::default();
+    let mut credentials = watch.first(following, observer).await;
+    loop {
+        let node = whose(store, following, &credentials).await?;
+        announce(&credentials, &node, &*clock_is_set, clock, observer);
+        let connections = Connections::new(&credentials, Limits::default());
+        let options = Options {
+            node: node.clone(),
+            refresh: following.refresh,
+            pace: following.pace,
+            clock_is_set: Arc::clone(&clock_is_set),
+        };
+        let feed = Feed::start(options, connections);
+        let control = feed.control();
+        let mut durable = Durable::new(feed, store.clone(), |told: &Told| match told {
+            Told::Step(step) => changes(step),
+            Told::Reach(_) | Told::Note(_) => Vec::new(),
+        });
+        let mut look = interval(following.pace.credentials);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // What the first tick, which comes at once, would look at was looked at just now.
+        look.tick().await;
+        loop {
+            tokio::select! {
+                batch = durable.next() => match batch {
+                    Some(Ok(batch)) => {
+                        let missing = batch.get().update.missing.clone();
+                        if !missing.is_empty() {
+                            control.prove(missing);
+                        }
+                        newest.fetch_max(clock(), Ordering::Relaxed);
+                        for told in &batch.get().items {
+                            match told {
+                                Told::Reach(reach) => observer.status(&Status::Reach(reach.clone())),
+                                Told::Note(note) => observer.status(&Status::Note(note.clone())),
+                                Told::Step(_) => {}
+                            }
+                        }
+                        block_in_place(|| observer.committed(&batch, &|| wait(store.snapshot())));
+                    }
+                    Some(Err(failed)) => return Err(failed.error.into()),
+                    // The feed ends with its reader only; should it end otherwise, another one is begun.
+                    None => break,
+                },
+                _ = look.tick() => {
+                    if let Some(changed) = watch.changed(following, observer) {
+                        let same = whose(store, following, &changed).await? == node;
+                        announce(&changed, &node, &*clock_is_set, clock, observer);
+                        control.use_connections(Connections::new(&changed, Limits::default()));
+                        credentials = changed;
+                        if !same {
+                            break;
+                        }
+                    }
+                    if store.lock_state().await? == LockState::Keyless
+                        && let Some(key) = (following.first_key)()
+                    {
+                        let _durable = store.add_first_key(key).await?;
+                        observer.status(&Status::FirstKey);
+                        // Everything is listed again, since the Secrets were left out before.
+                        break;
+                    }
+                    block_in_place(|| observer.tick(&|| wait(store.snapshot())));
+                }
+            }
+        }
+    }
+}
+
+/// Waits on a thread that may block.
+fn wait<T>(answer: impl Future<Output = T>) -> T {
+    Handle::current().block_on(answer)
+}
+
+/// Whether the store is this node's and this cluster's; from the first time on it is.
+async fn whose(
+    store: &StoreHandle,
+    following: &Following,
+    credentials: &Credentials,
+) -> Result<String, FollowError> {
+    let stored = store.identity().await?.node_name;
+    let told = following.node_name.clone();
+    if let (Some(told), Some(found)) = (&told, credentials.node_name())
+        && told != found
+    {
+        let what = "--node-name";
+        return Err(FollowError::OtherNode { what, expected: told.clone(), found: found.to_owned() });
+    }
+    let own = told.or_else(|| credentials.node_name().map(str::to_owned)).unwrap_or_else(|| {
+        if stored.is_empty() { following.host_name.clone() } else { stored.clone() }
+    });
+    if !stored.is_empty() && stored != own {
+        return Err(FollowError::OtherNode { what: "the store", expected: stored, found: own });
+    }
+    let belongs = Change::Cluster { ca_sha256: credentials.cluster_ca_sha256().to_vec() };
+    let _durable = store.update(vec![belongs]).await?;
+    Ok(own)
+}
+
+fn announce(
+    credentials: &Credentials,
+    node: &str,
+    clock_is_set: &dyn Fn() -> bool,
+    clock: fn() -> u64,
+    observer: &mut dyn Observer,
+) {
+    let validity = credentials.client_validity();
+    let mut user = credentials.user().to_owned();
+    if let Some(validity) = validity {
+        user.push_str(&format!(", certificate valid until {}", utc(validity.not_after_unix_s)));
+    }
+    observer.status(&Status::Credentials {
+        server: credentials.server(),
+        node: node.to_owned(),
+        user,
+        warnings: credentials.warnings().to_vec(),
+    });
+    // A clock that is not set judges nothing.
+    if clock_is_set()
+        && let Some(complaint) = validity.and_then(|validity| validity.complaint(clock()))
+    {
+        observer.status(&Status::Certificate(complaint));
+    }
+}
+
+/// Notices other credentials by their contents.
+#[derive(Default)]
+struct CredentialWatch {
+    used: Option<Fingerprint>,
+    said: Option<String>,
+}
+
+impl CredentialWatch {
+    /// Waits for the first ones.
+    async fn first(&mut self, following: &Following, observer: &mut dyn Observer) -> Credentials {
+        loop {
+            if let Some(found) = self.changed(following, observer) {
+                return found;
+            }
+            sleep(following.pace.credentials).await;
+        }
+    }
+
+    /// Others than those in use, if there are any that can be used. Trouble is said once.
+    fn changed(&mut self, following: &Following, observer: &mut dyn Observer) -> Option<Credentials> {
+        match Credentials::load(&following.place) {
+            Ok(found) => {
+                self.said = None;
+                let fingerprint = Some(found.fingerprint());
+                let news = self.used != fingerprint;
+                self.used = fingerprint;
+                news.then_some(found)
+            }
+            Err(error) => {
+                self.say(&error, observer);
+                None
+            }
+        }
+    }
+
+    fn say(&mut self, error: &CredentialsError, observer: &mut dyn Observer) {
+        let why = error.to_string();
+        if self.said.as_ref() != Some(&why) {
+            observer.status(&Status::NoCredentials(why.clone()));
+            self.said = Some(why);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! `ckpt-db run` on the API server: opens or creates the store, follows, and tells in a line whatever changes.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+
+use ckpt_db::agent::{
+    Batch, FollowError, Following, Look, Observer, Rendered, Status, Target, open_or_create, render, reside,
+};
+use ckpt_db::checkpoint::settings::{Activation, ActivationPolicy, Settings};
+use ckpt_db::source::api::collect::Step;
+use ckpt_db::source::api::credentials::{InCluster, Place, SERVICE_ACCOUNT};
+use ckpt_db::source::api::feed::{Note, Told};
+use ckpt_db::source::api::pace::Pace;
+use ckpt_db::source::api::reach::Reach;
+use ckpt_db::source::api::tracker::ObjectRefresh;
+use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, fingerprint, open_offline};
+
+use super::args::{StoreArgs, TargetArgs};
+use super::dump::why_closed;
+use super::output::plural;
+use super::run::{about, report_problems};
+use super::{Exit, chain, node, now_unix_ms, say};
+
+/// How often rendered files that someone else changed are put right; as often as the kubelet reads its directory.
+const RENDER_AGAIN: Duration = Duration::from_secs(20);
+
+/// What following needs to know of the command line.
+pub(super) struct Follow<'a> {
+    pub(super) store: &'a StoreArgs,
+    pub(super) target: &'a TargetArgs,
+    pub(super) settings: Settings,
+    pub(super) node_name: Option<String>,
+    pub(super) kubeconfig: Option<PathBuf>,
+    pub(super) refresh: ObjectRefresh,
+}
+
+impl Follow<'_> {
+    /// Follows until a signal says stop.
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let path = self.store.store()?;
+        let target = self.target.target(self.store)?;
+        let layout = self.store.layout()?;
+        // Nothing looks at what runs on this node yet, so nothing is started or stopped.
+        let settings = Settings { acting: Activation::Hold, ..self.settings };
+        let mut newest_stored_at_unix_s = 0;
+        let mut observer = Narrator {
+            store: self.store,
+            path: path.clone(),
+            target,
+            rendering: settings.activation != ActivationPolicy::Off,
+            settings,
+            node_name: self.node_name.clone(),
+            listed: false,
+            unsealed: BTreeSet::new(),
+            problems: BTreeSet::new(),
+            rendered_at: Instant::now(),
+        };
+        let keys = self.store.keys()?;
+        // What lies in the store is rendered before anybody is asked for anything.
+        match open_offline(&path, &keys.secrets()) {
+            Ok(snapshot) => {
+                newest_stored_at_unix_s = newest(snapshot.get()) / 1000;
+                say(format_args!("store {}", about(&path, snapshot.get())));
+                observer.render(&snapshot);
+            }
+            Err(StoreError::NotFound(_)) => {
+                say(format_args!("there is no store at {} yet: it is made now", path.display()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let following = Following {
+            place: place(self.kubeconfig, layout.root()),
+            node_name: self.node_name.clone(),
+            host_name: host_name()?,
+            refresh: self.refresh,
+            pace: Pace::default(),
+            clock: || now_unix_ms() / 1000,
+            newest_stored_at_unix_s,
+            first_key: Box::new({
+                let arguments = self.store.clone();
+                move || {
+                    let keys = arguments.look_for_keys().ok()?;
+                    keys.found.into_iter().map(|key| key.secret).find(|secret| fingerprint(secret).is_some())
+                }
+            }),
+        };
+        let open = || open(self.store, &path, self.node_name.as_deref());
+        let mut said = None;
+        reside(open, now_unix_ms, following, &mut observer, |failed| {
+            let why = match failed {
+                Ok(FollowError::Store(error)) => chain(&anyhow::Error::new(error)),
+                Ok(error) => chain(&anyhow::Error::new(error)),
+                Err(error) => chain(&error),
+            };
+            // It is tried again every few seconds; once is enough to say why.
+            if said.as_ref() != Some(&why) {
+                say(format_args!("error: {why} (tried again until it works)"));
+                said = Some(why);
+            }
+        })?;
+        Ok(Exit::Fine)
+    }
+}
+
+/// Opens the store for writing, or makes a new one.
+fn open(arguments: &StoreArgs, path: &Path, node_name: Option<&str>) -> anyhow::Result<Box<dyn Backend>> {
+    let keys = arguments.keys()?;
+    // Without a name the credentials will tell it.
+    let store = open_or_create(path, &keys.secrets(), node_name.unwrap_or_default(), now_unix_ms())?;
+    match store.lock_state() {
+        LockState::Open => {}
+        LockState::Keyless => {
+            say(format_args!("no node key yet: Secrets are not stored until there is one (looked for it as 'ckpt-db run --help' tells)"));
+        }
+        LockState::Locked => {
+            return Err(anyhow!("{}", why_closed(store.snapshot()?.get(), &keys.tried())))
+                .with_context(|| format!("cannot write to {}", path.display()));
+        }
+    }
+    Ok(Box::new(store))
+}
+
+/// Where credentials are looked for.
+fn place(kubeconfig: Option<PathBuf>, root: &Path) -> Place {
+    match kubeconfig {
+        Some(path) => Place::Explicit(path),
+        None => {
+            let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+            let in_cluster = variable("KUBERNETES_SERVICE_HOST").map(|host| InCluster {
+                host,
+                port: variable("KUBERNETES_SERVICE_PORT").unwrap_or_else(|| "443".to_owned()),
+                directory: SERVICE_ACCOUNT.into(),
+            });
+            Place::Search { root: root.to_owned(), in_cluster }
+        }
+    }
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let name = rustix::system::uname();
+    Ok(name.nodename().to_str().context("the host's name is not UTF-8; give --node-name")?.to_lowercase())
+}
+
+fn newest(snapshot: &Snapshot) -> u64 {
+    snapshot.objects().map(|object| object.stored_at_unix_ms).max().unwrap_or_default()
+}
+
+/// Tells what happens, and renders what is durable.
+struct Narrator<'a> {
+    store: &'a StoreArgs,
+    path: PathBuf,
+    target: Target,
+    settings: Settings,
+    node_name: Option<String>,
+    /// Not under the policy `off`: then nothing is rendered, and nothing that is there is touched.
+    rendering: bool,
+    /// Whether a listing was stored since the start.
+    listed: bool,
+    /// Secrets that were left out since there is no key, already told.
+    unsealed: BTreeSet<String>,
+    /// Objects that could not be stored, already told.
+    problems: BTreeSet<String>,
+    rendered_at: Instant,
+}
+
+impl Observer for Narrator<'_> {
+    fn status(&mut self, status: &Status) {
+        let level = match status {
+            Status::Reach(Reach::Answering) | Status::Credentials { .. } | Status::FirstKey => "",
+            Status::NoCredentials(_) | Status::Note(Note::GetOnly { .. } | Note::NoServices(_)) => "note: ",
+            Status::Reach(Reach::Silent(_) | Reach::Refusing(_)) | Status::Certificate(_) | Status::Note(_) => "warning: ",
+        };
+        say(format_args!("{level}{status}"));
+        if let Status::Credentials { warnings, .. } = status {
+            warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
+        }
+    }
+
+    fn committed(&mut self, batch: &Committed<Batch<Told>>, look: Look<'_>) {
+        let Batch { items, update } = batch.get();
+        for rejected in &update.rejected {
+            let problem = format!("error: {} was not stored: {}", rejected.object, rejected.problem);
+            if self.problems.insert(problem.clone()) {
+                say(format_args!("{problem}"));
+            }
+        }
+        for secret in &update.unsealed {
+            if self.unsealed.insert(secret.to_string()) {
+                say(format_args!("warning: {secret} is not stored: there is no node key yet"));
+            }
+        }
+        let (stored, removed) = (update.stored.len(), update.removed.len());
+        if stored + removed > 0 {
+            tracing::info!(revision = update.revision.0, stored, removed, "committed");
+        }
+        let listed = items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
+        let first = listed && !self.listed;
+        self.listed |= listed;
+        if !first && stored + removed == 0 {
+            return;
+        }
+        if first || self.rendering {
+            match look() {
+                Ok(snapshot) => {
+                    if first {
+                        say(format_args!("in step with the API server: {}", about(&self.path, snapshot.get())));
+                    }
+                    self.render(&snapshot);
+                }
+                Err(error) => say(format_args!("warning: cannot look into the store: {}", chain(&error.into()))),
+            }
+        }
+    }
+
+    fn tick(&mut self, look: Look<'_>) {
+        if self.rendering && self.rendered_at.elapsed() >= RENDER_AGAIN
+            && let Ok(snapshot) = look()
+        {
+            self.render(&snapshot);
+        }
+    }
+}
+
+impl Narrator<'_> {
+    /// Keeps trees and prepared manifests in line with what is durable.
+    fn render(&mut self, snapshot: &Committed<Snapshot>) {
+        self.rendered_at = Instant::now();
+        if !self.rendering {
+            return;
+        }
+        match self.try_render(snapshot) {
+            Ok(rendered) => {
+                report_problems(&rendered.report);
+                let prepared = rendered.report.outcomes.len();
+                tracing::info!(revision = snapshot.get().revision().0, "{prepared} pod{} prepared", plural(prepared));
+            }
+            Err(error) => say(format_args!("error: {}", chain(&error))),
+        }
+    }
+
+    fn try_render(&self, snapshot: &Committed<Snapshot>) -> anyhow::Result<Rendered> {
+        let network = node::network(&self.store.layout()?, &self.target);
+        let own = self.node_name.as_deref();
+        Ok(render(snapshot, &self.settings, own, network, &self.target, now_unix_ms() / 1000)?)
+    }
+}
+

@@ -1,0 +1,389 @@
+//! The feed: everything that the API server has for this node, as a stream of steps to be stored.
+//!
+//! One task drives the [`Collector`] with what the followers hear, and starts and ends their tasks as it says. Bodies are
+//! passed on, not kept. Dropping the feed ends all of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::Stream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::body::Listing;
+use super::collect::{Action, Answer, Collector, Seen, Step};
+use super::connect::Connections;
+use super::line::{Line, Standing};
+use super::pace::{Jitter, Pace};
+use super::reach::{Failure, Reach};
+use super::tracker::ObjectRefresh;
+use super::{pods, services, tracker};
+use crate::checkpoint::object::{Kind, ObjectKey};
+use crate::crypto::SystemEntropy;
+
+/// How many steps wait for the store before the followers are held up, and with them the API server's streams.
+const STEPS_AHEAD: usize = 256;
+
+/// How a feed follows.
+#[derive(Clone)]
+pub struct Options {
+    /// This node's name.
+    pub node: String,
+    /// How ConfigMaps and Secrets are followed.
+    pub refresh: ObjectRefresh,
+    /// How fast.
+    pub pace: Pace,
+    /// Whether the wall clock can be right; see [`super::reach::clock_is_set`].
+    pub clock_is_set: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// What a feed yields.
+#[derive(Clone)]
+pub enum Told {
+    /// To be stored.
+    Step(Step),
+    /// The API server stands otherwise than before.
+    Reach(Reach),
+    /// Something that the operator should know.
+    Note(Note),
+}
+
+/// Something that the operator should know. Never carries a value of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Note {
+    /// ConfigMaps and Secrets can't be watched with these credentials, and are read one by one.
+    GetOnly {
+        /// How often.
+        every: Duration,
+    },
+    /// An object that the server sent can't be read; what is stored of it stays.
+    Unreadable(String),
+    /// A ConfigMap or Secret could not be read now; what is stored of it stays, and it is tried again.
+    NotRead {
+        /// Which one.
+        object: ObjectKey,
+        /// Why.
+        why: String,
+    },
+    /// Pods are missing, and so is this node's own Node: that is no proof that they are gone.
+    NodeUnknown,
+    /// Services can't be listed.
+    NoServices(String),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::GetOnly { every } => write!(
+                f,
+                "these credentials may not watch ConfigMaps and Secrets: each is read every {} s instead",
+                every.as_secs()
+            ),
+            Self::Unreadable(what) => write!(f, "the API server sent an object that can't be read: {what}"),
+            Self::NotRead { object, why } => write!(f, "cannot read {object} (it is tried again): {why}"),
+            Self::NodeUnknown => f.write_str(
+                "pods are missing from the API server, and so is the Node object of this node: nothing is removed, since an \
+                 emptied or newly made control plane looks like this",
+            ),
+            Self::NoServices(why) => write!(f, "cannot list Services (what is stored of them stays): {why}"),
+        }
+    }
+}
+
+/// What a follower hears.
+pub(super) enum Heard {
+    Listed(Listing),
+    Pod(crate::checkpoint::object::Object),
+    Doubtful(Vec<(ObjectKey, String)>),
+    PodGone { key: ObjectKey, uid: String },
+    Failed(Failure),
+    Answer { key: ObjectKey, generation: u64, answer: Answer },
+    Services(Step),
+    Note(Note),
+}
+
+/// What the owner of a feed tells it.
+enum Command {
+    Prove(Vec<(ObjectKey, String)>),
+    Connections(Connections),
+}
+
+/// Tells a feed things; see [`Feed::control`].
+#[derive(Clone)]
+pub struct Control(mpsc::UnboundedSender<Command>);
+
+impl Control {
+    /// Asks for proof that these pods (key and UID), which a stored listing lacked, are gone. Those that are come as
+    /// [`Step::PodGone`].
+    pub fn prove(&self, pods: Vec<(ObjectKey, String)>) {
+        // A feed that has ended proves nothing; the next one lists again.
+        let _ = self.0.send(Command::Prove(pods));
+    }
+
+    /// From now on use these connections: the credentials have changed. Nothing is lost, and nothing listed again.
+    pub fn use_connections(&self, connections: Connections) {
+        let _ = self.0.send(Command::Connections(connections));
+    }
+}
+
+/// The stream of steps.
+pub struct Feed {
+    told: mpsc::Receiver<Told>,
+    control: Control,
+    driver: AbortHandle,
+}
+
+impl Feed {
+    /// Starts to follow. Must be called on a Tokio runtime.
+    #[must_use]
+    pub fn start(options: Options, connections: Connections) -> Self {
+        let (tell, told) = mpsc::channel(STEPS_AHEAD);
+        let (control, commands) = mpsc::unbounded_channel();
+        let driver = tokio::spawn(Driver::new(options, connections, tell).run(commands));
+        Self { told, control: Control(control), driver: driver.abort_handle() }
+    }
+
+    /// For telling the feed things while it is read.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Stream for Feed {
+    type Item = Told;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Told>> {
+        self.told.poll_recv(context)
+    }
+}
+
+/// The node's own tracker has this generation; those of the collector count from one.
+const NODE_GENERATION: u64 = 0;
+
+struct Driver {
+    options: Options,
+    line: Line,
+    collector: Collector,
+    began: Instant,
+    connections: watch::Sender<Connections>,
+    tell: mpsc::Sender<Told>,
+    hear: mpsc::Sender<Heard>,
+    heard: mpsc::Receiver<Heard>,
+    doubt: mpsc::UnboundedSender<(ObjectKey, String)>,
+    namespaces: watch::Sender<BTreeSet<String>>,
+    trackers: BTreeMap<ObjectKey, (u64, AbortHandle)>,
+    generation: u64,
+    reach: Option<Reach>,
+    /// What was said once and need not be said again while it holds.
+    said: BTreeSet<Note>,
+    /// Ends every task with the driver.
+    tasks: JoinSet<()>,
+}
+
+impl Driver {
+    fn new(options: Options, connections: Connections, tell: mpsc::Sender<Told>) -> Self {
+        let (connections, to_use) = watch::channel(connections);
+        let (standing, stands) = watch::channel(Standing::default());
+        let (hear, heard) = mpsc::channel(STEPS_AHEAD);
+        let (doubt, doubtful) = mpsc::unbounded_channel();
+        let (namespaces, of_pods) = watch::channel(BTreeSet::new());
+        let line = Line::new(&options.node, options.pace, to_use, stands, Jitter::new(&SystemEntropy));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(pods::follow(line.clone(), standing, hear.clone()));
+        tasks.spawn(pods::prove(line.clone(), doubtful, hear.clone()));
+        tasks.spawn(services::follow(line.clone(), of_pods, hear.clone()));
+        if let Ok(node) = ObjectKey::new(Kind::Node, "", &options.node) {
+            let refresh = ObjectRefresh::Watch;
+            tasks.spawn(tracker::track(line.clone(), node, NODE_GENERATION, refresh, hear.clone()));
+        }
+        let collector = Collector::new(options.pace.patience.as_millis() as u64);
+        Self {
+            options,
+            line,
+            collector,
+            began: Instant::now(),
+            connections,
+            tell,
+            hear,
+            heard,
+            doubt,
+            namespaces,
+            trackers: BTreeMap::new(),
+            generation: NODE_GENERATION,
+            reach: None,
+            said: BTreeSet::new(),
+            tasks,
+        }
+    }
+
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            let due = self.collector.due().map(|due| self.began + Duration::from_millis(due));
+            let told = tokio::select! {
+                heard = self.heard.recv() => match heard {
+                    Some(heard) => self.hear(heard).await,
+                    None => return,
+                },
+                command = commands.recv() => match command {
+                    Some(Command::Prove(pods)) => {
+                        self.doubt(pods);
+                        Ok(())
+                    }
+                    Some(Command::Connections(connections)) => {
+                        self.connections.send_replace(connections);
+                        Ok(())
+                    }
+                    None => return,
+                },
+                () = tokio::time::sleep_until(due.unwrap_or(self.began)), if due.is_some() => {
+                    let actions = self.collector.tick(self.now_ms());
+                    self.act(actions).await
+                }
+                // Trackers that were ended are collected, so that the set does not grow.
+                Some(_) = self.tasks.join_next() => Ok(()),
+            };
+            if told.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    fn doubt(&self, pods: Vec<(ObjectKey, String)>) {
+        for pod in pods {
+            // Its receiver lives as long as the tasks do.
+            let _ = self.doubt.send(pod);
+        }
+    }
+
+    async fn hear(&mut self, heard: Heard) -> Result<(), Ended> {
+        let now = self.now_ms();
+        let seen = match heard {
+            Heard::Listed(listing) => {
+                self.reach(Reach::Answering).await?;
+                // What was wrong before may be right now, and is said again if not.
+                self.said.clear();
+                Seen::Listed { pods: listing.objects, position: listing.resource_version }
+            }
+            Heard::Pod(pod) => Seen::Pod(pod),
+            Heard::PodGone { key, uid } => Seen::PodGone { key, uid },
+            Heard::Answer { key, generation: NODE_GENERATION, answer } => {
+                return match answer {
+                    Answer::Found(node) if key.kind() == Kind::Node => self.tell(Told::Step(Step::Node(node))).await,
+                    // A Node that is gone is no reason to forget it.
+                    _ => Ok(()),
+                };
+            }
+            Heard::Answer { key, generation, answer } => {
+                // An answer of a tracker that has been ended since is of the past.
+                if self.trackers.get(&key).is_none_or(|(current, _)| *current != generation) {
+                    return Ok(());
+                }
+                Seen::Answer { key, answer }
+            }
+            Heard::Doubtful(pods) => {
+                self.doubt(pods);
+                return Ok(());
+            }
+            Heard::Failed(failure) => {
+                let reach = failure.reach((self.options.clock_is_set)());
+                return self.reach(reach).await;
+            }
+            Heard::Services(step) => return self.tell(Told::Step(step)).await,
+            Heard::Note(note) => {
+                if self.said.insert(note.clone()) {
+                    self.tell(Told::Note(note)).await?;
+                }
+                return Ok(());
+            }
+        };
+        let actions = self.collector.see(seen, now);
+        self.act(actions).await
+    }
+
+    async fn reach(&mut self, reach: Reach) -> Result<(), Ended> {
+        if self.reach.as_ref() == Some(&reach) {
+            return Ok(());
+        }
+        self.reach = Some(reach.clone());
+        self.tell(Told::Reach(reach)).await
+    }
+
+    async fn act(&mut self, actions: Vec<Action>) -> Result<(), Ended> {
+        for action in actions {
+            match action {
+                Action::Track(key) | Action::Refetch(key) => self.track(key),
+                Action::Untrack(key) => {
+                    if let Some((_, task)) = self.trackers.remove(&key) {
+                        task.abort();
+                    }
+                }
+                Action::Emit(step) => {
+                    self.note_namespaces(&step);
+                    self.tell(Told::Step(step)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn track(&mut self, key: ObjectKey) {
+        self.generation += 1;
+        let (line, hear) = (self.line.clone(), self.hear.clone());
+        let task = tracker::track(line, key.clone(), self.generation, self.options.refresh, hear);
+        let task = self.tasks.spawn(task);
+        if let Some((_, former)) = self.trackers.insert(key, (self.generation, task)) {
+            former.abort();
+        }
+    }
+
+    fn note_namespaces(&self, step: &Step) {
+        let of = |pod: &super::collect::Gathered| pod.pod.key.namespace().to_owned();
+        let named: BTreeSet<String> = match step {
+            // A listing tells all of them, so that namespaces without pods are forgotten.
+            Step::Listing { pods, .. } => {
+                self.namespaces.send_if_modified(|known| {
+                    let now: BTreeSet<String> = pods.iter().map(of).collect();
+                    let changed = *known != now;
+                    *known = now;
+                    changed
+                });
+                return;
+            }
+            Step::Pod(pod) => BTreeSet::from([of(pod)]),
+            Step::PodGone { .. }
+            | Step::Object(_)
+            | Step::ObjectAbsent { .. }
+            | Step::Node(_)
+            | Step::Services { .. } => return,
+        };
+        self.namespaces.send_if_modified(|known| {
+            let before = known.len();
+            known.extend(named);
+            known.len() > before
+        });
+    }
+
+    /// Waits while the store is behind.
+    async fn tell(&self, told: Told) -> Result<(), Ended> {
+        self.tell.send(told).await.map_err(|_| Ended)
+    }
+}
+
+/// Nobody reads the feed any more.
+struct Ended;

@@ -1,0 +1,169 @@
+//! Follows the pods of this node. It is the one follower that asks while nobody answers, and so tells the others when to.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use super::events::Event;
+use super::feed::{Heard, Note};
+use super::line::{Line, Standing};
+use super::pace::Backoff;
+use super::paths;
+use super::reach::Failure;
+use super::watching::{End, Watching};
+use crate::checkpoint::object::{Kind, ObjectKey};
+
+/// A watch that lasted this long shows that all is well, and the next failure is the first one.
+const WELL_AFTER: Duration = Duration::from_secs(10);
+
+/// Lists, watches, and lists again where a watch can't go on. Ends with the feed.
+pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, heard: mpsc::Sender<Heard>) {
+    let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
+    loop {
+        let listed = line.list(&paths::pods_of(&line.node), Kind::Pod).await;
+        let mut position = match listed {
+            Ok(listing) => {
+                for bad in &listing.bad {
+                    let _ = heard.send(Heard::Note(Note::Unreadable(bad.to_string()))).await;
+                }
+                let position = listing.resource_version.clone();
+                if heard.send(Heard::Listed(listing)).await.is_err() {
+                    return;
+                }
+                position
+            }
+            Err(failure) => {
+                silence(&line, &standing, &heard, failure, &mut backoff).await;
+                continue;
+            }
+        };
+        standing.send_modify(|standing| *standing = Standing { answering: true, epoch: standing.epoch + 1 });
+        let began = Instant::now();
+        let end = watch(&mut line, &mut position, &heard).await;
+        if began.elapsed() >= WELL_AFTER {
+            backoff.reset();
+        }
+        match end {
+            // Not at once: a server that loses every position would be asked without end.
+            End::InTime | End::Lost | End::Early => sleep(line.jitter(|jitter| backoff.wait(jitter, None))).await,
+            End::Failed(failure) => silence(&line, &standing, &heard, failure, &mut backoff).await,
+        }
+    }
+}
+
+/// Tells all that nobody answers, and waits before the next try.
+async fn silence(
+    line: &Line,
+    standing: &watch::Sender<Standing>,
+    heard: &mpsc::Sender<Heard>,
+    failure: Failure,
+    backoff: &mut Backoff,
+) {
+    standing.send_modify(|standing| standing.answering = false);
+    let asked = failure.retry_after_s();
+    let _ = heard.send(Heard::Failed(failure)).await;
+    sleep(line.jitter(|jitter| backoff.wait(jitter, asked))).await;
+}
+
+/// Watches from `position` until it can't be gone on from there.
+async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Heard>) -> End {
+    loop {
+        let time = line.watch_time();
+        let path = paths::watch_pods_of(&line.node, position, time.as_secs());
+        let mut watching = match Watching::open(&line.connections(), &path, Kind::Pod, time).await {
+            Ok(watching) => watching,
+            Err(end) => return end,
+        };
+        let end = loop {
+            let event = tokio::select! {
+                event = watching.next() => event,
+                // The same position over connections with the new credentials: nothing is lost.
+                () = line.new_connections() => break End::InTime,
+            };
+            let told = match event {
+                Ok(Ok(Event::Applied(pod))) => {
+                    position.clone_from(&pod.resource_version);
+                    heard.send(Heard::Pod(pod)).await
+                }
+                Ok(Ok(Event::Deleted(pod))) => {
+                    position.clone_from(&pod.resource_version);
+                    let (key, uid) = (pod.key.clone(), pod.uid.clone());
+                    heard.send(Heard::Doubtful(vec![(key, uid)])).await
+                }
+                Ok(Ok(Event::Bookmark { resource_version, .. })) => {
+                    *position = resource_version;
+                    Ok(())
+                }
+                Ok(Ok(Event::Error(_))) => break End::Lost,
+                Ok(Err(error)) => heard.send(Heard::Note(Note::Unreadable(error.to_string()))).await,
+                Err(end) => break end,
+            };
+            if told.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        match end {
+            End::InTime => {}
+            end => return end,
+        }
+    }
+}
+
+/// Proves one after the other that pods are gone, or leaves them.
+///
+/// Proof is a second, consistent read that is empty or shows another UID, while this node itself is still known to the
+/// API server: an etcd that was emptied, or a control plane that was made anew, knows neither, and says nothing of us.
+pub(super) async fn prove(
+    mut line: Line,
+    mut doubtful: mpsc::UnboundedReceiver<(ObjectKey, String)>,
+    heard: mpsc::Sender<Heard>,
+) {
+    let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
+    while let Some((pod, uid)) = doubtful.recv().await {
+        let verdict = loop {
+            line.answering().await;
+            match is_gone(&mut line, &pod, &uid).await {
+                Ok(verdict) => break verdict,
+                Err(failure) => {
+                    let asked = failure.retry_after_s();
+                    sleep(line.jitter(|jitter| backoff.wait(jitter, asked))).await;
+                }
+            }
+        };
+        backoff.reset();
+        let told = match verdict {
+            Verdict::Gone => heard.send(Heard::PodGone { key: pod, uid }).await,
+            Verdict::NodeUnknown => heard.send(Heard::Note(Note::NodeUnknown)).await,
+            Verdict::StillThere => Ok(()),
+        };
+        if told.is_err() {
+            return;
+        }
+    }
+}
+
+enum Verdict {
+    Gone,
+    StillThere,
+    NodeUnknown,
+}
+
+async fn is_gone(line: &mut Line, pod: &ObjectKey, uid: &str) -> Result<Verdict, Failure> {
+    let found = line.list(&paths::pod_of(pod, &line.node), Kind::Pod).await?;
+    if !found.bad.is_empty() || found.objects.iter().any(|object| object.key != *pod || object.uid == uid) {
+        return Ok(Verdict::StillThere);
+    }
+    if !found.objects.is_empty() {
+        // Another pod of the same name on this node: the API server knows us.
+        return Ok(Verdict::Gone);
+    }
+    let node = ObjectKey::new(Kind::Node, "", &line.node).map_err(|error| Failure::garbage("own Node", &error))?;
+    match line.list_one(&node).await {
+        Ok(found) if found.objects.is_empty() => Ok(Verdict::NodeUnknown),
+        Ok(_) => Ok(Verdict::Gone),
+        // Credentials that may not read Nodes: the pod's own proof has to do.
+        Err(failure) if failure.status() == Some(403) => Ok(Verdict::Gone),
+        Err(failure) => Err(failure),
+    }
+}

@@ -1,0 +1,87 @@
+//! Services of the namespaces that have pods here, for the variables that the kubelet would set. Looked at rarely: they
+//! only count when a copy is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::collect::Step;
+use super::feed::{Heard, Note};
+use super::line::Line;
+use super::pace::Backoff;
+use super::paths;
+use super::reach::Failure;
+use crate::checkpoint::object::{Kind, Object};
+
+/// The API server's own Service is in here, and every pod gets its variables.
+const ALWAYS: &str = "default";
+
+/// Lists the Services of each namespace when the first pod of it appears, and all of them every now and then.
+pub(super) async fn follow(mut line: Line, mut namespaces: watch::Receiver<BTreeSet<String>>, heard: mpsc::Sender<Heard>) {
+    let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    let mut all_due = Instant::now();
+    loop {
+        let wanted = {
+            let mut wanted = namespaces.borrow_and_update().clone();
+            wanted.insert(ALWAYS.to_owned());
+            wanted
+        };
+        let all = Instant::now() >= all_due;
+        let missing: BTreeSet<String> =
+            if all { wanted.clone() } else { wanted.difference(&known).cloned().collect() };
+        if !missing.is_empty() {
+            line.answering().await;
+            match list(&mut line, &missing).await {
+                Ok(found) => {
+                    backoff.reset();
+                    if all {
+                        all_due = Instant::now() + line.jitter(|jitter| jitter.around(line.pace.services));
+                    }
+                    // A cluster always has this one: a listing without it is not the whole truth.
+                    let plausible = found.keys().any(|(namespace, name)| namespace == ALWAYS && name == "kubernetes");
+                    known = wanted;
+                    let step = Step::Services { services: found.into_values().collect(), complete: all && plausible };
+                    if heard.send(Heard::Services(step)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(failure) => {
+                    // Credentials that may not list Services do without.
+                    let forbidden = failure.status() == Some(403);
+                    let asked = failure.retry_after_s();
+                    let _ = heard.send(Heard::Note(Note::NoServices(failure.to_string()))).await;
+                    let wait = line.jitter(|jitter| match forbidden {
+                        true => jitter.around(line.pace.services),
+                        false => backoff.wait(jitter, asked),
+                    });
+                    sleep(wait).await;
+                    continue;
+                }
+            }
+        }
+        tokio::select! {
+            () = sleep_until(all_due) => {}
+            changed = namespaces.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn list(
+    line: &mut Line,
+    namespaces: &BTreeSet<String>,
+) -> Result<BTreeMap<(String, String), Object>, Failure> {
+    let mut found = BTreeMap::new();
+    for namespace in namespaces {
+        let path = paths::services_in(namespace);
+        let listing = line.list(&path, Kind::Service).await?;
+        if let Some(bad) = listing.bad.first() {
+            return Err(Failure::garbage(&format!("GET {path}"), bad));
+        }
+        for service in listing.objects {
+            found.insert((service.key.namespace().to_owned(), service.key.name().to_owned()), service);
+        }
+    }
+    Ok(found)
+}

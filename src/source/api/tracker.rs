@@ -1,0 +1,248 @@
+//! Follows one ConfigMap or Secret, or this node's Node: by a watch of its name, or where that is forbidden by reading it
+//! again and again.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use super::body;
+use super::collect::{Absence, Answer};
+use super::events::Event;
+use super::feed::{Heard, Note};
+use super::line::Line;
+use super::pace::Backoff;
+use super::paths;
+use super::reach::Failure;
+use super::watching::{End, Watching};
+use crate::checkpoint::object::{Kind, Object, ObjectKey};
+
+/// How objects are followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ObjectRefresh {
+    /// By a watch each, where that is allowed.
+    #[default]
+    Watch,
+    /// By reading each once a minute: fewer open streams, more requests.
+    Poll,
+}
+
+/// How often an object that is forbidden is asked for again at once: the Node authorizer learns of a pod a moment after
+/// the pod was bound.
+const AT_ONCE: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900)];
+
+/// A watch that lasted this long shows that all is well, and the next failure is the first one.
+const WELL_AFTER: Duration = Duration::from_secs(10);
+
+/// What one look brought.
+enum Look {
+    Found { object: Object, watch_from: Option<String> },
+    Absent { why: Absence, watch_from: Option<String> },
+    /// A GET did not find it, and a listing, which alone would be a proof, is not allowed.
+    NotFoundByGet,
+    Failed(Failure),
+}
+
+/// Tells every version of the object. Ends when it is aborted, or with the feed.
+pub(super) async fn track(
+    mut line: Line,
+    key: ObjectKey,
+    generation: u64,
+    refresh: ObjectRefresh,
+    heard: mpsc::Sender<Heard>,
+) {
+    let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
+    let mut forbidden = Backoff::new(line.pace.retry_longest, line.pace.forbidden_longest);
+    loop {
+        let epoch = line.answering().await;
+        let look = look(&mut line, &key, refresh, &heard).await;
+        let immutable = matches!(&look, Look::Found { object, .. } if is_immutable(object));
+        let (answer, watch_from, wait) = match look {
+            Look::Found { object, watch_from } => {
+                forbidden.reset();
+                if watch_from.is_none() {
+                    backoff.reset();
+                }
+                let poll = line.jitter(|jitter| jitter.around(line.pace.poll));
+                (Answer::Found(object), watch_from, poll)
+            }
+            Look::Absent { why, watch_from } => {
+                let wait = line.jitter(|jitter| forbidden.wait(jitter, None));
+                (Answer::Absent(why), watch_from, wait)
+            }
+            // What is stored of it stays.
+            Look::NotFoundByGet => (Answer::Failed, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
+            Look::Failed(failure) => {
+                let asked = failure.retry_after_s();
+                let _ = heard.send(Heard::Note(Note::NotRead { object: key.clone(), why: failure.to_string() })).await;
+                (Answer::Failed, None, line.jitter(|jitter| backoff.wait(jitter, asked)))
+            }
+        };
+        if heard.send(Heard::Answer { key: key.clone(), generation, answer }).await.is_err() {
+            return;
+        }
+        match watch_from {
+            // The API server takes no change of it, and the kubelet does not look at it again either.
+            _ if immutable => line.epoch_after(epoch).await,
+            Some(position) => {
+                let began = Instant::now();
+                let end = watch(&mut line, &key, generation, epoch, position, &heard).await;
+                if began.elapsed() >= WELL_AFTER {
+                    backoff.reset();
+                }
+                let asked = match end {
+                    End::Failed(failure) if failure.status() == Some(403) => {
+                        get_only(&line, &heard).await;
+                        continue;
+                    }
+                    End::Failed(failure) => failure.retry_after_s(),
+                    End::InTime | End::Lost | End::Early => None,
+                };
+                sleep(line.jitter(|jitter| backoff.wait(jitter, asked))).await;
+            }
+            None => {
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = line.epoch_after(epoch) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn look(line: &mut Line, key: &ObjectKey, refresh: ObjectRefresh, heard: &mpsc::Sender<Heard>) -> Look {
+    let own_node = key.kind() == Kind::Node;
+    for wait in AT_ONCE.map(Some).into_iter().chain([None]) {
+        let polls = !own_node && (refresh == ObjectRefresh::Poll || line.get_only());
+        let look = if polls { read(line, key).await } else { list(line, key).await };
+        match (look, wait) {
+            (Look::Absent { why: Absence::Forbidden, .. }, Some(wait)) => sleep(wait).await,
+            (Look::Absent { why: Absence::Forbidden, .. }, None) if !polls && !own_node => {
+                // Perhaps only listing is.
+                let look = read(line, key).await;
+                if matches!(look, Look::Found { .. }) {
+                    get_only(line, heard).await;
+                }
+                return look;
+            }
+            (look, _) => return look,
+        }
+    }
+    unreachable!("the last round returns")
+}
+
+async fn get_only(line: &Line, heard: &mpsc::Sender<Heard>) {
+    if line.set_get_only() {
+        let _ = heard.send(Heard::Note(Note::GetOnly { every: line.pace.poll })).await;
+    }
+}
+
+/// A consistent listing of the one object: what it says, it proves.
+async fn list(line: &mut Line, key: &ObjectKey) -> Look {
+    match line.list_one(key).await {
+        Ok(mut found) => match (found.objects.pop(), found.bad.pop()) {
+            (_, Some(bad)) => Look::Failed(Failure::garbage(&format!("list {key}"), &bad)),
+            (Some(object), None) if object.key == *key => {
+                Look::Found { object, watch_from: Some(found.resource_version) }
+            }
+            (Some(other), None) => {
+                let why = format!("the answer is {}", other.key);
+                Look::Failed(Failure::garbage(&format!("list {key}"), &why))
+            }
+            (None, None) => {
+                Look::Absent { why: Absence::NotFound, watch_from: Some(found.resource_version) }
+            }
+        },
+        Err(failure) if failure.status() == Some(403) => Look::Absent { why: Absence::Forbidden, watch_from: None },
+        Err(failure) => Look::Failed(failure),
+    }
+}
+
+/// A GET of the object. That it is not found proves nothing: a listing has to, where one is allowed.
+async fn read(line: &mut Line, key: &ObjectKey) -> Look {
+    let path = paths::object(key);
+    let answer = match line.get(&path).await {
+        Ok(answer) => answer,
+        Err(failure) if failure.status() == Some(404) => {
+            return match list(line, key).await {
+                Look::Absent { why: Absence::Forbidden, .. } => Look::NotFoundByGet,
+                Look::Absent { why, .. } => Look::Absent { why, watch_from: None },
+                Look::Found { object, .. } => Look::Found { object, watch_from: None },
+                look @ (Look::NotFoundByGet | Look::Failed(_)) => look,
+            };
+        }
+        Err(failure) if failure.status() == Some(403) => {
+            return Look::Absent { why: Absence::Forbidden, watch_from: None };
+        }
+        Err(failure) => return Look::Failed(failure),
+    };
+    match body::object(answer.expose(), key.kind()) {
+        Ok(object) if object.key == *key => Look::Found { object, watch_from: None },
+        Ok(other) => {
+            let why = format!("the answer is {}", other.key);
+            Look::Failed(Failure::garbage(&format!("GET {path}"), &why))
+        }
+        Err(error) => Look::Failed(Failure::garbage(&format!("GET {path}"), &error)),
+    }
+}
+
+/// Watches from `position` until it can't be gone on from there, or it has to be proven that the object is gone.
+async fn watch(
+    line: &mut Line,
+    key: &ObjectKey,
+    generation: u64,
+    epoch: u64,
+    mut position: String,
+    heard: &mpsc::Sender<Heard>,
+) -> End {
+    loop {
+        let time = line.watch_time();
+        let path = paths::watch_of(key, &position, time.as_secs());
+        let mut watching = match Watching::open(&line.connections(), &path, key.kind(), time).await {
+            Ok(watching) => watching,
+            Err(end) => return end,
+        };
+        loop {
+            let mut epochs = line.clone();
+            let event = tokio::select! {
+                event = watching.next() => event,
+                () = line.new_connections() => break,
+                () = epochs.epoch_after(epoch) => return End::Lost,
+            };
+            let object = match event {
+                Ok(Ok(Event::Applied(object))) if object.key == *key => object,
+                Ok(Ok(Event::Bookmark { resource_version, .. })) => {
+                    position = resource_version;
+                    continue;
+                }
+                // An event of another object, or of what it was before it went: a listing tells how it is.
+                Ok(Ok(Event::Applied(_) | Event::Deleted(_) | Event::Error(_))) => return End::Lost,
+                Ok(Err(error)) => return End::Failed(Failure::garbage(&format!("watch {key}"), &error)),
+                Err(End::InTime) => break,
+                Err(end) => return end,
+            };
+            position.clone_from(&object.resource_version);
+            let immutable = is_immutable(&object);
+            let answer = Heard::Answer { key: key.clone(), generation, answer: Answer::Found(object) };
+            if heard.send(answer).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if immutable {
+                drop(watching);
+                line.epoch_after(epoch).await;
+                return End::Lost;
+            }
+        }
+    }
+}
+
+fn is_immutable(object: &Object) -> bool {
+    #[derive(Deserialize)]
+    struct View {
+        #[serde(default)]
+        immutable: bool,
+    }
+    matches!(object.key.kind(), Kind::ConfigMap | Kind::Secret)
+        && serde_json::from_slice::<View>(object.body.expose()).is_ok_and(|view| view.immutable)
+}

@@ -1,0 +1,77 @@
+//! One watch: from its request to its end, and what the end means for whoever goes on.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::body::BodyError;
+use super::connect::{Connections, WatchStream};
+use super::events::{Decoder, Event, EventError};
+use super::reach::Failure;
+use crate::checkpoint::object::Kind;
+
+/// A watch that ends this much earlier than asked for has ended in time: clocks and networks take a moment.
+const NEARLY: Duration = Duration::from_secs(5);
+
+/// Why a watch is over.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The time that was asked for is up: go on from the last position.
+    InTime,
+    /// It was cut short. The server restarted, lost its etcd or shed load; what it serves next may be another past, in
+    /// which a watch from the old position would be silent for ever. List again.
+    Early,
+    /// The server no longer knows the position (410), or does not know it yet: list again.
+    Lost,
+    /// The request, the connection or the stream failed: list again, when there is an answer.
+    Failed(Failure),
+}
+
+/// An open watch.
+pub(super) struct Watching {
+    stream: WatchStream,
+    decoder: Decoder,
+    until: Instant,
+}
+
+impl Watching {
+    /// Asks for it. `time` is what the path asks for.
+    pub(super) async fn open(
+        connections: &Connections,
+        path: &str,
+        kind: Kind,
+        time: Duration,
+    ) -> Result<Self, End> {
+        let until = Instant::now() + time.saturating_sub(NEARLY);
+        match connections.watch(path).await {
+            Ok(stream) => Ok(Self { stream, decoder: Decoder::new(kind), until }),
+            Err(failure) => Err(Self::sort(failure)),
+        }
+    }
+
+    /// The next event. An object that can't be read is an `Ok` of its own: it costs neither the others nor the stream.
+    ///
+    /// Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Result<Event, BodyError>, End> {
+        loop {
+            match self.decoder.next() {
+                Some(Ok(Event::Error(status))) => return Err(Self::sort(Failure::from_event(&status))),
+                Some(Ok(event)) => return Ok(Ok(event)),
+                Some(Err(EventError::Body(bad))) => return Ok(Err(bad)),
+                Some(Err(error)) => return Err(End::Failed(Failure::garbage("watch", &error))),
+                None => {}
+            }
+            match self.stream.chunk().await {
+                Ok(Some(bytes)) => self.decoder.push(&bytes),
+                // Half an event is no event: it comes again.
+                Ok(None) if Instant::now() >= self.until => return Err(End::InTime),
+                Ok(None) => return Err(End::Early),
+                Err(failure) => return Err(End::Failed(failure)),
+            }
+        }
+    }
+
+    fn sort(failure: Failure) -> End {
+        if failure.is_lost_position() { End::Lost } else { End::Failed(failure) }
+    }
+}

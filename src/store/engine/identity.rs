@@ -1,0 +1,65 @@
+//! Whose store it is, as the source tells it: the node's UID and kubelet, and the cluster.
+
+use std::collections::BTreeSet;
+
+use store_format::{CLUSTER_CAS_MAX, Identity, meta_key};
+
+use super::{Batch, read_meta};
+use crate::checkpoint::object::{Kind, ObjectKey};
+use crate::store::StoreError;
+use crate::store::tables::RowKey;
+
+impl Batch<'_> {
+    /// Takes over what the stored Node says of this node, and the CAs of the cluster.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherCluster`].
+    pub(super) fn update_identity(&mut self, clusters: &[BTreeSet<[u8; 32]>]) -> Result<Option<Identity>, StoreError> {
+        let Some(before) = read_meta(self.tables, meta_key::IDENTITY, self.context.vault, Identity::decode)? else {
+            return Ok(None);
+        };
+        let mut identity = before.clone();
+        self.take_over_node(&mut identity)?;
+        for found in clusters {
+            take_over_cluster(&mut identity.cluster_ca_sha256, found)?;
+        }
+        if identity == before {
+            return Ok(None);
+        }
+        self.put(RowKey::Meta(meta_key::IDENTITY), &identity.encode()?)?;
+        Ok(Some(identity))
+    }
+
+    fn take_over_node(&self, identity: &mut Identity) -> Result<(), StoreError> {
+        let Ok(key) = ObjectKey::new(Kind::Node, "", &identity.node_name) else { return Ok(()) };
+        if !self.update.stored.contains(&key) {
+            return Ok(());
+        }
+        let Some(stored) = self.stored(&key)? else { return Ok(()) };
+        if let Some(version) = kubelet_version(&stored.envelope.body) {
+            identity.kubelet_version = version;
+        }
+        identity.node_uid = stored.envelope.uid;
+        Ok(())
+    }
+}
+
+/// Recognises the cluster by any CA that it kept, and takes over those that it has now.
+fn take_over_cluster(stored: &mut Vec<[u8; 32]>, found: &BTreeSet<[u8; 32]>) -> Result<(), StoreError> {
+    let known: BTreeSet<[u8; 32]> = stored.iter().copied().collect();
+    if found.is_empty() || *found == known {
+        return Ok(());
+    }
+    if !known.is_empty() && known.is_disjoint(found) {
+        return Err(StoreError::OtherCluster { stored: stored.clone(), found: found.iter().copied().collect() });
+    }
+    // Of a bundle too large for the record the first are as good as all: the next comparison is with the whole bundle.
+    *stored = found.iter().copied().take(CLUSTER_CAS_MAX).collect();
+    Ok(())
+}
+
+/// `status.nodeInfo.kubeletVersion` of a Node.
+fn kubelet_version(node: &[u8]) -> Option<String> {
+    let node: serde_json::Value = serde_json::from_slice(node).ok()?;
+    node.pointer("/status/nodeInfo/kubeletVersion")?.as_str().map(str::to_owned)
+}

@@ -1,0 +1,324 @@
+//! What a batch of changes does to the tables; the same for every backend.
+//!
+//! All of it happens inside one transaction of the caller: a listing is compared with the stored state there, and a pod is
+//! written together with the list of the objects that it needs, so that a record lost later is noticed.
+
+mod first_key;
+mod identity;
+mod rows;
+mod settle;
+
+pub(super) use first_key::add_first_key;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use store_format::{AbsentObject, Envelope, Identity, Link, State, Table, meta_key};
+
+use crate::checkpoint::lookup::Absence;
+use crate::checkpoint::object::{Kind, Object, ObjectKey};
+use crate::crypto::Entropy;
+use crate::store::backend::{Change, Missing, Rejected, Update};
+use crate::store::record;
+use crate::store::tables::{RowKey, Tables};
+use crate::store::vault::Vault;
+use crate::store::{LockState, Revision, StoreError};
+
+/// Everything a batch needs besides the tables.
+pub(in crate::store) struct Context<'a> {
+    pub(in crate::store) vault: Option<&'a Vault>,
+    pub(in crate::store) lock: LockState,
+    pub(in crate::store) entropy: &'a dyn Entropy,
+    pub(in crate::store) now_unix_ms: u64,
+}
+
+/// What sealing adds to a body: salt and tag.
+const SEALING_BYTES: usize = store_format::SALT_BYTES + store_format::GCM_TAG_BYTES;
+
+/// The longest JSON that is stored.
+const OBJECT_MAX_BYTES: usize = store_format::BODY_MAX_BYTES - SEALING_BYTES;
+
+/// Applies `changes`. `Ok` with an unchanged revision means that nothing was written.
+pub(in crate::store) fn apply(
+    tables: &mut dyn Tables,
+    context: &Context<'_>,
+    changes: Vec<Change>,
+) -> Result<(Update, Option<Identity>), StoreError> {
+    if context.lock == LockState::Locked {
+        return Err(StoreError::NoKeyOpens);
+    }
+    let mut batch = Batch {
+        tables,
+        context,
+        pending: BTreeMap::new(),
+        overtaken: BTreeMap::new(),
+        absences: BTreeMap::new(),
+        missing: BTreeMap::new(),
+        update: Update::default(),
+        grown: BTreeMap::new(),
+        populated: false,
+        position: None,
+        wrote: false,
+    };
+    let mut decided = Vec::new();
+    let mut clusters = Vec::new();
+    for change in changes {
+        match change {
+            Change::Apply { object, with } => {
+                for needed in with {
+                    batch.stage(needed);
+                }
+                batch.stage(object);
+            }
+            Change::Delete { key, uid } => batch.stage_delete(key, &uid)?,
+            Change::Absent { key, why } => drop(batch.absences.insert(key, Some(why))),
+            Change::Reset { objects, kinds, missing } => batch.stage_reset(objects, &kinds, missing)?,
+            Change::Cluster { ca_sha256 } => clusters.push(ca_sha256.into_iter().collect()),
+            Change::Position(position) => batch.position = Some(position),
+            Change::Decided { pod, uid, activity } => decided.push((pod, uid, activity)),
+        }
+    }
+    batch.settle_namespaces()?;
+    batch.write_cluster_objects()?;
+    for (pod, uid, activity) in decided {
+        batch.write_decision(&pod, &uid, activity)?;
+    }
+    let identity = batch.update_identity(&clusters)?;
+    batch.finish(identity)
+}
+
+struct Batch<'a> {
+    tables: &'a mut dyn Tables,
+    context: &'a Context<'a>,
+    /// What each touched object shall be afterwards; `None`: gone.
+    pending: BTreeMap<ObjectKey, Option<Object>>,
+    /// Versions of pods that a later step of the batch replaced, oldest first: what they tell of a pod stays true.
+    overtaken: BTreeMap<ObjectKey, Vec<Object>>,
+    /// What this batch says last of objects that pods may name: why they are not to be had; `None`: they are.
+    absences: BTreeMap<ObjectKey, Option<Absence>>,
+    /// What listings lack, and the UID that is stored of it.
+    missing: BTreeMap<ObjectKey, String>,
+    update: Update,
+    /// By how many records each kind has grown in this batch.
+    grown: BTreeMap<Kind, i64>,
+    populated: bool,
+    position: Option<String>,
+    wrote: bool,
+}
+
+/// What a pod needs, as it is written with it.
+#[derive(Clone, Default)]
+struct Needs {
+    /// The objects of it that are stored.
+    links: Vec<Link>,
+    /// Those that are not to be had.
+    absent: Vec<AbsentObject>,
+}
+
+/// A stored object as the engine finds it; damaged records count as absent, since a new version replaces them.
+struct Stored {
+    envelope: Envelope,
+}
+
+impl Batch<'_> {
+    /// An object that does not fit is left out and named; it does not take the rest of the batch with it.
+    fn stage(&mut self, object: Object) {
+        self.missing.remove(&object.key);
+        self.absences.insert(object.key.clone(), None);
+        let texts = object.uid.len().max(object.resource_version.len());
+        let problem = if object.body.len() > OBJECT_MAX_BYTES {
+            format!("it has {} bytes of JSON; the store takes {OBJECT_MAX_BYTES}", object.body.len())
+        } else if texts > store_format::TEXT_MAX_BYTES {
+            "its uid or resourceVersion is too long".to_owned()
+        } else {
+            let key = object.key.clone();
+            let replaced = self.pending.insert(key.clone(), Some(object)).flatten();
+            if let Some(pod) = replaced.filter(|_| key.kind() == Kind::Pod) {
+                self.overtaken.entry(key).or_default().push(pod);
+            }
+            return;
+        };
+        self.update.rejected.push(Rejected { object: object.key, problem });
+    }
+
+    fn stage_delete(&mut self, key: ObjectKey, uid: &str) -> Result<(), StoreError> {
+        let current = match self.pending.get(&key) {
+            // A step before this one, in the same batch, may have made it anew.
+            Some(object) => object.as_ref().map(|object| object.uid.clone()),
+            None => self.stored(&key)?.map(|stored| stored.envelope.uid),
+        };
+        let another = current.is_some_and(|current| !uid.is_empty() && current != uid);
+        if !another {
+            self.absences.insert(key.clone(), Some(Absence::NotFound));
+            self.pending.insert(key, None);
+        }
+        Ok(())
+    }
+
+    fn stage_reset(&mut self, objects: Vec<Object>, kinds: &[Kind], missing: Missing) -> Result<(), StoreError> {
+        let listed: BTreeSet<ObjectKey> = objects.iter().map(|object| object.key.clone()).collect();
+        // Earlier steps of the batch are as good as stored: the listing is newer than they are.
+        let mut there: BTreeSet<ObjectKey> = BTreeSet::new();
+        for kind in kinds {
+            for row in self.tables.objects(kind.row().name, None)? {
+                // A row whose key is no name can't be listed by anybody; it stays for `verify` to report.
+                there.extend(ObjectKey::new(*kind, &row.key[1], &row.key[2]));
+            }
+        }
+        for (key, object) in self.pending.iter().filter(|(key, _)| kinds.contains(&key.kind())) {
+            match object {
+                Some(_) => there.insert(key.clone()),
+                None => there.remove(key),
+            };
+        }
+        let is_pod = |key: &&ObjectKey| key.kind() == Kind::Pod;
+        let stored_pods = there.iter().filter(is_pod).count();
+        let empty = kinds.contains(&Kind::Pod) && stored_pods > 0 && !listed.iter().any(|key| is_pod(&key));
+        if empty && missing == Missing::Delete {
+            return Err(StoreError::EmptyListing { stored: stored_pods });
+        }
+        // A listing without any pod says too little to be called complete: a new node's source may still be empty.
+        self.populated |= listed.iter().any(|key| is_pod(&key));
+        let absent: Vec<ObjectKey> = there.into_iter().filter(|key| !listed.contains(key)).collect();
+        for key in absent {
+            match missing {
+                Missing::Delete => drop(self.pending.insert(key, None)),
+                Missing::Report => {
+                    let uid = match self.pending.get(&key) {
+                        Some(object) => object.as_ref().map(|object| object.uid.clone()),
+                        None => self.stored(&key)?.map(|stored| stored.envelope.uid),
+                    };
+                    self.missing.insert(key, uid.unwrap_or_default());
+                }
+            }
+        }
+        for object in objects {
+            self.stage(object);
+        }
+        Ok(())
+    }
+
+    fn stored(&self, key: &ObjectKey) -> Result<Option<Stored>, StoreError> {
+        let place = RowKey::object(key);
+        let Some(bytes) = self.tables.get(place)? else { return Ok(None) };
+        let checked = record::check(Table::Objects, &place.parts(), &bytes, self.context.vault);
+        let envelope = checked.ok().and_then(|checked| Envelope::decode(checked.payload).ok());
+        Ok(envelope.filter(|envelope| record::belongs(envelope, key)).map(|envelope| Stored { envelope }))
+    }
+
+    /// Services and Nodes: nothing is linked to them, and they are linked to nothing.
+    fn write_cluster_objects(&mut self) -> Result<(), StoreError> {
+        for (key, object) in std::mem::take(&mut self.pending) {
+            match object {
+                Some(object) => self.write(&object, Needs::default())?,
+                None => self.remove(&key)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, object: &Object, needs: Needs) -> Result<(), StoreError> {
+        if object.key.kind().row().sealed && self.context.vault.is_none() {
+            self.update.unsealed.push(object.key.clone());
+            return Ok(());
+        }
+        let before = self.stored(&object.key)?;
+        let opened = before
+            .as_ref()
+            .and_then(|stored| record::open(&object.key, &stored.envelope, self.context.vault).ok().flatten());
+        let linked = before.is_some_and(|stored| stored.envelope.links == needs.links);
+        if linked && opened.as_ref() == Some(object) {
+            self.update.unchanged += 1;
+        } else {
+            let context = self.context;
+            let envelope = record::envelope(object, needs.links, context.now_unix_ms, context.vault, context.entropy)?;
+            let payload = envelope.encode()?;
+            if self.tables.get(RowKey::object(&object.key))?.is_none() {
+                *self.grown.entry(object.key.kind()).or_default() += 1;
+            }
+            self.put(RowKey::object(&object.key), &payload)?;
+            self.update.stored.push(object.key.clone());
+        }
+        if object.key.kind() == Kind::Pod {
+            let before = opened.filter(|stored| stored.uid == object.uid);
+            self.write_pod_row(object, before.as_ref(), needs.absent)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &ObjectKey) -> Result<(), StoreError> {
+        if self.tables.get(RowKey::object(key))?.is_none() {
+            return Ok(());
+        }
+        self.tables.remove(RowKey::object(key))?;
+        if key.kind() == Kind::Pod {
+            self.tables.remove(RowKey::Pod(key.namespace(), key.name()))?;
+        }
+        self.wrote = true;
+        *self.grown.entry(key.kind()).or_default() -= 1;
+        self.update.removed.push(key.clone());
+        Ok(())
+    }
+
+    fn put(&mut self, key: RowKey<'_>, payload: &[u8]) -> Result<(), StoreError> {
+        self.wrote = true;
+        self.tables.put(key, &record::frame(key, payload, self.context.vault))
+    }
+
+    fn finish(mut self, identity: Option<Identity>) -> Result<(Update, Option<Identity>), StoreError> {
+        let before = read_meta(self.tables, meta_key::STATE, self.context.vault, State::decode)?;
+        let populated = self.populated || before.as_ref().is_some_and(|state| state.populated);
+        let unchanged = !self.wrote && before.as_ref().is_some_and(|state| state.populated == populated);
+        let revision = before.as_ref().map_or(0, |state| state.revision);
+        self.update.revision = Revision(if unchanged { revision } else { revision + 1 });
+        for (key, uid) in std::mem::take(&mut self.missing) {
+            // A later step of the batch may have deleted it, or taken away the last pod that named it.
+            if self.tables.get(RowKey::object(&key))?.is_some() {
+                self.update.missing.push((key, uid));
+            }
+        }
+        if !unchanged {
+            let state = State {
+                revision: self.update.revision.0,
+                populated,
+                changed_at_unix_ms: self.context.now_unix_ms,
+                census: self.census(before.as_ref())?,
+                // What does not fit is as good as unknown; no batch fails for it.
+                source_position: match self.position.take() {
+                    Some(position) if position.len() <= store_format::TEXT_MAX_BYTES => position,
+                    Some(_) => String::new(),
+                    None => before.as_ref().map(|state| state.source_position.clone()).unwrap_or_default(),
+                },
+                ..before.unwrap_or_else(|| State::new(self.context.now_unix_ms))
+            };
+            self.put(RowKey::Meta(meta_key::STATE), &state.encode()?)?;
+        }
+        Ok((self.update, identity))
+    }
+
+    /// How many records of each kind there are now: counted on from before, or counted anew where that was lost.
+    fn census(&self, before: Option<&State>) -> Result<Vec<(String, u64)>, StoreError> {
+        let mut census = Vec::new();
+        for kind in Kind::ALL {
+            let name = kind.row().name;
+            let counted = before.and_then(|state| state.census.iter().find(|(kind, _)| kind == name));
+            let count = match counted {
+                Some((_, count)) => count.saturating_add_signed(self.grown.get(&kind).copied().unwrap_or_default()),
+                None => self.tables.objects(name, None)?.len() as u64,
+            };
+            census.push((name.to_owned(), count));
+        }
+        Ok(census)
+    }
+}
+
+/// Reads one record of the `meta` table; a damaged one counts as absent.
+pub(in crate::store) fn read_meta<T>(
+    tables: &dyn Tables,
+    key: &str,
+    vault: Option<&Vault>,
+    decode: impl FnOnce(&[u8]) -> Result<T, store_format::DecodeError>,
+) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = tables.get(RowKey::Meta(key))? else { return Ok(None) };
+    let checked = record::check(Table::Meta, &[key], &bytes, vault);
+    Ok(checked.ok().and_then(|checked| decode(checked.payload).ok()))
+}

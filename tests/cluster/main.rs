@@ -1,0 +1,37 @@
+//! The real control plane: kube-apiserver and etcd on loopback, a workload, and what the API server says of it.
+//!
+//! `components.sh` provides the binaries; without them these tests are skipped, unless `CKPT_DB_REQUIRE_CLUSTER=1`.
+#![allow(dead_code, reason = "pieces for campaigns, not each of which is used by each build")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a failure here is the failure of a test")]
+
+mod api;
+mod audit;
+mod certificates;
+mod control_plane;
+mod facts;
+mod pieces;
+mod pods;
+mod process;
+mod random;
+mod truth;
+mod workload;
+
+use std::time::{Duration, Instant};
+
+/// Asks `probe` until it has an answer; real processes are polled, since nothing tells when they are ready.
+///
+/// # Panics
+/// After `deadline`, with the last reason that `probe` gave.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match probe() {
+            Ok(found) => return found,
+            Err(reason) if start.elapsed() > deadline => {
+                panic!("waited {} s for {what}: {reason}", start.elapsed().as_secs())
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
