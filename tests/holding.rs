@@ -13,7 +13,7 @@ use ckpt_db::checkpoint::decide::PodNetwork;
 use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::checkpoint::settings::{Activation, ActivationPolicy, Settings};
 use ckpt_db::materialize::{Owners, Roots, SecretRootPolicy};
-use ckpt_db::store::{Backend, Change, RedbStore};
+use ckpt_db::store::{Backend, Change, Missing, RedbStore};
 use common::{NOW, objects, secret, store_with};
 
 struct Node {
@@ -85,7 +85,10 @@ fn copies_that_run_go_on_as_they_are_whatever_becomes_of_their_parents() {
         let body = String::from_utf8(changed.body.expose().to_vec()).unwrap().replace("app:1", "app:2");
         assert!(body.contains("app:2"));
         changed.body = body.into();
-        let _ = node.store.update(vec![Change::Reset { objects: all, kinds: Kind::ALL.to_vec() }], NOW).unwrap();
+        let _ = node
+            .store
+            .update(vec![Change::Reset { objects: all, kinds: Kind::ALL.to_vec(), missing: Missing::Delete }], NOW)
+            .unwrap();
 
         let rendered = node.pass(Activation::Hold, policy);
         assert_eq!(node.files("manifests"), before, "{policy:?}");

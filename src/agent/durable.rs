@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future as _;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_util::Stream;
 
@@ -20,7 +20,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A burst of a node's size in one transaction, with some 16 MiB in memory at most: a batch on its way and the next.
+    /// A burst of a node's size in one transaction. Two batches are in memory at most: one on its way, and the next.
     fn default() -> Self {
         Self { items_max: 1024, bytes_max: 8 << 20 }
     }
@@ -132,19 +132,20 @@ where
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         this.gather(context);
-        if this.flight.is_none() {
-            if this.next.items.is_empty() {
-                return if this.source.is_none() { Poll::Ready(None) } else { Poll::Pending };
+        let mut flight = match this.flight.take() {
+            Some(flight) => flight,
+            None if this.next.items.is_empty() && this.source.is_none() => return Poll::Ready(None),
+            None if this.next.items.is_empty() => return Poll::Pending,
+            None => {
+                let Gathered { items, changes, .. } = std::mem::take(&mut this.next);
+                Flight { items, answer: this.store.update(changes) }
             }
-            let Gathered { items, changes, .. } = std::mem::take(&mut this.next);
-            this.flight = Some(Flight { items, answer: this.store.update(changes) });
-            // There is room again, and the waker of the source may not be set yet.
-            this.gather(context);
-        }
-        let Some(flight) = &mut this.flight else { return Poll::Pending };
-        let answer = ready!(Pin::new(&mut flight.answer).poll(context));
-        let mut items = std::mem::take(&mut flight.items);
-        this.flight = None;
+        };
+        let Poll::Ready(answer) = Pin::new(&mut flight.answer).poll(context) else {
+            this.flight = Some(flight);
+            return Poll::Pending;
+        };
+        let mut items = flight.items;
         Poll::Ready(Some(match answer {
             // What this moves in follows from the evidence: the transaction that `update` is the account of is made of the
             // changes of these items, all of theirs and no others.

@@ -20,6 +20,7 @@ const ACTIVE: &str = "manifests/default_web.json";
 const PREPARED: &str = "prepared/default_web.json";
 const BODY: &str = "secrets/.manifests/default_web.json";
 
+type Arrange = Box<dyn Fn(&SandBox)>;
 type Make = fn(&str, Activity, &str, Vec<Tree>) -> PlannedPod;
 
 fn held(pods: Vec<PlannedPod>) -> Committed<Plan> {
@@ -48,22 +49,22 @@ fn kubelets_view(sandbox: &SandBox) -> Vec<String> {
 
 #[test]
 fn an_active_manifest_stays_and_anything_else_is_prepared() {
-    fn before(activity: Activity, make: Make, says: &'static str) -> Box<dyn Fn(&SandBox)> {
+    fn before(activity: Activity, make: Make, says: &'static str) -> Arrange {
         Box::new(move |sandbox| {
             let plan = plan(vec![make("web", activity, says, trees("old"))]);
             fine(&sandbox.open().reconcile(&plan, &Shelf::default(), NOW));
         })
     }
-    let without_body: Box<dyn Fn(&SandBox)> = Box::new(|sandbox| {
+    let without_body: Arrange = Box::new(|sandbox| {
         before(Active, clear_pod, "v1")(sandbox);
         fs::remove_file(sandbox.path(BODY)).unwrap();
     });
-    let others_link: Box<dyn Fn(&SandBox)> = Box::new(|sandbox| {
+    let others_link: Arrange = Box::new(|sandbox| {
         sandbox.write("else.json", &json("v1"));
         std::os::unix::fs::symlink(sandbox.path("else.json"), sandbox.path(ACTIVE)).unwrap();
     });
     #[rustfmt::skip]
-    let rows: Vec<(&str, Box<dyn Fn(&SandBox)>, bool)> = vec![
+    let rows: Vec<(&str, Arrange, bool)> = vec![
         // before                                                             stays as it is
         ("nothing",                    Box::new(|_| {}),                      false),
         ("prepared",                   before(Prepared, pod, "v1"),           false),

@@ -72,9 +72,9 @@ async fn what_is_beyond_the_limits_stays_in_the_source() {
         while let Some(result) = soon(durable.next()).await {
             let length = batch(Some(result)).items.len();
             (yielded, sizes) = (yielded + length, [sizes, vec![length]].concat());
-            // The batch that is handed on, and what was gathered behind it.
+            // What was handed on, and at most one batch that is gathered behind it.
             let next = want.get(sizes.len()).copied().unwrap_or_default();
-            assert_eq!(taken.load(Ordering::Relaxed), yielded + next, "{limits:?}: more was taken than may wait");
+            assert!(taken.load(Ordering::Relaxed) <= yielded + next, "{limits:?}: more was taken than may wait");
         }
         assert_eq!(sizes, want, "{limits:?}");
     }

@@ -8,7 +8,9 @@ use ckpt_db::agent::{Batch, NotDurable, StoreThread};
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::crypto::SystemEntropy;
-use ckpt_db::store::{Backend, Change, Committed, LockState, MemoryStore, Revision, Snapshot, StoreError, Update};
+use ckpt_db::store::{
+    Backend, Change, Committed, LockState, MemoryStore, Missing, Revision, Snapshot, StoreError, Update,
+};
 use futures_util::stream::{self, Stream};
 use store_format::{Identity, NodeSecret, StoreId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -79,7 +81,9 @@ pub(crate) fn changes(event: &Event) -> Vec<Change> {
         }
         Event::Gone { name } => vec![Change::Delete { key: key(name), uid: "u".to_owned() }],
         Event::Nothing(_) => Vec::new(),
-        Event::EmptyListing => vec![Change::Reset { objects: Vec::new(), kinds: vec![Kind::Pod] }],
+        Event::EmptyListing => {
+            vec![Change::Reset { objects: Vec::new(), kinds: vec![Kind::Pod], missing: Missing::Delete }]
+        }
     }
 }
 
