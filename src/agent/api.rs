@@ -215,11 +215,7 @@ fn wait<T>(answer: impl Future<Output = T>) -> T {
 }
 
 /// Whether the store is this node's and this cluster's; from the first time on it is.
-async fn whose(
-    store: &StoreHandle,
-    following: &Following,
-    credentials: &Credentials,
-) -> Result<String, FollowError> {
+async fn whose(store: &StoreHandle, following: &Following, credentials: &Credentials) -> Result<String, FollowError> {
     let stored = store.identity().await?.node_name;
     let told = following.node_name.clone();
     if let (Some(told), Some(found)) = (&told, credentials.node_name())
@@ -228,9 +224,9 @@ async fn whose(
         let what = "--node-name";
         return Err(FollowError::OtherNode { what, expected: told.clone(), found: found.to_owned() });
     }
-    let own = told.or_else(|| credentials.node_name().map(str::to_owned)).unwrap_or_else(|| {
-        if stored.is_empty() { following.host_name.clone() } else { stored.clone() }
-    });
+    let own = told
+        .or_else(|| credentials.node_name().map(str::to_owned))
+        .unwrap_or_else(|| if stored.is_empty() { following.host_name.clone() } else { stored.clone() });
     if !stored.is_empty() && stored != own {
         return Err(FollowError::OtherNode { what: "the store", expected: stored, found: own });
     }

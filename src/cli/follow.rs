@@ -113,7 +113,9 @@ fn open(arguments: &StoreArgs, path: &Path, node_name: Option<&str>) -> anyhow::
     match store.lock_state() {
         LockState::Open => {}
         LockState::Keyless => {
-            say(format_args!("no node key yet: Secrets are not stored until there is one (looked for it as 'ckpt-db run --help' tells)"));
+            say(format_args!(
+                "no node key yet: Secrets are not stored until there is one (looked for it as 'ckpt-db run --help' tells)"
+            ));
         }
         LockState::Locked => {
             return Err(anyhow!("{}", why_closed(store.snapshot()?.get(), &keys.tried())))
@@ -171,7 +173,9 @@ impl Observer for Narrator<'_> {
         let level = match status {
             Status::Reach(Reach::Answering) | Status::Credentials { .. } | Status::FirstKey => "",
             Status::NoCredentials(_) | Status::Note(Note::GetOnly { .. } | Note::NoServices(_)) => "note: ",
-            Status::Reach(Reach::Silent(_) | Reach::Refusing(_)) | Status::Certificate(_) | Status::Note(_) => "warning: ",
+            Status::Reach(Reach::Silent(_) | Reach::Refusing(_)) | Status::Certificate(_) | Status::Note(_) => {
+                "warning: "
+            }
         };
         say(format_args!("{level}{status}"));
         if let Status::Credentials { warnings, .. } = status {
@@ -216,7 +220,8 @@ impl Observer for Narrator<'_> {
     }
 
     fn tick(&mut self, look: Look<'_>) {
-        if self.rendering && self.rendered_at.elapsed() >= RENDER_AGAIN
+        if self.rendering
+            && self.rendered_at.elapsed() >= RENDER_AGAIN
             && let Ok(snapshot) = look()
         {
             self.render(&snapshot);
@@ -247,4 +252,3 @@ impl Narrator<'_> {
         Ok(render(snapshot, &self.settings, own, network, &self.target, now_unix_ms() / 1000)?)
     }
 }
-

@@ -20,7 +20,10 @@ pub(super) fn watch_pods_of(node: &str, resource_version: &str, timeout_s: u64) 
 /// One pod of `node`, read consistently: an empty answer proves that it is gone.
 pub(super) fn pod_of(pod: &ObjectKey, node: &str) -> String {
     let name = pod.name();
-    format!("{}?fieldSelector=metadata.name{IS}{name}{AND}spec.nodeName{IS}{node}", collection(pod.kind(), pod.namespace()))
+    format!(
+        "{}?fieldSelector=metadata.name{IS}{name}{AND}spec.nodeName{IS}{node}",
+        collection(pod.kind(), pod.namespace())
+    )
 }
 
 /// One object as a listing, read consistently: it has a position to watch from, and says so if there is none.

@@ -18,7 +18,11 @@ use crate::checkpoint::object::{Kind, Object};
 const ALWAYS: &str = "default";
 
 /// Lists the Services of each namespace when the first pod of it appears, and all of them every now and then.
-pub(super) async fn follow(mut line: Line, mut namespaces: watch::Receiver<BTreeSet<String>>, heard: mpsc::Sender<Heard>) {
+pub(super) async fn follow(
+    mut line: Line,
+    mut namespaces: watch::Receiver<BTreeSet<String>>,
+    heard: mpsc::Sender<Heard>,
+) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
     let mut known: BTreeSet<String> = BTreeSet::new();
     let mut all_due = Instant::now();
@@ -29,8 +33,7 @@ pub(super) async fn follow(mut line: Line, mut namespaces: watch::Receiver<BTree
             wanted
         };
         let all = Instant::now() >= all_due;
-        let missing: BTreeSet<String> =
-            if all { wanted.clone() } else { wanted.difference(&known).cloned().collect() };
+        let missing: BTreeSet<String> = if all { wanted.clone() } else { wanted.difference(&known).cloned().collect() };
         if !missing.is_empty() {
             line.answering().await;
             match list(&mut line, &missing).await {
@@ -68,10 +71,7 @@ pub(super) async fn follow(mut line: Line, mut namespaces: watch::Receiver<BTree
     }
 }
 
-async fn list(
-    line: &mut Line,
-    namespaces: &BTreeSet<String>,
-) -> Result<BTreeMap<(String, String), Object>, Failure> {
+async fn list(line: &mut Line, namespaces: &BTreeSet<String>) -> Result<BTreeMap<(String, String), Object>, Failure> {
     let mut found = BTreeMap::new();
     for namespace in namespaces {
         let path = paths::services_in(namespace);

@@ -37,8 +37,14 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 
 /// What one look brought.
 enum Look {
-    Found { object: Object, watch_from: Option<String> },
-    Absent { why: Absence, watch_from: Option<String> },
+    Found {
+        object: Object,
+        watch_from: Option<String>,
+    },
+    Absent {
+        why: Absence,
+        watch_from: Option<String>,
+    },
     /// A GET did not find it, and a listing, which alone would be a proof, is not allowed.
     NotFoundByGet,
     Failed(Failure),
@@ -150,9 +156,7 @@ async fn list(line: &mut Line, key: &ObjectKey) -> Look {
                 let why = format!("the answer is {}", other.key);
                 Look::Failed(Failure::garbage(&format!("list {key}"), &why))
             }
-            (None, None) => {
-                Look::Absent { why: Absence::NotFound, watch_from: Some(found.resource_version) }
-            }
+            (None, None) => Look::Absent { why: Absence::NotFound, watch_from: Some(found.resource_version) },
         },
         Err(failure) if failure.status() == Some(403) => Look::Absent { why: Absence::Forbidden, watch_from: None },
         Err(failure) => Look::Failed(failure),

@@ -36,12 +36,7 @@ pub(super) struct Watching {
 
 impl Watching {
     /// Asks for it. `time` is what the path asks for.
-    pub(super) async fn open(
-        connections: &Connections,
-        path: &str,
-        kind: Kind,
-        time: Duration,
-    ) -> Result<Self, End> {
+    pub(super) async fn open(connections: &Connections, path: &str, kind: Kind, time: Duration) -> Result<Self, End> {
         let until = Instant::now() + time.saturating_sub(NEARLY);
         match connections.watch(path).await {
             Ok(stream) => Ok(Self { stream, decoder: Decoder::new(kind), until }),
