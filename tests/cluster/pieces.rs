@@ -137,6 +137,27 @@ fn a_process_can_be_killed_and_started_again() {
     });
 }
 
+/// The kernel's signal at the parent's death is one at the death of the thread that spawned.
+#[test]
+fn a_process_outlives_the_thread_that_started_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let starter = std::thread::spawn(move || {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo here; exec sleep 600"]);
+        let process = Process::started(command, &log);
+        until("the log", Duration::from_secs(10), || {
+            (process.log() == "here\n").then_some(()).ok_or_else(|| process.log())
+        });
+        process
+    });
+    let mut process = starter.join().unwrap();
+    for _ in 0..20 {
+        assert_eq!(process.exited(), None);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn established_connections_are_counted() {
     let directory = tempfile::tempdir().unwrap();

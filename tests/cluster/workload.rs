@@ -438,22 +438,62 @@ fn persist(admin: &Api, call: &Call, exists: bool) {
     let mut repeated = exists;
     loop {
         let outcome = admin.send(call.method.clone(), &call.path, call.body.as_ref());
-        let reason = match &outcome {
-            Ok(answer) if (200..300).contains(&answer.status) => return,
-            // An earlier attempt without an answer may have had its effect.
-            Ok(answer) if repeated && call.method == Method::POST && answer.status == 409 => return,
-            Ok(answer) if repeated && call.method == Method::DELETE && answer.status == 404 => return,
-            // While it starts, it refuses what its plugins can't judge yet.
-            Ok(answer) if [429, 500, 502, 503, 504].contains(&answer.status) => answer.message().to_owned(),
-            Ok(answer) if answer.status == 403 && answer.message().contains("not yet ready") => {
-                answer.message().to_owned()
-            }
-            Ok(answer) => panic!("{} {}: {} {}", call.method, call.path, answer.status, answer.message()),
-            Err(reason) => reason.clone(),
+        let (verdict, reason) = match &outcome {
+            Ok(answer) => (judge(&call.method, answer.status, answer.message(), repeated), answer.message()),
+            Err(reason) => (Verdict::Again, reason.as_str()),
         };
+        match verdict {
+            Verdict::Done => return,
+            Verdict::Again => assert!(start.elapsed() < PATIENCE, "{} {}: {reason}", call.method, call.path),
+            Verdict::Refused => panic!("{} {}: {reason}", call.method, call.path),
+        }
         repeated = true;
-        assert!(start.elapsed() < PATIENCE, "{} {}: {reason}", call.method, call.path);
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Done,
+    Again,
+    Refused,
+}
+
+/// What an answer means. `repeated`: an earlier attempt may have had its effect without an answer.
+fn judge(method: &Method, status: u16, message: &str, repeated: bool) -> Verdict {
+    match (method.as_str(), status) {
+        (_, 200..300) => Verdict::Done,
+        ("POST", 409) | ("DELETE", 404) if repeated => Verdict::Done,
+        (_, 429 | 500 | 502 | 503 | 504) => Verdict::Again,
+        // While it starts, it refuses what its plugins can't judge yet.
+        (_, 403) if message.contains("not yet ready") => Verdict::Again,
+        _ => Verdict::Refused,
+    }
+}
+
+#[test]
+fn answers() {
+    use Verdict::{Again, Done, Refused};
+    #[rustfmt::skip]
+    let rows = [
+        // method, status, message, first try, repeated
+        (Method::POST,   201, "",                                 Done,    Done),
+        (Method::POST,   409, "already exists",                   Refused, Done),
+        (Method::POST,   404, "namespaces \"shop\" not found",    Refused, Refused),
+        (Method::POST,   403, "not yet ready to handle request",  Again,   Again),
+        (Method::POST,   403, "forbidden",                        Refused, Refused),
+        (Method::PUT,    200, "",                                 Done,    Done),
+        (Method::PUT,    409, "conflict",                         Refused, Refused),
+        (Method::PUT,    422, "field is immutable",               Refused, Refused),
+        (Method::PATCH,  504, "timeout",                          Again,   Again),
+        (Method::PATCH,  404, "not found",                        Refused, Refused),
+        (Method::DELETE, 404, "not found",                        Refused, Done),
+        (Method::DELETE, 500, "etcd is away",                     Again,   Again),
+        (Method::DELETE, 429, "",                                 Again,   Again),
+    ];
+    for (method, status, message, first, repeated) in rows {
+        assert_eq!(judge(&method, status, message, false), first, "{method} {status} {message}");
+        assert_eq!(judge(&method, status, message, true), repeated, "{method} {status} {message}, repeated");
     }
 }
 
