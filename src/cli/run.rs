@@ -16,6 +16,7 @@ use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::write_generated;
 use ckpt_db::materialize::{PodOutcome, Report};
+use ckpt_db::source::api::may_be_logged;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
 use ckpt_db::source::stamp::stamp;
@@ -190,12 +191,15 @@ impl Run {
     }
 }
 
-/// Warnings of the library go to standard error; `RUST_LOG` asks for more or less.
+/// Warnings of the library go to standard error; `RUST_LOG` asks for more or less, but never for what could show a Secret.
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time();
+    use tracing_subscriber::filter::{EnvFilter, filter_fn};
+    use tracing_subscriber::prelude::*;
+    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time().with_ansi(false);
+    let lines = lines.with_filter(asked).with_filter(filter_fn(may_be_logged));
     // Whoever embeds this may have set one.
-    let _ = subscriber.with_ansi(false).try_init();
+    let _ = tracing_subscriber::registry().with(lines).try_init();
 }
 
 /// What stays the same from pass to pass.

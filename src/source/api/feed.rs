@@ -276,8 +276,8 @@ impl Driver {
         let seen = match heard {
             Heard::Listed(listing) => {
                 self.reach(Reach::Answering).await?;
-                // What was wrong before may be right now, and is said again if not.
-                self.said.clear();
+                // What was wrong before may be right now, and is said again if not; how rights are is said once.
+                self.said.retain(|note| matches!(note, Note::GetOnly { .. }));
                 Seen::Listed { pods: listing.objects, position: listing.resource_version }
             }
             Heard::Pod(pod) => Seen::Pod(pod),

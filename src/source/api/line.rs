@@ -1,6 +1,6 @@
 //! What every follower shares: the connections of the moment, whether the API server answers, and how fast to ask.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,7 +38,8 @@ pub(super) struct Line {
     standing: watch::Receiver<Standing>,
     in_flight: Arc<Semaphore>,
     jitter: Arc<Mutex<Jitter>>,
-    get_only: Arc<AtomicBool>,
+    /// Epochs count from one.
+    get_only_in: Arc<AtomicU64>,
 }
 
 impl Line {
@@ -56,7 +57,7 @@ impl Line {
             standing,
             in_flight: Arc::new(Semaphore::new(UNARY_IN_FLIGHT)),
             jitter: Arc::new(Mutex::new(jitter)),
-            get_only: Arc::default(),
+            get_only_in: Arc::default(),
         }
     }
 
@@ -100,14 +101,15 @@ impl Line {
         Duration::from_secs(time.as_secs().max(1))
     }
 
-    /// Whether ConfigMaps and Secrets turned out to be readable one by one only.
-    pub(super) fn get_only(&self) -> bool {
-        self.get_only.load(Ordering::Relaxed)
+    /// Whether ConfigMaps and Secrets turned out, in this epoch, to be readable one by one only. In the next one it is
+    /// tried anew: rights may have been given.
+    pub(super) fn get_only(&self, epoch: u64) -> bool {
+        self.get_only_in.load(Ordering::Relaxed) == epoch
     }
 
-    /// Remembers that for all; whether that is news.
-    pub(super) fn set_get_only(&self) -> bool {
-        !self.get_only.swap(true, Ordering::Relaxed)
+    /// Remembers that for all trackers.
+    pub(super) fn set_get_only(&self, epoch: u64) {
+        self.get_only_in.store(epoch, Ordering::Relaxed);
     }
 
     /// One request, its whole answer.

@@ -35,6 +35,10 @@ const AT_ONCE: [Duration; 3] = [Duration::from_millis(100), Duration::from_milli
 /// A watch that lasted this long shows that all is well, and the next failure is the first one.
 const WELL_AFTER: Duration = Duration::from_secs(10);
 
+/// How many watches have to be refused in a row, each after a listing that was not, before it is for good: rights come and
+/// go with pods, and with restarts of the API server.
+const WATCHES_REFUSED: u32 = 3;
+
 /// What one look brought.
 enum Look {
     Found {
@@ -60,9 +64,10 @@ pub(super) async fn track(
 ) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
     let mut forbidden = Backoff::new(line.pace.retry_longest, line.pace.forbidden_longest);
+    let mut refused = 0;
     loop {
         let epoch = line.answering().await;
-        let look = look(&mut line, &key, refresh, &heard).await;
+        let look = look(&mut line, &key, epoch, refresh, &heard).await;
         let immutable = matches!(&look, Look::Found { object, .. } if is_immutable(object));
         let (answer, watch_from, wait) = match look {
             Look::Found { object, watch_from } => {
@@ -96,11 +101,16 @@ pub(super) async fn track(
                 let end = watch(&mut line, &key, generation, epoch, position, &heard).await;
                 if began.elapsed() >= WELL_AFTER {
                     backoff.reset();
+                    refused = 0;
                 }
                 let asked = match end {
                     End::Failed(failure) if failure.status() == Some(403) => {
-                        get_only(&line, &heard).await;
-                        continue;
+                        refused += 1;
+                        if refused >= WATCHES_REFUSED && key.kind() != Kind::Node {
+                            get_only(&line, epoch, &heard).await;
+                            continue;
+                        }
+                        None
                     }
                     End::Failed(failure) => failure.retry_after_s(),
                     End::InTime | End::Lost | End::Early => None,
@@ -117,31 +127,44 @@ pub(super) async fn track(
     }
 }
 
-async fn look(line: &mut Line, key: &ObjectKey, refresh: ObjectRefresh, heard: &mpsc::Sender<Heard>) -> Look {
+async fn look(
+    line: &mut Line,
+    key: &ObjectKey,
+    epoch: u64,
+    refresh: ObjectRefresh,
+    heard: &mpsc::Sender<Heard>,
+) -> Look {
     let own_node = key.kind() == Kind::Node;
-    for wait in AT_ONCE.map(Some).into_iter().chain([None]) {
-        let polls = !own_node && (refresh == ObjectRefresh::Poll || line.get_only());
-        let look = if polls { read(line, key).await } else { list(line, key).await };
-        match (look, wait) {
-            (Look::Absent { why: Absence::Forbidden, .. }, Some(wait)) => sleep(wait).await,
-            (Look::Absent { why: Absence::Forbidden, .. }, None) if !polls && !own_node => {
-                // Perhaps only listing is.
-                let look = read(line, key).await;
-                if matches!(look, Look::Found { .. }) {
-                    get_only(line, heard).await;
-                }
-                return look;
+    let mut waits = AT_ONCE.into_iter();
+    loop {
+        let polls = !own_node && (refresh == ObjectRefresh::Poll || line.get_only(epoch));
+        let first = if polls { read(line, key).await } else { list(line, key).await };
+        if !matches!(first, Look::Absent { why: Absence::Forbidden, .. }) {
+            return first;
+        }
+        // Perhaps only listing is forbidden. Or the API server has just started and knows nobody's rights yet: that one
+        // request was refused and the next was not proves nothing, so the first is made again.
+        if !polls
+            && !own_node
+            && let found @ Look::Found { .. } = read(line, key).await
+        {
+            let again = list(line, key).await;
+            if !matches!(again, Look::Absent { why: Absence::Forbidden, .. }) {
+                return again;
             }
-            (look, _) => return look,
+            get_only(line, epoch, heard).await;
+            return found;
+        }
+        match waits.next() {
+            Some(wait) => sleep(wait).await,
+            None => return first,
         }
     }
-    unreachable!("the last round returns")
 }
 
-async fn get_only(line: &Line, heard: &mpsc::Sender<Heard>) {
-    if line.set_get_only() {
-        let _ = heard.send(Heard::Note(Note::GetOnly { every: line.pace.poll })).await;
-    }
+async fn get_only(line: &Line, epoch: u64, heard: &mpsc::Sender<Heard>) {
+    line.set_get_only(epoch);
+    let _ = heard.send(Heard::Note(Note::GetOnly { every: line.pace.poll })).await;
 }
 
 /// A consistent listing of the one object: what it says, it proves.
