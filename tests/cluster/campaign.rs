@@ -12,8 +12,8 @@ use serde_json::Value;
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::write_generated;
 
-use crate::control_plane::{Cluster, Options};
 use crate::consumer::{Home, Way};
+use crate::control_plane::{Cluster, Options};
 use crate::process::Agent;
 use crate::random::Random;
 use crate::truth::{self, Objects};
@@ -113,7 +113,8 @@ fn equal(cluster: &Cluster, place: &Home, agent: &mut Agent, when: &str) {
     until(&format!("the store to be in step {when}"), PATIENCE, || match place.stored() {
         Some(stored) if stored == versions => Ok(()),
         Some(stored) => {
-            let missing = versions.iter().filter(|(key, version)| stored.get(*key) != Some(version)).map(|(key, _)| key);
+            let missing =
+                versions.iter().filter(|(key, version)| stored.get(*key) != Some(version)).map(|(key, _)| key);
             let extra = stored.keys().filter(|key| !versions.contains_key(*key));
             Err(format!(
                 "behind in {:?}, too much {:?}\n{}",
@@ -134,10 +135,7 @@ fn equal(cluster: &Cluster, place: &Home, agent: &mut Agent, when: &str) {
 
 fn versions(objects: &Objects) -> BTreeMap<String, (String, String)> {
     let text = |object: &Value, field: &str| object["metadata"][field].as_str().unwrap().to_owned();
-    objects
-        .iter()
-        .map(|(key, object)| (key.clone(), (text(object, "uid"), text(object, "resourceVersion"))))
-        .collect()
+    objects.iter().map(|(key, object)| (key.clone(), (text(object, "uid"), text(object, "resourceVersion")))).collect()
 }
 
 fn dump(place: &Home) -> Value {

@@ -187,7 +187,7 @@ impl Consumer {
 
 /// What of a batch the store does not hold. The last word of the batch on each object counts.
 fn held(batch: &Batch<Told>, snapshot: &Snapshot) -> Vec<String> {
-    let mut last: BTreeMap<ObjectKey, Option<&Object>> = BTreeMap::new();
+    let mut last: BTreeMap<ObjectKey, Word<'_>> = BTreeMap::new();
     for told in &batch.items {
         let Told::Step(step) = told else { continue };
         match step {
@@ -195,15 +195,16 @@ fn held(batch: &Batch<Told>, snapshot: &Snapshot) -> Vec<String> {
             Step::Pod(pod) => gathered(pod, &mut last),
             Step::PodGone { key, uid } => {
                 // Another pod of the name stays.
-                if last.get(key).copied().flatten().is_none_or(|pod| pod.uid == *uid) {
-                    last.insert(key.clone(), None);
+                let another = matches!(last.get(key), Some(Word::Is(pod)) if pod.uid != *uid);
+                if !another {
+                    last.insert(key.clone(), Word::Gone(uid));
                 }
             }
             Step::Object(object) | Step::Node(object) => {
-                last.insert(object.key.clone(), Some(object));
+                last.insert(object.key.clone(), Word::Is(object));
             }
             Step::Services { services, .. } => {
-                last.extend(services.iter().map(|service| (service.key.clone(), Some(service))));
+                last.extend(services.iter().map(|service| (service.key.clone(), Word::Is(service))));
             }
             Step::ObjectAbsent { .. } => {}
         }
@@ -211,21 +212,27 @@ fn held(batch: &Batch<Told>, snapshot: &Snapshot) -> Vec<String> {
     let mut problems = Vec::new();
     for (key, want) in last {
         match (want, snapshot.get(&key)) {
-            (Some(want), Lookup::Found(found)) if found == *want => {}
+            (Word::Is(want), Lookup::Found(found)) if found == *want => {}
             // Nothing keeps an object that no stored pod names.
-            (Some(_), Lookup::Missing) if key.kind() != Kind::Pod && !is_named(&key, snapshot) => {}
-            (Some(want), _) => problems.push(format!("{key} of version {} is not stored", want.resource_version)),
-            (None, Lookup::Missing) => {}
-            (None, Lookup::Found(other)) => problems.push(format!("{key} ({}) is still stored", other.uid)),
-            (None, _) => problems.push(format!("{key} can't be read")),
+            (Word::Is(_), Lookup::Missing) if key.kind() != Kind::Pod && !is_named(&key, snapshot) => {}
+            (Word::Is(want), _) => problems.push(format!("{key} of version {} is not stored", want.resource_version)),
+            (Word::Gone(_), Lookup::Missing) => {}
+            (Word::Gone(uid), Lookup::Found(other)) if other.uid != uid => {}
+            (Word::Gone(uid), _) => problems.push(format!("{key} ({uid}) is still stored")),
         }
     }
     problems
 }
 
-fn gathered<'a>(pod: &'a Gathered, last: &mut BTreeMap<ObjectKey, Option<&'a Object>>) {
-    last.insert(pod.pod.key.clone(), Some(&pod.pod));
-    last.extend(pod.with.iter().map(|object| (object.key.clone(), Some(object))));
+/// What a batch says of an object last.
+enum Word<'a> {
+    Is(&'a Object),
+    Gone(&'a str),
+}
+
+fn gathered<'a>(pod: &'a Gathered, last: &mut BTreeMap<ObjectKey, Word<'a>>) {
+    last.insert(pod.pod.key.clone(), Word::Is(&pod.pod));
+    last.extend(pod.with.iter().map(|object| (object.key.clone(), Word::Is(object))));
 }
 
 fn is_named(key: &ObjectKey, snapshot: &Snapshot) -> bool {

@@ -63,7 +63,7 @@ pub(super) async fn track(
     heard: mpsc::Sender<Heard>,
 ) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
-    let mut forbidden = Backoff::new(line.pace.retry_longest, line.pace.forbidden_longest);
+    let mut forbidden = Backoff::new(line.pace.retry_first, line.pace.forbidden_longest);
     let mut refused = 0;
     loop {
         let epoch = line.answering().await;
