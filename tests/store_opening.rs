@@ -8,8 +8,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
-use ckpt_db::checkpoint::object::{Kind, ObjectKey};
+use ckpt_db::checkpoint::lookup::{Absence, Lookup, Objects as _};
+use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::crypto::{SystemEntropy, sha256};
 use ckpt_db::store::{
     Backend as _, Change, Finding, LockState, NewStore, RecordProblem, RedbStore, StoreError, install_panic_hook,
@@ -20,6 +20,7 @@ use store_format::{Frame, Table, digest_input, meta_key};
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("objects");
+const PODS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("pods");
 
 /// The error of opening for reading and of opening for writing, which must agree, and proof that nothing was changed.
 fn refused(path: &Path) -> StoreError {
@@ -135,6 +136,12 @@ fn tamper(path: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
     txn.commit().unwrap();
 }
 
+fn row(path: &Path, key: (&str, &str)) -> Vec<u8> {
+    let db = redb::Database::open(path).unwrap();
+    let table = db.begin_read().unwrap().open_table(PODS).unwrap();
+    table.get(key).unwrap().unwrap().value().to_vec()
+}
+
 fn record(path: &Path, key: (&str, &str, &str)) -> Vec<u8> {
     let db = redb::Database::open(path).unwrap();
     let table = db.begin_read().unwrap().open_table(OBJECTS).unwrap();
@@ -222,7 +229,6 @@ fn a_damaged_pod_does_not_cost_what_it_needs() {
 /// A pod whose row was lost has run here as far as anybody knows, whatever its status says now.
 #[test]
 fn a_damaged_row_does_not_make_a_pod_one_that_never_ran() {
-    const PODS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("pods");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("checkpoint-store.db");
     let secret = common::secret();
@@ -237,6 +243,65 @@ fn a_damaged_row_does_not_make_a_pod_one_that_never_ran() {
     let snapshot = store.snapshot().unwrap().into_inner();
     assert!(snapshot.ran(&key));
     assert!(snapshot.findings().is_empty(), "{:?}", snapshot.findings());
+}
+
+/// The row that said how a pod ended was lost: what is stored of its status still counts when a newer one denies it.
+#[test]
+fn a_damaged_row_does_not_bring_back_a_pod_that_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let secret = common::secret();
+    let running = common::objects(1).remove(1);
+    let mut failed = running.clone();
+    let body = String::from_utf8(failed.body.expose().to_vec()).unwrap();
+    failed.body = body.replace("Running", "Failed").into();
+    let mut store = common::store_with(&path, common::objects(1), &secret);
+    let take = |store: &mut RedbStore, object: &Object| {
+        let change = Change::Apply { object: object.clone(), with: vec![] };
+        let _durable = store.update(vec![change], common::NOW).unwrap();
+        let snapshot = store.snapshot().unwrap().into_inner();
+        assert!(snapshot.findings().is_empty(), "{:?}", snapshot.findings());
+        snapshot.ended(&running.key).map(str::to_owned)
+    };
+    assert_eq!(take(&mut store, &failed).as_deref(), Some("Failed"));
+    drop(store);
+    tamper(&path, |txn| drop(txn.open_table(PODS).unwrap().insert(("default", "p0"), &b"\x01\x00"[..]).unwrap()));
+    let mut store = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
+    assert_eq!(store.snapshot().unwrap().get().ended(&running.key), None, "the row is quarantined");
+    assert_eq!(take(&mut store, &running).as_deref(), Some("Failed"));
+}
+
+/// A row that was put back is that of another pod: it says nothing of the one that is stored.
+#[test]
+fn a_row_of_another_uid_is_void() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let secret = common::secret();
+    let mut pod = common::objects(1).remove(1);
+    let tls = ObjectKey::new(Kind::Secret, "default", "s0").unwrap();
+    let mut store = common::store_with(&path, common::objects(1), &secret);
+    let body = String::from_utf8(pod.body.expose().to_vec()).unwrap();
+    pod.body = body.replace("Running", "Failed").into();
+    let absent = |why| Change::Absent { key: tls.clone(), why };
+    let gone = || Change::Delete { key: tls.clone(), uid: String::new() };
+    let changes = vec![Change::Apply { object: pod.clone(), with: vec![] }, gone(), absent(Absence::Forbidden)];
+    let _durable = store.update(changes, common::NOW).unwrap();
+    let snapshot = store.snapshot().unwrap().into_inner();
+    assert!(matches!(snapshot.get(&tls), Lookup::Forbidden));
+    assert_eq!(snapshot.ended(&pod.key), Some("Failed"));
+    drop((store, snapshot));
+    let row = row(&path, ("default", "p0"));
+
+    let mut store = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
+    pod.uid = "uid-of-another".to_owned();
+    pod.body = body.into();
+    let changes = vec![Change::Apply { object: pod.clone(), with: vec![] }, absent(Absence::NotFound)];
+    let _durable = store.update(changes, common::NOW).unwrap();
+    drop(store);
+    tamper(&path, |txn| drop(txn.open_table(PODS).unwrap().insert(("default", "p0"), row.as_slice()).unwrap()));
+    let snapshot = open_offline(&path, &[&secret]).unwrap().into_inner();
+    assert!(matches!(snapshot.get(&tls), Lookup::Missing), "not forbidden");
+    assert_eq!((snapshot.ended(&pod.key), snapshot.absent(&pod.key).count()), (None, 0));
 }
 
 #[test]

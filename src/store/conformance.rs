@@ -187,10 +187,13 @@ fn a_bad_object_does_not_take_others_down(store: Box<dyn Backend>, secret: &Node
     let mut store = keyed(store, secret);
     let good = pod("good", "u1", &[]);
     let bad = object(Kind::Pod, "bad", "u2", r#"{"spec":{"volumes":7}}"#);
-    let changes =
-        vec![Change::Apply { object: bad.clone(), with: vec![] }, Change::Apply { object: good.clone(), with: vec![] }];
+    let names: Vec<String> = (0..=store_format::LINKS_MAX).map(|n| format!("s{n}")).collect();
+    let greedy = pod("greedy", "u3", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let apply = |object: &Object| Change::Apply { object: object.clone(), with: vec![] };
+    let changes = vec![apply(&bad), apply(&greedy), apply(&good)];
     let update = store.update(changes, NOW).expect("the batch is taken").into_inner();
-    assert_eq!(update.rejected.len(), 1, "the bad object is named");
+    let rejected: Vec<_> = update.rejected.into_iter().map(|rejected| rejected.object).collect();
+    assert_eq!(rejected, vec![bad.key, greedy.key], "the bad objects are named");
     assert!(holds(&*store, &good), "the good one is stored");
 }
 

@@ -143,3 +143,20 @@ fn shown(hashes: &[[u8; 32]]) -> String {
     let tail = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("CA {}{tail}", hashes.iter().take(SHOWN_MAX).map(short).collect::<Vec<_>>().join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_cluster_is_named_by_its_cas() {
+        let hash = |octet: u8| [octet; 32];
+        let error = StoreError::OtherCluster { stored: vec![hash(0xab)], found: (1..=5).map(hash).collect() };
+        assert_eq!(
+            error.to_string(),
+            "the source belongs to another cluster: its API server is trusted by CA 0101010101010101, 0202020202020202, \
+             0303030303030303 and 2 more, but the store's by CA abababababababab. The store is kept as it is; to begin anew \
+             with this cluster, move it away"
+        );
+    }
+}
