@@ -479,19 +479,20 @@ impl Collector {
                 Some(_) | None => BTreeSet::new(),
             }
         };
-        for name in waiting.names.iter() {
+        for name in &waiting.names {
             let Some(followed) = self.objects.get_mut(name) else { continue };
             followed.wanted_by.remove(key);
             followed.stored_for.insert(key.clone());
-            match &followed.latest {
-                Latest::Unanswered | Latest::Stored(_) => {}
-                Latest::Absent(why) => gathered.absent.push((name.clone(), *why)),
+            match std::mem::take(&mut followed.latest) {
                 Latest::Held(object) => {
-                    let version = Version::of(object);
-                    if let Latest::Held(object) = std::mem::replace(&mut followed.latest, Latest::Stored(version)) {
-                        gathered.with.push(object);
-                    }
+                    followed.latest = Latest::Stored(Version::of(&object));
+                    gathered.with.push(object);
                 }
+                Latest::Absent(why) => {
+                    followed.latest = Latest::Absent(why);
+                    gathered.absent.push((name.clone(), why));
+                }
+                told @ (Latest::Unanswered | Latest::Stored(_)) => followed.latest = told,
             }
         }
         for name in former.difference(&waiting.names) {
@@ -500,3 +501,8 @@ impl Collector {
         Some(gathered)
     }
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
