@@ -214,15 +214,13 @@ struct World {
     /// One transaction for all steps of a call, or one for each.
     batched: bool,
     cursor: usize,
-    /// Pods that were told to the collector, or are stored, and not told to be gone.
-    told: BTreeSet<(ObjectKey, String)>,
     to_prove: VecDeque<(ObjectKey, String)>,
     /// What is tracked, with the last answer since it was asked for.
     tracked: BTreeMap<ObjectKey, Option<Result<Object, Absence>>>,
     /// When each waiting pod was seen first, and the waiting listing.
     since: BTreeMap<ObjectKey, u64>,
     listed_since: Option<u64>,
-    /// Pods that were emitted since the collector began.
+    /// Pods that were emitted, and not refused by the store, since the collector began.
     emitted: BTreeSet<ObjectKey>,
 }
 
@@ -235,7 +233,6 @@ impl World {
             now_ms: 0,
             batched,
             cursor: 0,
-            told: BTreeSet::new(),
             to_prove: VecDeque::new(),
             tracked: BTreeMap::new(),
             since: BTreeMap::new(),
@@ -257,7 +254,6 @@ impl World {
             Op::Prove(n) => {
                 if !self.to_prove.is_empty() {
                     let (key, uid) = self.to_prove.remove(n % self.to_prove.len()).unwrap();
-                    self.told.remove(&(key.clone(), uid.clone()));
                     self.see(Seen::PodGone { key, uid });
                 }
             }
@@ -273,7 +269,7 @@ impl World {
                 }
             }
             Op::Fail(n) => self.see(Seen::Answer { key: key(Kind::Secret, n), answer: Answer::Failed }),
-            Op::Relist(back) => self.relist(back),
+            Op::Relist(back) => self.relist(back, false),
             Op::Wait(ms) => {
                 self.now_ms += ms;
                 let actions = self.collector.tick(self.now_ms);
@@ -285,7 +281,7 @@ impl World {
                 self.listed_since = None;
                 self.emitted.clear();
                 self.act(actions);
-                self.relist(0);
+                self.relist(0, true);
             }
         }
         self.check();
@@ -296,7 +292,6 @@ impl World {
         self.cursor += 1;
         match object {
             Some(object) => {
-                self.told.insert((key.clone(), uid));
                 self.since.entry(key).or_insert(self.now_ms);
                 self.see(Seen::Pod(object));
             }
@@ -315,11 +310,17 @@ impl World {
         self.see(Seen::Answer { key, answer });
     }
 
-    fn relist(&mut self, back: usize) {
+    /// What the listing lacks of the known pods, or of the stored ones at the beginning, is to be proven gone.
+    fn relist(&mut self, back: usize, fresh: bool) {
         self.cursor = self.server.log.len().saturating_sub(back);
         let pods = self.server.at(self.cursor);
         let listed: BTreeSet<_> = pods.iter().map(|pod| (pod.key.clone(), pod.uid.clone())).collect();
-        for (key, uid) in self.told.difference(&listed) {
+        let all: BTreeSet<_> = if fresh {
+            self.store.pods.values().map(|pod| (pod.key.clone(), pod.uid.clone())).collect()
+        } else {
+            self.collector.known().map(|(key, uid)| (key.clone(), uid.to_owned())).collect()
+        };
+        for (key, uid) in all.difference(&listed) {
             if self.server.lacks(key, uid) {
                 self.to_prove.push_back((key.clone(), uid.clone()));
             }
@@ -327,7 +328,6 @@ impl World {
         for (key, _) in &listed {
             self.since.entry(key.clone()).or_insert(self.now_ms);
         }
-        self.told.extend(listed);
         self.listed_since.get_or_insert(self.now_ms);
         self.see(Seen::Listed { pods, position: self.cursor.to_string() });
     }
@@ -369,7 +369,9 @@ impl World {
 
     /// Only a pod that has waited for long enough goes without an answer about each of its objects.
     fn check_patience(&mut self, pod: &Object) {
-        self.emitted.insert(pod.key.clone());
+        if names_of(pod).is_some() {
+            self.emitted.insert(pod.key.clone());
+        }
         let since = self.since.remove(&pod.key).unwrap_or(self.now_ms);
         let since = self.listed_since.map_or(since, |listed| listed.min(since));
         let unanswered = |name: &ObjectKey| self.tracked.get(name).is_some_and(Option::is_none);
@@ -388,8 +390,8 @@ impl World {
         for known in collector.pods.values() {
             let Some(waiting) = &known.waiting else { continue };
             assert!(collector.listing.is_some() || waiting.deadline_ms > self.now_ms);
-            let unchanged = known.emitted == Some(Version::of(&waiting.pod));
-            assert!(!unchanged || collector.listing.is_some(), "{} is held and was emitted", waiting.pod.key);
+            let listed = collector.listing.as_ref().is_some_and(|listing| listing.members.contains(&waiting.pod.key));
+            assert!(listed || !known.waits_unchanged(), "{} is held and was emitted", waiting.pod.key);
         }
 
         let mut named: BTreeSet<ObjectKey> = BTreeSet::new();
@@ -447,7 +449,9 @@ impl World {
             }
         }
         assert!(self.store.pods.keys().all(|key| self.server.pods.contains_key(key)), "a pod is stored that is gone");
-        for name in self.store.needed() {
+        // What an earlier run stored of a pod that is refused by now is nothing that the collector could know.
+        let known = self.store.pods.values().filter(|pod| self.emitted.contains(&pod.key));
+        for name in known.flat_map(|pod| names_of(pod).unwrap()) {
             match self.server.object(&name) {
                 Ok(object) => assert_eq!(self.store.objects.get(&name), Some(&object)),
                 Err(Absence::NotFound) => assert!(!self.store.objects.contains_key(&name), "{name}"),

@@ -354,7 +354,7 @@ fn a_pod_that_is_made_anew_replaces_the_earlier_one() {
          10   pod a@v1:x,y         => track y
          20   gone a "u"           =>
          30   found y 1            => POD a@v1 +y@1
-         40   gone a "u"           =>
+         40   gone a "u"           => GONE a "u"
          50   gone a "v"           => GONE a "v"; untrack x; untrack y"#,
     );
     // It goes before it was emitted: what is stored under its name had been replaced by it.
