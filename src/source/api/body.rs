@@ -375,3 +375,6 @@ impl<'de> Deserialize<'de> for Spelled<'de> {
         deserializer.deserialize_map(Reader)
     }
 }
+
+#[cfg(test)]
+mod tests;

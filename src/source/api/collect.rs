@@ -139,6 +139,13 @@ struct Known {
     refused: Option<PodError>,
 }
 
+impl Known {
+    /// Whether the version that waits was emitted before: as a member of a listing it is emitted once more.
+    fn waits_unchanged(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| self.emitted == Some(Version::of(&waiting.pod)))
+    }
+}
+
 struct Waiting {
     pod: Object,
     /// Empty for a pod whose references can't be followed: the store names the problem.
@@ -259,6 +266,17 @@ impl Collector {
         std::mem::take(&mut self.objects).into_keys().map(Action::Untrack).collect()
     }
 
+    /// Each pod that was seen and is not gone, with its UID; one name may stand with two of them, the one that was emitted
+    /// and the one that waits to replace it. What a listing lacks of these has to be proven gone, name and UID.
+    pub fn known(&self) -> impl Iterator<Item = (&ObjectKey, &str)> {
+        self.pods.iter().flat_map(|(key, known)| {
+            let emitted = known.emitted.as_ref().map(|version| version.uid.as_str());
+            let waiting = known.waiting.as_ref().map(|waiting| waiting.pod.uid.as_str());
+            let waiting = waiting.filter(|uid| emitted != Some(*uid));
+            emitted.into_iter().chain(waiting).map(move |uid| (key, uid))
+        })
+    }
+
     /// The known pods whose references can't be followed, and why; they are emitted without objects, and the store names
     /// the problem too.
     pub fn refused(&self) -> impl Iterator<Item = &PodError> {
@@ -267,11 +285,17 @@ impl Collector {
 
     fn listed(&mut self, pods: Vec<Object>, position: String, now_ms: u64, said: &mut Said) {
         let own_ms = now_ms.saturating_add(self.patience_ms);
+        let members: BTreeSet<ObjectKey> = pods.iter().map(|pod| pod.key.clone()).collect();
+        let former = self.listing.take();
         // A listing that replaces a waiting one is due with it, or listings in quick succession would put it off for ever.
-        let deadline_ms = self.listing.take().map_or(own_ms, |former| former.deadline_ms);
-        let members = pods.iter().map(|pod| pod.key.clone()).collect();
+        let deadline_ms = former.as_ref().map_or(own_ms, |former| former.deadline_ms);
         for pod in pods {
             self.wait(pod, deadline_ms, said);
+        }
+        for left_out in former.iter().flat_map(|former| former.members.difference(&members)) {
+            if self.pods.get(left_out).is_some_and(Known::waits_unchanged) {
+                self.stop_waiting(left_out, said);
+            }
         }
         self.listing = Some(WaitingListing { members, position, deadline_ms });
     }
@@ -293,16 +317,11 @@ impl Collector {
         let gone = match (waiting, emitted) {
             // The one of this name that was emitted before had been replaced by it.
             (Some(waiting), emitted) if *waiting == uid => emitted.cloned().unwrap_or(uid),
+            (None, Some(emitted)) if *emitted == uid => uid,
             // Its successor replaces it in one transaction, with the objects that both name.
-            (Some(_), Some(_)) => return,
-            (None, Some(emitted)) if *emitted != uid => return,
-            (None, Some(_)) => uid,
-            // Nothing of this name was emitted, but an earlier run of the program may have stored it.
-            (Some(_), None) => {
-                said.emit(Step::PodGone { key, uid });
-                return;
-            }
-            (None, None) => uid,
+            (Some(_), Some(emitted)) if *emitted == uid => return,
+            // Another one of that name, which an earlier run of the program may have stored. The store compares UIDs.
+            (Some(_) | None, _) => return said.emit(Step::PodGone { key, uid }),
         };
         self.stop_waiting(&key, said);
         if let Some(listing) = &mut self.listing {
@@ -417,14 +436,7 @@ impl Collector {
             self.emit_listing(now_ms, said);
         }
         while let Some(key) = self.next_due(now_ms) {
-            let unchanged = self
-                .pods
-                .get(&key)
-                .is_some_and(|known| known.waiting.as_ref().map(|waiting| Version::of(&waiting.pod)) == known.emitted);
-            if unchanged {
-                // It was a member of a listing that another one replaced.
-                self.stop_waiting(&key, said);
-            } else if let Some(gathered) = self.gather(&key, said) {
+            if let Some(gathered) = self.gather(&key, said) {
                 said.emit(Step::Pod(gathered));
             }
             self.release(said);
@@ -471,19 +483,20 @@ impl Collector {
                 Some(_) | None => BTreeSet::new(),
             }
         };
-        for name in waiting.names.iter() {
+        for name in &waiting.names {
             let Some(followed) = self.objects.get_mut(name) else { continue };
             followed.wanted_by.remove(key);
             followed.stored_for.insert(key.clone());
-            match &followed.latest {
-                Latest::Unanswered | Latest::Stored(_) => {}
-                Latest::Absent(why) => gathered.absent.push((name.clone(), *why)),
+            match std::mem::take(&mut followed.latest) {
                 Latest::Held(object) => {
-                    let version = Version::of(object);
-                    if let Latest::Held(object) = std::mem::replace(&mut followed.latest, Latest::Stored(version)) {
-                        gathered.with.push(object);
-                    }
+                    followed.latest = Latest::Stored(Version::of(&object));
+                    gathered.with.push(object);
                 }
+                Latest::Absent(why) => {
+                    followed.latest = Latest::Absent(why);
+                    gathered.absent.push((name.clone(), why));
+                }
+                told @ (Latest::Unanswered | Latest::Stored(_)) => followed.latest = told,
             }
         }
         for name in former.difference(&waiting.names) {
@@ -492,3 +505,8 @@ impl Collector {
         Some(gathered)
     }
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

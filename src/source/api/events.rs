@@ -166,3 +166,6 @@ fn bookmark(object: &[u8]) -> Result<Event, BodyProblem> {
         initial_events_end: end.is_some_and(|text| text == "true"),
     })
 }
+
+#[cfg(test)]
+mod tests;
