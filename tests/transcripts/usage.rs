@@ -26,7 +26,7 @@ fn wrong_usage() {
     for arguments in [
         "",
         "dmup",
-        "run",
+        "run --kubeconfig kubelet.conf --manifests node",
         "run --onec",
         "run --once --strict",
         "run --once --activation-policy annotatd",
