@@ -110,13 +110,14 @@ pub enum FollowError {
     /// The store failed, or refuses: it is another cluster's or node's, or no key opens it.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The credentials are those of another node than the store's, or than the operator says.
-    #[error("{what} belongs to node {expected}, but the credentials are those of node {found}; nothing was stored")]
+    /// The credentials are those of another node than the operator says. Nothing was stored.
+    #[error(
+        "--node-name says {told}, but the credentials are those of node {found}; nothing was stored. Leave the option out, \
+         or give the credentials of {told} with --kubeconfig"
+    )]
     OtherNode {
-        /// The store, or the option.
-        what: &'static str,
-        /// The node that it names.
-        expected: String,
+        /// What the operator says.
+        told: String,
         /// The node that the credentials name.
         found: String,
     },
@@ -216,22 +217,21 @@ fn wait<T>(answer: impl Future<Output = T>) -> T {
 
 /// Whether the store is this node's and this cluster's; from the first time on it is.
 async fn whose(store: &StoreHandle, following: &Following, credentials: &Credentials) -> Result<String, FollowError> {
-    let stored = store.identity().await?.node_name;
-    let told = following.node_name.clone();
-    if let (Some(told), Some(found)) = (&told, credentials.node_name())
-        && told != found
-    {
-        let what = "--node-name";
-        return Err(FollowError::OtherNode { what, expected: told.clone(), found: found.to_owned() });
-    }
-    let own = told
-        .or_else(|| credentials.node_name().map(str::to_owned))
-        .unwrap_or_else(|| if stored.is_empty() { following.host_name.clone() } else { stored.clone() });
-    if !stored.is_empty() && stored != own {
-        return Err(FollowError::OtherNode { what: "the store", expected: stored, found: own });
-    }
-    let belongs = Change::Cluster { ca_sha256: credentials.cluster_ca_sha256().to_vec() };
-    let _durable = store.update(vec![belongs]).await?;
+    let own = match (&following.node_name, credentials.node_name()) {
+        (Some(told), Some(found)) if told != found => {
+            return Err(FollowError::OtherNode { told: told.clone(), found: found.to_owned() });
+        }
+        (Some(name), _) => name.clone(),
+        (None, Some(name)) => name.to_owned(),
+        // Credentials that name no node: the store's name, else the machine's.
+        (None, None) => {
+            let stored = store.identity().await?.node_name;
+            if stored.is_empty() { following.host_name.clone() } else { stored }
+        }
+    };
+    let belongs =
+        vec![Change::NodeName(own.clone()), Change::Cluster { ca_sha256: credentials.cluster_ca_sha256().to_vec() }];
+    let _durable = store.update(belongs).await?;
     Ok(own)
 }
 

@@ -499,6 +499,7 @@ fn is_store_failure(error: &anyhow::Error) -> bool {
             error,
             StoreError::EmptyListing { .. }
                 | StoreError::OtherCluster { .. }
+                | StoreError::OtherNode { .. }
                 | StoreError::NoKeyOpens
                 | StoreError::NoPublicKey
         )

@@ -34,6 +34,7 @@ pub fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
     a_deleted_object_is_not_found(make(), secret);
     a_listing_may_report_what_it_lacks(make(), secret);
     another_cluster_is_refused(make(), secret);
+    another_node_is_refused(make(), secret);
     a_position_is_kept_with_what_is_written(make(), secret);
 }
 
@@ -411,6 +412,21 @@ fn another_cluster_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
     };
     let _ = store.update(many(), NOW).expect("a large bundle is taken");
     let _ = store.update(many(), NOW).expect("and recognised");
+}
+
+fn another_node_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let own = store.identity().node_name.clone();
+    let before = store.snapshot().expect("a snapshot can be taken").get().revision();
+    let same = store.update(vec![Change::NodeName(own.clone())], NOW).expect("its own name is taken").into_inner();
+    assert_eq!(same.revision, before, "and is no news");
+    let web = pod("web", "u1", &[]);
+    let foreign = vec![Change::Apply { object: web, with: vec![] }, Change::NodeName(format!("not-{own}"))];
+    let result = store.update(foreign, NOW);
+    assert!(matches!(result, Err(StoreError::OtherNode { .. })), "a source of another node is refused");
+    let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
+    assert_eq!(snapshot.objects().count(), 0, "and nothing of it stored");
+    assert_eq!(snapshot.node_name(), Some(own.as_str()), "the store stays whose it was");
 }
 
 fn a_position_is_kept_with_what_is_written(store: Box<dyn Backend>, secret: &NodeSecret) {
