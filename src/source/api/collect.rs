@@ -154,6 +154,7 @@ struct Waiting {
 }
 
 struct WaitingListing {
+    /// Pods that were listed or seen since; those that wait no more are gone.
     members: BTreeSet<ObjectKey>,
     position: String,
     deadline_ms: u64,
@@ -324,9 +325,6 @@ impl Collector {
             (Some(_) | None, _) => return said.emit(Step::PodGone { key, uid }),
         };
         self.stop_waiting(&key, said);
-        if let Some(listing) = &mut self.listing {
-            listing.members.remove(&key);
-        }
         for name in self.pods.remove(&key).unwrap_or_default().stored_names {
             self.no_longer_stored_for(&key, name, said);
         }
