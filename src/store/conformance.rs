@@ -35,6 +35,7 @@ pub fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
     a_listing_may_report_what_it_lacks(make(), secret);
     another_cluster_is_refused(make(), secret);
     another_node_is_refused(make(), secret);
+    a_refused_pod_ends_its_predecessor(make(), secret);
     a_position_is_kept_with_what_is_written(make(), secret);
 }
 
@@ -427,6 +428,22 @@ fn another_node_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
     let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
     assert_eq!(snapshot.objects().count(), 0, "and nothing of it stored");
     assert_eq!(snapshot.node_name(), Some(own.as_str()), "the store stays whose it was");
+}
+
+fn a_refused_pod_ends_its_predecessor(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let web = pod("web", "u1", &[]);
+    let _ = store.update(apply(web.clone(), vec![]), NOW).expect("stored");
+    let broken = |uid: &str| Object { uid: uid.to_owned(), body: "{}".to_owned().into(), ..web.clone() };
+    let update = store.update(apply(broken("u1"), vec![]), NOW).expect("refused alone").into_inner();
+    assert_eq!(update.rejected.len(), 1, "a version that can't be stored is named");
+    assert!(holds(&*store, &web), "and the last one that could is kept");
+    let next = vec![
+        Change::Apply { object: broken("u2"), with: vec![] },
+        Change::Delete { key: web.key.clone(), uid: "u1".to_owned() },
+    ];
+    let update = store.update(next, NOW).expect("refused alone").into_inner();
+    assert_eq!(update.removed, [web.key.clone()], "but a pod whose name another one has is gone");
 }
 
 fn a_position_is_kept_with_what_is_written(store: Box<dyn Backend>, secret: &NodeSecret) {

@@ -100,7 +100,7 @@ pub(super) enum Heard {
     Listed(Listing),
     Pod(crate::checkpoint::object::Object),
     Doubtful(Vec<(ObjectKey, String)>),
-    PodGone { key: ObjectKey, uid: String },
+    Proof { key: ObjectKey, uid: String, gone: bool },
     Failed(Failure),
     Answer { key: ObjectKey, generation: u64, answer: Answer },
     Services(Step),
@@ -182,6 +182,8 @@ struct Driver {
     hear: mpsc::Sender<Heard>,
     heard: mpsc::Receiver<Heard>,
     doubt: mpsc::UnboundedSender<(ObjectKey, String)>,
+    /// Pods (key and UID) that a proof is asked for.
+    in_doubt: BTreeSet<(ObjectKey, String)>,
     namespaces: watch::Sender<BTreeSet<String>>,
     trackers: BTreeMap<ObjectKey, (u64, AbortHandle)>,
     generation: u64,
@@ -219,6 +221,7 @@ impl Driver {
             hear,
             heard,
             doubt,
+            in_doubt: BTreeSet::new(),
             namespaces,
             trackers: BTreeMap::new(),
             generation: NODE_GENERATION,
@@ -264,10 +267,13 @@ impl Driver {
         self.began.elapsed().as_millis() as u64
     }
 
-    fn doubt(&self, pods: Vec<(ObjectKey, String)>) {
+    /// Asks for proof that these pods are gone, unless that is being asked for.
+    fn doubt(&mut self, pods: Vec<(ObjectKey, String)>) {
         for pod in pods {
-            // Its receiver lives as long as the tasks do.
-            let _ = self.doubt.send(pod);
+            if self.in_doubt.insert(pod.clone()) {
+                // Its receiver lives as long as the tasks do.
+                let _ = self.doubt.send(pod);
+            }
         }
     }
 
@@ -278,10 +284,23 @@ impl Driver {
                 self.reach(Reach::Answering).await?;
                 // What was wrong before may be right now, and is said again if not; how rights are is said once.
                 self.said.retain(|note| matches!(note, Note::GetOnly { .. }));
+                // The store tells which of its pods a listing lacks; of those that are still on their way to it only the
+                // collector knows.
+                let listed: BTreeSet<(&ObjectKey, &str)> =
+                    listing.objects.iter().map(|pod| (&pod.key, pod.uid.as_str())).collect();
+                let lacking = self.collector.known().filter(|known| !listed.contains(known));
+                let lacking = lacking.map(|(key, uid)| (key.clone(), uid.to_owned())).collect();
+                self.doubt(lacking);
                 Seen::Listed { pods: listing.objects, position: listing.resource_version }
             }
             Heard::Pod(pod) => Seen::Pod(pod),
-            Heard::PodGone { key, uid } => Seen::PodGone { key, uid },
+            Heard::Proof { key, uid, gone } => {
+                self.in_doubt.remove(&(key.clone(), uid.clone()));
+                if !gone {
+                    return Ok(());
+                }
+                Seen::PodGone { key, uid }
+            }
             Heard::Answer { key, generation: NODE_GENERATION, answer } => {
                 return match answer {
                     Answer::Found(node) if key.kind() == Kind::Node => self.tell(Told::Step(Step::Node(node))).await,

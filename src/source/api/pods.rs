@@ -132,12 +132,11 @@ pub(super) async fn prove(
             }
         };
         backoff.reset();
-        let told = match verdict {
-            Verdict::Gone => heard.send(Heard::PodGone { key: pod, uid }).await,
-            Verdict::NodeUnknown => heard.send(Heard::Note(Note::NodeUnknown)).await,
-            Verdict::StillThere => Ok(()),
-        };
-        if told.is_err() {
+        if let Verdict::NodeUnknown = verdict {
+            let _ = heard.send(Heard::Note(Note::NodeUnknown)).await;
+        }
+        let gone = matches!(verdict, Verdict::Gone);
+        if heard.send(Heard::Proof { key: pod, uid, gone }).await.is_err() {
             return;
         }
     }
