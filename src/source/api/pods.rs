@@ -1,9 +1,10 @@
 //! Follows the pods of this node. It is the one follower that asks while nobody answers, and so tells the others when to.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::events::Event;
 use super::feed::{Heard, Note};
@@ -120,22 +121,43 @@ pub(super) async fn prove(
     heard: mpsc::Sender<Heard>,
 ) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
-    while let Some((pod, uid)) = doubtful.recv().await {
-        let verdict = loop {
-            line.answering().await;
-            match is_gone(&mut line, &pod, &uid).await {
-                Ok(verdict) => break verdict,
-                Err(failure) => {
-                    let asked = failure.retry_after_s();
-                    sleep(line.jitter(|jitter| backoff.wait(jitter, asked))).await;
+    let mut queue = VecDeque::new();
+    // Pods of a node that the API server does not know: asked for again when it may have come back.
+    let mut later = Vec::new();
+    let mut again = Instant::now();
+    loop {
+        if queue.is_empty() {
+            tokio::select! {
+                pod = doubtful.recv() => match pod {
+                    Some(pod) => queue.push_back(pod),
+                    None => return,
+                },
+                () = sleep_until(again), if !later.is_empty() => queue.extend(later.drain(..)),
+            }
+        }
+        let Some((pod, uid)) = queue.pop_front() else { continue };
+        line.answering().await;
+        let gone = match is_gone(&mut line, &pod, &uid).await {
+            Ok(Verdict::Gone) => true,
+            Ok(Verdict::StillThere) => false,
+            Ok(Verdict::NodeUnknown) => {
+                let _ = heard.send(Heard::Note(Note::NodeUnknown)).await;
+                later.push((pod, uid));
+                again = Instant::now() + line.pace.forbidden_longest;
+                continue;
+            }
+            Err(failure) => {
+                // Others first: this one may be refused for ever.
+                queue.push_back((pod, uid));
+                let asked = failure.retry_after_s();
+                sleep(line.jitter(|jitter| backoff.wait(jitter, asked))).await;
+                while let Ok(pod) = doubtful.try_recv() {
+                    queue.push_front(pod);
                 }
+                continue;
             }
         };
         backoff.reset();
-        if let Verdict::NodeUnknown = verdict {
-            let _ = heard.send(Heard::Note(Note::NodeUnknown)).await;
-        }
-        let gone = matches!(verdict, Verdict::Gone);
         if heard.send(Heard::Proof { key: pod, uid, gone }).await.is_err() {
             return;
         }
