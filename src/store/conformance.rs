@@ -443,7 +443,7 @@ fn a_refused_pod_ends_its_predecessor(store: Box<dyn Backend>, secret: &NodeSecr
         Change::Delete { key: web.key.clone(), uid: "u1".to_owned() },
     ];
     let update = store.update(next, NOW).expect("refused alone").into_inner();
-    assert_eq!(update.removed, [web.key.clone()], "but a pod whose name another one has is gone");
+    assert_eq!(update.removed, std::slice::from_ref(&web.key), "but a pod whose name another one has is gone");
 }
 
 fn a_position_is_kept_with_what_is_written(store: Box<dyn Backend>, secret: &NodeSecret) {
