@@ -12,6 +12,8 @@ mod end;
 mod kubeconfig;
 mod logs;
 pub mod reach;
+#[cfg(test)]
+mod testing;
 mod token;
 
 pub use certificate::Validity;
