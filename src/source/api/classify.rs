@@ -83,7 +83,10 @@ fn tls(error: &rustls::Error, client: Option<&Validity>) -> Failure {
                 let expected = expected.to_str();
                 untrusted(format!("the server's certificate is not for {expected} but for {}", names(presented)))
             }
-            Certificate::BadSignature => untrusted("the server's certificate has a wrong signature".into()),
+            Certificate::BadSignature => untrusted(
+                "the server's certificate is of a CA with the name of ours and another key (is it another cluster?)"
+                    .into(),
+            ),
             Certificate::Revoked => untrusted("the server's certificate is revoked".into()),
             Certificate::InvalidPurpose | Certificate::InvalidPurposeContext { .. } => {
                 untrusted("the server's certificate is not one for servers".into())
@@ -99,6 +102,7 @@ fn tls(error: &rustls::Error, client: Option<&Validity>) -> Failure {
             Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::CertificateUnknown | Alert::AccessDenied => {
                 refused(client, "is not accepted")
             }
+            Alert::DecryptError if client.is_some() => refused(client, "is not accepted"),
             Alert::NoApplicationProtocol => no_http2(),
             other => untrusted(format!("the server ended TLS with alert {other:?}")),
         },
@@ -165,8 +169,8 @@ mod tests {
         let mine = "the server says that the client certificate CN=system:node:n1 in /c.pem, valid from \
                     1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z,";
         #[rustfmt::skip]
-        let table: Vec<(rustls::Error, fn(Cause) -> Failure, String)> = vec![
-            (InvalidCertificate(CertificateError::Expired), ClockDependent, "the server's certificate is expired".into()),
+        let table = [
+            (InvalidCertificate(CertificateError::Expired), ClockDependent as fn(Cause) -> Failure, "the server's certificate is expired".to_owned()),
             (InvalidCertificate(CertificateError::ExpiredContext { time: at(120), not_after: at(60) }), ClockDependent,
                 "the server's certificate expired on 1970-01-01T00:01:00Z; by this node's clock it is 1970-01-01T00:02:00Z".into()),
             (InvalidCertificate(CertificateError::NotValidYet), ClockDependent, "the server's certificate is not yet valid".into()),
@@ -179,10 +183,12 @@ mod tests {
                 format!("the server's certificate is not for 10.0.0.1 but for DNS[2J, {long}")),
             (InvalidCertificate(CertificateError::NotValidForNameContext { expected: name(), presented: vec![] }), Untrusted,
                 "the server's certificate is not for 10.0.0.1 but for no name".into()),
-            (InvalidCertificate(CertificateError::BadSignature), Untrusted, "the server's certificate has a wrong signature".into()),
+            (InvalidCertificate(CertificateError::BadSignature), Untrusted,
+                "the server's certificate is of a CA with the name of ours and another key (is it another cluster?)".into()),
             (AlertReceived(Alert::CertificateExpired), ClientRefused, format!("{mine} is expired")),
             (AlertReceived(Alert::UnknownCA), ClientRefused, format!("{mine} is not of a CA that it trusts")),
             (AlertReceived(Alert::BadCertificate), ClientRefused, format!("{mine} is not accepted")),
+            (AlertReceived(Alert::DecryptError), ClientRefused, format!("{mine} is not accepted")),
             (AlertReceived(Alert::CertificateRequired), ClientRefused, format!("{mine} is missing")),
             (AlertReceived(Alert::NoApplicationProtocol), Garbage, "what answers does not speak HTTP/2, which every API server does".into()),
             (AlertReceived(Alert::HandshakeFailure), Untrusted, "the server ended TLS with alert HandshakeFailure".into()),

@@ -442,3 +442,6 @@ fn reason(body: &[u8]) -> (Option<String>, Option<u64>) {
 fn retry_after(headers: &HeaderMap) -> Option<u64> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;
