@@ -12,6 +12,7 @@ mod consumer;
 mod control_plane;
 mod facts;
 mod manners;
+mod objects;
 mod pieces;
 mod pods;
 mod process;
