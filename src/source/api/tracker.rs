@@ -39,6 +39,9 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 /// go with pods, and with restarts of the API server.
 const WATCHES_REFUSED: u32 = 3;
 
+/// How many looks at an object have to fail in a row before it is told.
+const FAILURES_TOLD: u32 = 3;
+
 /// What one look brought.
 enum Look {
     Found {
@@ -64,13 +67,14 @@ pub(super) async fn track(
 ) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
     let mut forbidden = Backoff::new(line.pace.retry_first, line.pace.forbidden_longest);
-    let mut refused = 0;
+    let (mut refused, mut failures) = (0, 0);
     loop {
         let epoch = line.answering().await;
         let look = look(&mut line, &key, epoch, refresh, &heard).await;
         let immutable = matches!(&look, Look::Found { object, .. } if is_immutable(object));
         let (answer, watch_from, wait) = match look {
             Look::Found { object, watch_from } => {
+                failures = 0;
                 forbidden.reset();
                 if watch_from.is_none() {
                     backoff.reset();
@@ -85,8 +89,13 @@ pub(super) async fn track(
             // What is stored of it stays.
             Look::NotFoundByGet => (Answer::Failed, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
             Look::Failed(failure) => {
+                failures += 1;
                 let asked = failure.retry_after_s();
-                let _ = heard.send(Heard::Note(Note::NotRead { object: key.clone(), why: failure.to_string() })).await;
+                // The follower of the pods tells when the API server goes away; this is about the one object.
+                if failures >= FAILURES_TOLD || matches!(failure, Failure::Garbage(_) | Failure::TooLong(_)) {
+                    let why = failure.to_string();
+                    let _ = heard.send(Heard::Note(Note::NotRead { object: key.clone(), why })).await;
+                }
                 (Answer::Failed, None, line.jitter(|jitter| backoff.wait(jitter, asked)))
             }
         };
