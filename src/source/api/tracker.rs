@@ -235,7 +235,7 @@ async fn watch(
     loop {
         let time = line.watch_time();
         let path = paths::watch_of(key, &position, time.as_secs());
-        let mut watching = match Watching::open(&line.connections(), &path, key.kind(), time).await {
+        let mut watching = match Watching::open(&line.connections(), &path, key.kind(), &position, time).await {
             Ok(watching) => watching,
             Err(end) => return end,
         };
@@ -248,17 +248,13 @@ async fn watch(
             };
             let object = match event {
                 Ok(Ok(Event::Applied(object))) if object.key == *key => object,
-                Ok(Ok(Event::Bookmark { resource_version, .. })) => {
-                    position = resource_version;
-                    continue;
-                }
+                Ok(Ok(Event::Bookmark { .. })) => continue,
                 // An event of another object, or of what it was before it went: a listing tells how it is.
                 Ok(Ok(Event::Applied(_) | Event::Deleted(_) | Event::Error(_))) => return End::Lost,
                 Ok(Err(error)) => return End::Failed(Failure::garbage(&format!("watch {key}"), &error)),
                 Err(End::InTime) => break,
                 Err(end) => return end,
             };
-            position.clone_from(&object.resource_version);
             let immutable = is_immutable(&object);
             let answer = Heard::Answer { key: key.clone(), generation, answer: Answer::Found(object) };
             if heard.send(answer).await.is_err() {
@@ -270,6 +266,7 @@ async fn watch(
                 return End::Lost;
             }
         }
+        watching.position().clone_into(&mut position);
     }
 }
 
