@@ -110,11 +110,6 @@ impl Agent {
         assert_eq!(self.stop(Signal::KILL).code, None, "it had ended by itself");
     }
 
-    /// Waits for the end.
-    pub(crate) fn end(mut self) -> Ended {
-        self.wait()
-    }
-
     fn wait(&mut self) -> Ended {
         let code = self.child.wait().unwrap().code();
         self.readers.drain(..).for_each(|reader| reader.join().unwrap());
@@ -122,6 +117,16 @@ impl Agent {
         assert!(!lines.iter().any(|line| line.contains("panicked")), "{lines:#?}");
         let octets = std::mem::take(&mut self.said.lock().octets);
         Ended { code, lines, octets }
+    }
+}
+
+/// Looks without a pause until it is so.
+#[track_caller]
+pub(crate) fn at_once(what: &str, so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::yield_now();
     }
 }
 
@@ -180,7 +185,11 @@ fn dated(text: &str) -> usize {
 
 /// How many transactions a start takes, and whether the Services or the Node are among the first, is a matter of chance.
 fn without_revision(line: &str) -> String {
-    let Some((before, after)) = line.split_once(": revision ") else { return line.to_owned() };
-    let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
-    format!("{before}: revision N{}", after.replace(", 1 Service", "").replace(", 1 Node", ""))
+    for start in [": revision ", " revision="] {
+        if let Some((before, after)) = line.split_once(start) {
+            let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+            return format!("{before}{start}N{}", after.replace(", 1 Service", "").replace(", 1 Node", ""));
+        }
+    }
+    line.to_owned()
 }

@@ -10,5 +10,7 @@ mod common;
 mod fake;
 
 mod agent;
+mod rendering;
 mod scene;
 mod start;
+mod store;

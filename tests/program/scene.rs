@@ -1,5 +1,6 @@
 //! A node and its API server: credentials where a kubelet keeps them, and objects of the usual kinds.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -93,12 +94,47 @@ impl Scene {
         wait(self.server.wait_for_requests(on, count))
     }
 
+    /// The store, read by the program with no agent running, is what the server has: every object, every field.
+    #[track_caller]
+    pub(crate) fn assert_store_is_the_servers(&self) {
+        let key = |object: &Value| {
+            let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+            let metadata = &object["metadata"];
+            (text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
+        };
+        let dump = self.node.dump();
+        let found: BTreeMap<_, _> =
+            dump["items"].as_array().unwrap().iter().map(|object| (key(object), object.clone())).collect();
+        let all = Kind::ALL.into_iter().flat_map(|kind| self.server.objects(kind)).map(without_managed_fields);
+        // Those are looked at once an hour, and may not have been yet.
+        let rarely = |(kind, ..): &(String, String, String)| ["Service", "Node"].contains(&kind.as_str());
+        let want: BTreeMap<_, _> = all.map(|object| (key(&object), object)).collect();
+        let names: Vec<_> = want.keys().filter(|key| !rarely(key)).collect();
+        assert_eq!(found.keys().filter(|key| !rarely(key)).collect::<Vec<_>>(), names);
+        for (key, object) in &found {
+            assert_eq!(object, &want[key], "{key:?}");
+        }
+    }
+
     /// A pod of this node, with a Secret and a ConfigMap of its own.
     pub(crate) fn pod(&self, namespace: &str, name: &str) {
         self.server.create(Kind::Secret, namespace, name, secret(&format!("secret of {name}")));
         self.server.create(Kind::ConfigMap, namespace, name, json!({"data": {"config": format!("config of {name}")}}));
         self.server.create(Kind::Pod, namespace, name, pod(&[name], &[name]));
     }
+
+    /// Deletes it, and what belongs to it.
+    pub(crate) fn delete_pod(&self, namespace: &str, name: &str) {
+        for kind in [Kind::Pod, Kind::Secret, Kind::ConfigMap] {
+            self.server.delete(kind, namespace, name);
+        }
+    }
+}
+
+/// An object as both sides shall have it.
+fn without_managed_fields(mut object: Value) -> Value {
+    object["metadata"].as_object_mut().unwrap().remove("managedFields");
+    object
 }
 
 /// Something that the server does on its own threads.
