@@ -145,6 +145,8 @@ pub async fn follow(
     let mut credentials = watch.first(following, observer).await;
     loop {
         let node = whose(store, following, &credentials).await?;
+        // The kubelet's certificate usually brings both: then nothing has to be listed twice.
+        take_first_key(store, following, observer).await?;
         announce(&credentials, &node, &*clock_is_set, clock, observer);
         let connections = Connections::new(&credentials, following.pace.requests);
         let options = Options {
@@ -195,11 +197,7 @@ pub async fn follow(
                             break;
                         }
                     }
-                    if store.lock_state().await? == LockState::Keyless
-                        && let Some(key) = (following.first_key)()
-                    {
-                        let _durable = store.add_first_key(key).await?;
-                        observer.status(&Status::FirstKey);
+                    if take_first_key(store, following, observer).await? {
                         // Everything is listed again, since the Secrets were left out before.
                         break;
                     }
@@ -233,6 +231,21 @@ async fn whose(store: &StoreHandle, following: &Following, credentials: &Credent
         vec![Change::NodeName(own.clone()), Change::Cluster { ca_sha256: credentials.cluster_ca_sha256().to_vec() }];
     let _durable = store.update(belongs).await?;
     Ok(own)
+}
+
+/// Gives a keyless store its first key, if there is one by now; whether it did.
+async fn take_first_key(
+    store: &StoreHandle,
+    following: &mut Following,
+    observer: &mut dyn Observer,
+) -> Result<bool, FollowError> {
+    if store.lock_state().await? != LockState::Keyless {
+        return Ok(false);
+    }
+    let Some(key) = (following.first_key)() else { return Ok(false) };
+    let _durable = store.add_first_key(key).await?;
+    observer.status(&Status::FirstKey);
+    Ok(true)
 }
 
 fn announce(
