@@ -87,7 +87,7 @@ pub(super) async fn track(
                 (Answer::Absent(why), watch_from, wait)
             }
             // What is stored of it stays.
-            Look::NotFoundByGet => (Answer::Failed, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
+            Look::NotFoundByGet => (Answer::NotSeen, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
             Look::Failed(failure) => {
                 failures += 1;
                 let asked = failure.retry_after_s();
