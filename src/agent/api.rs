@@ -18,7 +18,7 @@ use super::durable::{Batch, Durable};
 use super::steps::changes;
 use super::store_thread::StoreHandle;
 use crate::date::utc;
-use crate::source::api::connect::{Connections, Limits};
+use crate::source::api::connect::Connections;
 use crate::source::api::credentials::{Credentials, CredentialsError, Fingerprint, Place};
 use crate::source::api::feed::{Feed, Note, Options, Told};
 use crate::source::api::pace::Pace;
@@ -145,8 +145,10 @@ pub async fn follow(
     let mut credentials = watch.first(following, observer).await;
     loop {
         let node = whose(store, following, &credentials).await?;
+        // The kubelet's certificate usually brings both: then nothing has to be listed twice.
+        take_first_key(store, following, observer).await?;
         announce(&credentials, &node, &*clock_is_set, clock, observer);
-        let connections = Connections::new(&credentials, Limits::default());
+        let connections = Connections::new(&credentials, following.pace.requests);
         let options = Options {
             node: node.clone(),
             refresh: following.refresh,
@@ -189,17 +191,13 @@ pub async fn follow(
                     if let Some(changed) = watch.changed(following, observer) {
                         let same = whose(store, following, &changed).await? == node;
                         announce(&changed, &node, &*clock_is_set, clock, observer);
-                        control.use_connections(Connections::new(&changed, Limits::default()));
+                        control.use_connections(Connections::new(&changed, following.pace.requests));
                         credentials = changed;
                         if !same {
                             break;
                         }
                     }
-                    if store.lock_state().await? == LockState::Keyless
-                        && let Some(key) = (following.first_key)()
-                    {
-                        let _durable = store.add_first_key(key).await?;
-                        observer.status(&Status::FirstKey);
+                    if take_first_key(store, following, observer).await? {
                         // Everything is listed again, since the Secrets were left out before.
                         break;
                     }
@@ -233,6 +231,21 @@ async fn whose(store: &StoreHandle, following: &Following, credentials: &Credent
         vec![Change::NodeName(own.clone()), Change::Cluster { ca_sha256: credentials.cluster_ca_sha256().to_vec() }];
     let _durable = store.update(belongs).await?;
     Ok(own)
+}
+
+/// Gives a keyless store its first key, if there is one by now; whether it did.
+async fn take_first_key(
+    store: &StoreHandle,
+    following: &mut Following,
+    observer: &mut dyn Observer,
+) -> Result<bool, FollowError> {
+    if store.lock_state().await? != LockState::Keyless {
+        return Ok(false);
+    }
+    let Some(key) = (following.first_key)() else { return Ok(false) };
+    let _durable = store.add_first_key(key).await?;
+    observer.status(&Status::FirstKey);
+    Ok(true)
 }
 
 fn announce(

@@ -87,7 +87,7 @@ impl Follow<'_> {
                 }
             }),
         };
-        let open = || open(self.store, &path, self.node_name.as_deref());
+        let open = || open(self.store, &path);
         let mut said = None;
         reside(open, now_unix_ms, following, &mut observer, |failed| {
             let why = match failed {
@@ -106,15 +106,15 @@ impl Follow<'_> {
 }
 
 /// Opens the store for writing, or makes a new one.
-fn open(arguments: &StoreArgs, path: &Path, node_name: Option<&str>) -> anyhow::Result<Box<dyn Backend>> {
+fn open(arguments: &StoreArgs, path: &Path) -> anyhow::Result<Box<dyn Backend>> {
     let keys = arguments.keys()?;
-    // Without a name the credentials will tell it.
-    let store = open_or_create(path, &keys.secrets(), node_name.unwrap_or_default(), now_unix_ms())?;
+    // A new one is nobody's until there are credentials: a name that they contradict must not stay in it.
+    let store = open_or_create(path, &keys.secrets(), "", now_unix_ms())?;
     match store.lock_state() {
         LockState::Open => {}
         LockState::Keyless => {
             say(format_args!(
-                "no node key yet: Secrets are not stored until there is one (looked for it as 'ckpt-db run --help' tells)"
+                "note: no node key yet: Secrets are not stored until the kubelet has one (or name another with --node-key)"
             ));
         }
         LockState::Locked => {
