@@ -13,6 +13,7 @@ mod control_plane;
 mod facts;
 mod manners;
 mod objects;
+mod operation;
 mod pieces;
 mod pods;
 mod process;

@@ -128,12 +128,10 @@ fn objects_as_large_as_etcd_takes() {
     // The API server takes 1 MiB of values and 256 KiB of annotations; in JSON either may be longer.
     let annotations = json!({"example.com/large": "é\"\n".repeat(60_000)});
     let bytes = |seed: u8| data_encoding::BASE64.encode(&vec![seed; MIB - 100]);
-    let large_secret = |seed: u8| {
-        json!({"metadata": {"name": "large", "annotations": annotations}, "data": {"a": bytes(seed)}})
-    };
+    let large_secret =
+        |seed: u8| json!({"metadata": {"name": "large", "annotations": annotations}, "data": {"a": bytes(seed)}});
     // Six characters each in the JSON of the API server.
-    let large_configmap =
-        |text: &str| json!({"metadata": {"name": "large", "annotations": annotations}, "data": {"a": text.repeat(MIB - 100)}});
+    let large_configmap = |text: &str| json!({"metadata": {"name": "large", "annotations": annotations}, "data": {"a": text.repeat(MIB - 100)}});
     let mut large_pod = pod("large", &["large"], &["large"]);
     large_pod["metadata"]["annotations"] = annotations.clone();
     large_pod["spec"]["containers"][0]["env"] = json!([{"name": "LARGE", "value": "x".repeat(MIB)}]);
@@ -154,7 +152,8 @@ fn objects_as_large_as_etcd_takes() {
     said(&agent, IN_STEP, 2, PATIENCE);
     until("both to be watched", SOON, || {
         let log = cluster.audit().of(&node_user(NODE));
-        let watches = log.requests.iter().filter(|request| request.verb == "watch" && request.stage == "RequestReceived");
+        let watches =
+            log.requests.iter().filter(|request| request.verb == "watch" && request.stage == "RequestReceived");
         let count = watches.filter(|request| ["secrets", "configmaps"].contains(&request.resource.as_str())).count();
         if count == 2 { Ok(()) } else { Err(format!("{count} are")) }
     });
