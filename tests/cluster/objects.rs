@@ -204,6 +204,7 @@ fn an_api_server_that_hangs_is_noticed() {
     let so_far = commits(&agent);
     cluster.thaw_apiserver();
     said(&agent, "API server: answering", 2, PATIENCE);
+    said(&agent, IN_STEP, 2, PATIENCE);
     cluster.wait_ready();
     admin.replace(&one("secrets", "default", "named"), &secret("named", "2", false)).ok();
     stored(&agent, so_far + 1);
