@@ -1,10 +1,10 @@
 //! What every follower shares: the connections of the moment, whether the API server answers, and how fast to ask.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, watch};
 
 use super::body::{self, Listing};
 use super::connect::Connections;
@@ -37,9 +37,10 @@ pub(super) struct Line {
     connections: watch::Receiver<Connections>,
     standing: watch::Receiver<Standing>,
     in_flight: Arc<Semaphore>,
-    jitter: Arc<Mutex<Jitter>>,
+    jitter: Arc<StdMutex<Jitter>>,
     /// Epochs count from one.
     get_only_in: Arc<AtomicU64>,
+    listing_tried_in: Arc<Mutex<u64>>,
 }
 
 impl Line {
@@ -56,8 +57,9 @@ impl Line {
             connections,
             standing,
             in_flight: Arc::new(Semaphore::new(UNARY_IN_FLIGHT)),
-            jitter: Arc::new(Mutex::new(jitter)),
+            jitter: Arc::new(StdMutex::new(jitter)),
             get_only_in: Arc::default(),
+            listing_tried_in: Arc::default(),
         }
     }
 
@@ -110,6 +112,13 @@ impl Line {
     /// Remembers that for all trackers.
     pub(super) fn set_get_only(&self, epoch: u64) {
         self.get_only_in.store(epoch, Ordering::Relaxed);
+    }
+
+    /// Whether objects may be listed one tracker finds out for all, so that a node without that right is not refused once
+    /// for each of them. `Some` for that one, while the others wait here; when it knows, it writes the epoch in there.
+    pub(super) async fn tries_listing(&self, epoch: u64) -> Option<OwnedMutexGuard<u64>> {
+        let tried_in = Arc::clone(&self.listing_tried_in).lock_owned().await;
+        (*tried_in < epoch).then_some(tried_in)
     }
 
     /// One request, its whole answer.

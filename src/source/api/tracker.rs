@@ -145,10 +145,16 @@ async fn look(
 ) -> Look {
     let own_node = key.kind() == Kind::Node;
     let mut waits = AT_ONCE.into_iter();
+    let mut alone = None;
+    if !own_node && refresh == ObjectRefresh::Watch {
+        alone = line.tries_listing(epoch).await;
+    }
     loop {
         let polls = !own_node && (refresh == ObjectRefresh::Poll || line.get_only(epoch));
         let first = if polls { read(line, key).await } else { list(line, key).await };
         if !matches!(first, Look::Absent { why: Absence::Forbidden, .. }) {
+            // A failure says nothing, but who waits for nothing but failures is late.
+            alone.into_iter().for_each(|mut tried_in| *tried_in = epoch);
             return first;
         }
         // Perhaps only listing is forbidden. Or the API server has just started and knows nobody's rights yet: that one
@@ -158,12 +164,15 @@ async fn look(
             && let found @ Look::Found { .. } = read(line, key).await
         {
             let again = list(line, key).await;
-            if !matches!(again, Look::Absent { why: Absence::Forbidden, .. }) {
-                return again;
+            let listed = !matches!(again, Look::Absent { why: Absence::Forbidden, .. });
+            if !listed {
+                get_only(line, epoch, heard).await;
             }
-            get_only(line, epoch, heard).await;
-            return found;
+            alone.into_iter().for_each(|mut tried_in| *tried_in = epoch);
+            return if listed { again } else { found };
         }
+        // This object alone may be forbidden: another one tells.
+        alone = None;
         match waits.next() {
             Some(wait) => sleep(wait).await,
             None => return first,
