@@ -45,7 +45,7 @@ fn size() -> Size {
 #[test]
 fn the_store_equals_the_api_server_as_the_node() {
     let Some(cluster) = Cluster::start(Options::default()) else { return };
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::directory("node");
     let kubeconfig = cluster.kubeconfig(NODE, directory.path());
     run(&cluster, directory.path(), &kubeconfig, Way::default(), 1);
 }
@@ -53,7 +53,7 @@ fn the_store_equals_the_api_server_as_the_node() {
 #[test]
 fn the_store_equals_the_api_server_with_the_fallback_role() {
     let Some(cluster) = Cluster::start(Options::default()) else { return };
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::directory("node");
     let kubeconfig = cluster.role_kubeconfig("checkpointer", directory.path());
     // A minute between two looks would only make the test longer.
     run(&cluster, directory.path(), &kubeconfig, Way { poll: false, every_ms: Some(1000) }, 2);
