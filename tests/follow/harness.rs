@@ -20,7 +20,6 @@ use ckpt_db::source::api::connect::Limits;
 use ckpt_db::source::api::credentials::Place;
 use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
-use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::store::{Backend, Change, Committed, LockState, MemoryStore, Revision, Snapshot, StoreError, Update};
 use serde_json::{Value, json};
@@ -110,14 +109,11 @@ impl Cluster {
         self.directory.path().join(name)
     }
 
-    /// What the store has to hold: the pods of this node and what they name, its Node and its Services, each as the server
-    /// has it.
+    /// What the store has to hold: the pods of this node, what they name, and its Node, each as the server has it.
     pub(crate) fn truth(&self) -> Contents {
         let mut truth = Contents::new();
-        for kind in [Kind::Node, Kind::Service] {
-            let objects = self.server.objects(kind);
-            let objects = objects.iter().map(|object| as_stored(kind, object));
-            truth.extend(objects.map(|object| (object.key.to_string(), text(&object))));
+        if let Some(node) = self.server.object(Kind::Node, "", NODE) {
+            truth.insert(format!("Node {NODE}"), text(&as_stored(Kind::Node, &node)));
         }
         for pod in self.server.objects(Kind::Pod).iter().filter(|pod| pod["spec"]["nodeName"] == NODE) {
             let pod = as_stored(Kind::Pod, pod);
@@ -139,6 +135,9 @@ impl Cluster {
 
     pub(crate) async fn followed_at(&self, pace: Pace) -> Agent {
         let mut agent = Agent::start(memory(), Following { pace, ..self.following() });
+        // The last thing that it comes to know by itself.
+        let service = |snapshot: &Snapshot| !snapshot.all(Kind::Service).is_empty();
+        agent.until("the Service to be stored", service).await;
         agent.in_step(self).await;
         agent
     }
@@ -211,7 +210,9 @@ fn text(object: &Object) -> String {
 }
 
 pub(crate) fn contents(snapshot: &Snapshot) -> Contents {
-    let objects = Kind::ALL.into_iter().flat_map(|kind| snapshot.all(kind));
+    // Services are looked at once an hour, in a test once.
+    let followed = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Service);
+    let objects = followed.flat_map(|kind| snapshot.all(kind));
     objects.map(|object| (object.key.to_string(), text(&object))).collect()
 }
 
@@ -369,14 +370,6 @@ impl Agent {
                 return found;
             }
         }
-    }
-
-    pub(crate) async fn reach(&mut self) -> Reach {
-        self.status("how the API server stands", |status| match status {
-            Status::Reach(reach) => Some(reach.clone()),
-            _ => None,
-        })
-        .await
     }
 
     /// The next listing that is durable: the agent is back.

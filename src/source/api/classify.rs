@@ -33,7 +33,7 @@ pub(super) fn sort(error: &(dyn Error + 'static), client: Option<&Validity>) -> 
         };
     }
     if let Some(error) = last_io {
-        return unreachable(&error.to_string());
+        return lost(error);
     }
     match error.downcast_ref::<hyper::Error>() {
         Some(error) if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {
@@ -47,10 +47,18 @@ fn unreachable(text: &str) -> Failure {
     Failure::Unreachable(Cause(text.to_owned()))
 }
 
+/// rustls words an end without its farewell as advice to programmers.
+fn lost(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => unreachable("the connection was closed in the middle"),
+        _ => unreachable(&error.to_string()),
+    }
+}
+
 /// Debug data of a GOAWAY is the peer's text and is left out.
 fn http2(error: &h2::Error) -> Failure {
     if let Some(error) = error.get_io() {
-        return unreachable(&error.to_string());
+        return lost(error);
     }
     let reason = error.reason();
     if error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR) {
@@ -197,7 +205,11 @@ mod tests {
 
     #[test]
     fn the_network_and_http2() {
-        let lost = |kind: io::ErrorKind| Failure::Unreachable(Cause(io::Error::from(kind).to_string()));
+        let text = |kind: io::ErrorKind| match kind {
+            io::ErrorKind::UnexpectedEof => "the connection was closed in the middle".to_owned(),
+            kind => io::Error::from(kind).to_string(),
+        };
+        let lost = |kind: io::ErrorKind| Failure::Unreachable(Cause(text(kind)));
         for kind in [
             io::ErrorKind::ConnectionRefused,
             io::ErrorKind::ConnectionReset,
