@@ -80,6 +80,7 @@ async fn answer(request: Request<Incoming>, known: Arc<Known>) -> Answer {
             let begin = stream::iter([Ok(Frame::data(Bytes::from_static(b"begin")))]);
             Response::new(UnsyncBoxBody::new(StreamBody::new(begin.chain(stream::once(cut)))))
         }
+        "/watch-quiet" => pieces(vec![], false),
         "/watch" => pieces(vec![Ok("one\n"), Ok("two\n")], false),
         "/watch-ends" => pieces(vec![Ok("one\n"), Ok(""), Ok("two\n")], true),
         other => whole(404, format!("{other} {SECRET}")),
