@@ -160,7 +160,7 @@ enum Verdict {
 }
 
 async fn is_gone(line: &mut Line, pod: &ObjectKey, uid: &str) -> Result<Verdict, Failure> {
-    let found = line.list(&paths::pod_of(pod, &line.node), Kind::Pod).await?;
+    let found = line.list_pod(pod).await?;
     // Without a UID (a manifest had none, or the record is damaged) any pod of that name may be the one.
     let the_same = |object: &Object| object.key != *pod || object.uid == uid || uid.is_empty();
     if !found.bad.is_empty() || found.objects.iter().any(the_same) {
