@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn the_network_and_http2() {
         let text = |kind: io::ErrorKind| match kind {
-            io::ErrorKind::UnexpectedEof => "the connection was closed in the middle".to_owned(),
+            io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
             kind => io::Error::from(kind).to_string(),
         };
         let lost = |kind: io::ErrorKind| Failure::Unreachable(Cause(text(kind)));

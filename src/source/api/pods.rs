@@ -169,7 +169,7 @@ async fn is_gone(line: &mut Line, pod: &ObjectKey, uid: &str) -> Result<Verdict,
         Err(failure) if failure.status() == Some(403) => {}
         Err(failure) => return Err(failure),
     }
-    let found = line.list(&paths::pod_of(pod, &line.node), Kind::Pod).await?;
+    let found = line.list_pod(pod).await?;
     // Without a UID (a manifest had none, or the record is damaged) any pod of that name may be the one.
     let the_same = |object: &Object| object.key != *pod || object.uid == uid || uid.is_empty();
     let there = !found.bad.is_empty() || found.objects.iter().any(the_same);
