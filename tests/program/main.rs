@@ -10,6 +10,7 @@ mod common;
 mod fake;
 
 mod agent;
+mod connections;
 mod rendering;
 mod scene;
 mod start;
