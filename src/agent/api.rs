@@ -18,7 +18,7 @@ use super::durable::{Batch, Durable};
 use super::steps::changes;
 use super::store_thread::StoreHandle;
 use crate::date::utc;
-use crate::source::api::connect::{Connections, Limits};
+use crate::source::api::connect::Connections;
 use crate::source::api::credentials::{Credentials, CredentialsError, Fingerprint, Place};
 use crate::source::api::feed::{Feed, Note, Options, Told};
 use crate::source::api::pace::Pace;
@@ -148,7 +148,7 @@ pub async fn follow(
         // The kubelet's certificate usually brings both: then nothing has to be listed twice.
         take_first_key(store, following, observer).await?;
         announce(&credentials, &node, &*clock_is_set, clock, observer);
-        let connections = Connections::new(&credentials, Limits::default());
+        let connections = Connections::new(&credentials, following.pace.requests);
         let options = Options {
             node: node.clone(),
             refresh: following.refresh,
@@ -191,7 +191,7 @@ pub async fn follow(
                     if let Some(changed) = watch.changed(following, observer) {
                         let same = whose(store, following, &changed).await? == node;
                         announce(&changed, &node, &*clock_is_set, clock, observer);
-                        control.use_connections(Connections::new(&changed, Limits::default()));
+                        control.use_connections(Connections::new(&changed, following.pace.requests));
                         credentials = changed;
                         if !same {
                             break;

@@ -114,6 +114,14 @@ fn a_keyless_store_takes_everything_but_secrets(mut store: Box<dyn Backend>, sec
     let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
     assert!(matches!(snapshot.get(&tls.key), Lookup::NoKeyYet), "the Secret's absence is explained");
     drop(snapshot);
+    let _ = store.update(vec![absent("tls", Absence::Forbidden)], NOW).expect("an absence is taken");
+    let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
+    assert!(matches!(snapshot.get(&tls.key), Lookup::Forbidden), "a key would not help what may not be read");
+    drop(snapshot);
+    let _ = store.update(apply(tls.clone(), vec![]), NOW).expect("a keyless store takes what it can't keep");
+    let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
+    assert!(matches!(snapshot.get(&tls.key), Lookup::NoKeyYet), "what could be read is no longer forbidden");
+    drop(snapshot);
     let mut store = keyed(store, secret);
     assert_eq!(store.lock_state(), LockState::Open, "the first key opens the store");
     let _ = store.update(apply(web.clone(), vec![tls.clone()]), NOW).expect("then Secrets are stored");

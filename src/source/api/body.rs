@@ -115,7 +115,8 @@ pub struct ErrorStatus {
 
 /// Reads one object of the kind that was asked for.
 ///
-/// `apiVersion` and `kind` are put in front where they are missing, as they are in items of a list.
+/// `kind` and `apiVersion` are put in front where they are missing, as they are in items of a list: in the order of the
+/// server, so that a listing and a watch give the same bytes, and an object that is listed again is no new one.
 ///
 /// # Errors
 /// [`BodyError`] names the object if its names could be read. Nothing is repaired.
@@ -221,7 +222,7 @@ fn exact(raw: &[u8], kind: Kind, known_as: &mut Option<ObjectKey>) -> Result<Obj
     let resource_version = resource_version(&metadata)?;
 
     let mut parts = vec!["{"];
-    for (field, said, want) in [("apiVersion", api_version, row.api_version), ("kind", name, row.name)] {
+    for (field, said, want) in [("kind", name, row.name), ("apiVersion", api_version, row.api_version)] {
         if said.is_none() {
             parts.extend(["\"", field, "\":\"", want, "\"", ","]);
         }

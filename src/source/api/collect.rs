@@ -97,6 +97,9 @@ pub enum Answer {
     Found(Object),
     /// It is not to be had. `NotFound` is proven by a listing.
     Absent(Absence),
+    /// A GET did not find it, and a listing, which alone would prove that, is not allowed. What is stored stays, and nothing
+    /// waits for it any more.
+    NotSeen,
     /// No answer is to be had now. What is known and stored stays, and a pod that waits for an answer goes on waiting.
     Failed,
 }
@@ -177,10 +180,13 @@ enum Latest {
     Unanswered,
     /// Found, and not emitted since no emitted pod names it.
     Held(Object),
-    /// Found and emitted.
-    Stored(Version),
+    /// Found and emitted. After a listing the version is open: the server may have been restored, and then it may give the
+    /// same version to other contents. So the next answer is emitted, and the store compares.
+    Stored(Option<Version>),
     /// Emitted as well, if an emitted pod names it.
     Absent(Absence),
+    /// Not found, without a proof: nothing is emitted.
+    NotSeen,
 }
 
 /// Compared for equality only: after a restore of etcd, resourceVersions go backwards.
@@ -278,6 +284,15 @@ impl Collector {
         })
     }
 
+    /// The known pods that no step has carried yet, with their UIDs. What a listing lacks of these, no comparison with the
+    /// store will find.
+    pub fn not_emitted(&self) -> impl Iterator<Item = (&ObjectKey, &str)> {
+        let waiting = self.pods.iter().filter_map(|(key, known)| Some((key, known.waiting.as_ref()?, &known.emitted)));
+        let uids = waiting.map(|(key, waiting, emitted)| (key, waiting.pod.uid.as_str(), emitted));
+        uids.filter(|(_, uid, emitted)| emitted.as_ref().is_none_or(|emitted| emitted.uid != *uid))
+            .map(|(key, uid, _)| (key, uid))
+    }
+
     /// The known pods whose references can't be followed, and why; they are emitted without objects, and the store names
     /// the problem too.
     pub fn refused(&self) -> impl Iterator<Item = &PodError> {
@@ -287,6 +302,11 @@ impl Collector {
     fn listed(&mut self, pods: Vec<Object>, position: String, now_ms: u64, said: &mut Said) {
         let own_ms = now_ms.saturating_add(self.patience_ms);
         let members: BTreeSet<ObjectKey> = pods.iter().map(|pod| pod.key.clone()).collect();
+        for followed in self.objects.values_mut() {
+            if let Latest::Stored(version) = &mut followed.latest {
+                *version = None;
+            }
+        }
         let former = self.listing.take();
         // A listing that replaces a waiting one is due with it, or listings in quick succession would put it off for ever.
         let deadline_ms = former.as_ref().map_or(own_ms, |former| former.deadline_ms);
@@ -338,8 +358,8 @@ impl Collector {
             Answer::Found(object) if !stored => followed.latest = Latest::Held(object),
             Answer::Found(object) => {
                 let version = Version::of(&object);
-                if !matches!(&followed.latest, Latest::Stored(before) if *before == version) {
-                    followed.latest = Latest::Stored(version);
+                if !matches!(&followed.latest, Latest::Stored(Some(before)) if *before == version) {
+                    followed.latest = Latest::Stored(Some(version));
                     said.emit(Step::Object(object));
                 }
             }
@@ -351,7 +371,8 @@ impl Collector {
                     }
                 }
             }
-            Answer::Failed => {}
+            Answer::NotSeen if matches!(followed.latest, Latest::Unanswered) => followed.latest = Latest::NotSeen,
+            Answer::NotSeen | Answer::Failed => {}
         }
     }
 
@@ -487,14 +508,14 @@ impl Collector {
             followed.stored_for.insert(key.clone());
             match std::mem::take(&mut followed.latest) {
                 Latest::Held(object) => {
-                    followed.latest = Latest::Stored(Version::of(&object));
+                    followed.latest = Latest::Stored(Some(Version::of(&object)));
                     gathered.with.push(object);
                 }
                 Latest::Absent(why) => {
                     followed.latest = Latest::Absent(why);
                     gathered.absent.push((name.clone(), why));
                 }
-                told @ (Latest::Unanswered | Latest::Stored(_)) => followed.latest = told,
+                told @ (Latest::Unanswered | Latest::Stored(_) | Latest::NotSeen) => followed.latest = told,
             }
         }
         for name in former.difference(&waiting.names) {

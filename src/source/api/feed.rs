@@ -23,8 +23,9 @@ use super::pace::{Jitter, Pace};
 use super::reach::{Failure, Reach};
 use super::tracker::ObjectRefresh;
 use super::{pods, services, tracker};
-use crate::checkpoint::object::{Kind, ObjectKey};
+use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::crypto::SystemEntropy;
+use crate::source::manifests::bound_to;
 
 /// How many steps wait for the store before the followers are held up, and with them the API server's streams.
 const STEPS_AHEAD: usize = 256;
@@ -72,6 +73,8 @@ pub enum Note {
     },
     /// Pods are missing, and so is this node's own Node: that is no proof that they are gone.
     NodeUnknown,
+    /// The API server sent a pod that is not bound to this node: an answer to another question.
+    NotBound(ObjectKey),
     /// Services can't be listed.
     NoServices(String),
 }
@@ -90,6 +93,10 @@ impl fmt::Display for Note {
                 "pods are missing from the API server, and so is the Node object of this node: nothing is removed, since an \
                  emptied or newly made control plane looks like this",
             ),
+            Self::NotBound(pod) => write!(
+                f,
+                "the API server sent {pod}, which is not bound to this node: it is left out, and what is stored of it stays"
+            ),
             Self::NoServices(why) => write!(f, "cannot list Services (what is stored of them stays): {why}"),
         }
     }
@@ -97,10 +104,10 @@ impl fmt::Display for Note {
 
 /// What a follower hears.
 pub(super) enum Heard {
-    Listed(Listing),
-    Pod(crate::checkpoint::object::Object),
+    Listed { listing: Listing, epoch: u64 },
+    Pod(Object),
     Doubtful(Vec<(ObjectKey, String)>),
-    Proof { key: ObjectKey, uid: String, gone: bool },
+    PodGone { key: ObjectKey, uid: String, epoch: u64 },
     Failed(Failure),
     Answer { key: ObjectKey, generation: u64, answer: Answer },
     Services(Step),
@@ -182,11 +189,11 @@ struct Driver {
     hear: mpsc::Sender<Heard>,
     heard: mpsc::Receiver<Heard>,
     doubt: mpsc::UnboundedSender<(ObjectKey, String)>,
-    /// Pods (key and UID) that a proof is asked for.
-    in_doubt: BTreeSet<(ObjectKey, String)>,
     namespaces: watch::Sender<BTreeSet<String>>,
     trackers: BTreeMap<ObjectKey, (u64, AbortHandle)>,
     generation: u64,
+    /// That of the last listing.
+    epoch: u64,
     reach: Option<Reach>,
     /// What was said once and need not be said again while it holds.
     said: BTreeSet<Note>,
@@ -221,10 +228,10 @@ impl Driver {
             hear,
             heard,
             doubt,
-            in_doubt: BTreeSet::new(),
             namespaces,
             trackers: BTreeMap::new(),
             generation: NODE_GENERATION,
+            epoch: 0,
             reach: None,
             said: BTreeSet::new(),
             tasks,
@@ -267,36 +274,44 @@ impl Driver {
         self.began.elapsed().as_millis() as u64
     }
 
-    /// Asks for proof that these pods are gone, unless that is being asked for.
-    fn doubt(&mut self, pods: Vec<(ObjectKey, String)>) {
+    /// Asks for proof that these pods are gone.
+    fn doubt(&self, pods: Vec<(ObjectKey, String)>) {
         for pod in pods {
-            if self.in_doubt.insert(pod.clone()) {
-                // Its receiver lives as long as the tasks do.
-                let _ = self.doubt.send(pod);
-            }
+            // Its receiver lives as long as the tasks do.
+            let _ = self.doubt.send(pod);
         }
     }
 
     async fn hear(&mut self, heard: Heard) -> Result<(), Ended> {
         let now = self.now_ms();
         let seen = match heard {
-            Heard::Listed(listing) => {
+            Heard::Listed { listing, epoch } => {
+                self.epoch = epoch;
                 self.reach(Reach::Answering).await?;
                 // What was wrong before may be right now, and is said again if not; how rights are is said once.
                 self.said.retain(|note| matches!(note, Note::GetOnly { .. }));
-                // The store tells which of its pods a listing lacks; of those that are still on their way to it only the
-                // collector knows.
-                let listed: BTreeSet<(&ObjectKey, &str)> =
-                    listing.objects.iter().map(|pod| (&pod.key, pod.uid.as_str())).collect();
-                let lacking = self.collector.known().filter(|known| !listed.contains(known));
-                let lacking = lacking.map(|(key, uid)| (key.clone(), uid.to_owned())).collect();
-                self.doubt(lacking);
-                Seen::Listed { pods: listing.objects, position: listing.resource_version }
+                let mut pods = Vec::with_capacity(listing.objects.len());
+                for pod in listing.objects {
+                    if self.is_bound(&pod).await? {
+                        pods.push(pod);
+                    }
+                }
+                // What is stored and was not listed is found by the store.
+                let listed = |key: &ObjectKey| pods.iter().any(|pod| pod.key == *key);
+                let lacking = self.collector.not_emitted().filter(|(key, _)| !listed(key));
+                self.doubt(lacking.map(|(key, uid)| (key.clone(), uid.to_owned())).collect());
+                Seen::Listed { pods, position: listing.resource_version }
             }
-            Heard::Pod(pod) => Seen::Pod(pod),
-            Heard::Proof { key, uid, gone } => {
-                self.in_doubt.remove(&(key.clone(), uid.clone()));
-                if !gone {
+            Heard::Pod(pod) => {
+                if !self.is_bound(&pod).await? {
+                    return Ok(());
+                }
+                Seen::Pod(pod)
+            }
+            Heard::PodGone { key, uid, epoch } => {
+                // What was read before the last listing may be of another past than the listing.
+                if epoch != self.epoch {
+                    self.doubt(vec![(key, uid)]);
                     return Ok(());
                 }
                 Seen::PodGone { key, uid }
@@ -324,15 +339,27 @@ impl Driver {
                 return self.reach(reach).await;
             }
             Heard::Services(step) => return self.tell(Told::Step(step)).await,
-            Heard::Note(note) => {
-                if self.said.insert(note.clone()) {
-                    self.tell(Told::Note(note)).await?;
-                }
-                return Ok(());
-            }
+            Heard::Note(note) => return self.note(note).await,
         };
         let actions = self.collector.see(seen, now);
         self.act(actions).await
+    }
+
+    /// Whether this is a pod of this node. A server that answers another question says nothing of ours.
+    async fn is_bound(&mut self, pod: &Object) -> Result<bool, Ended> {
+        let bound = bound_to(pod).as_deref() == Some(&*self.line.node);
+        if !bound {
+            self.note(Note::NotBound(pod.key.clone())).await?;
+        }
+        Ok(bound)
+    }
+
+    /// Says it, unless that was done.
+    async fn note(&mut self, note: Note) -> Result<(), Ended> {
+        if self.said.insert(note.clone()) {
+            self.tell(Told::Note(note)).await?;
+        }
+        Ok(())
     }
 
     async fn reach(&mut self, reach: Reach) -> Result<(), Ended> {

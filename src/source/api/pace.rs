@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::connect::Limits;
 use crate::crypto::Entropy;
 
 /// The times that the source keeps. The defaults are those of a node; tests shorten them.
@@ -23,6 +24,8 @@ pub struct Pace {
     pub forbidden_longest: Duration,
     /// How often credentials are looked at, to notice a rotation.
     pub credentials: Duration,
+    /// What requests and connections are given.
+    pub requests: Limits,
 }
 
 impl Default for Pace {
@@ -36,6 +39,7 @@ impl Default for Pace {
             retry_longest: Duration::from_secs(30),
             forbidden_longest: Duration::from_secs(5 * 60),
             credentials: Duration::from_secs(5),
+            requests: Limits::default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::events::Event;
 use super::feed::{Heard, Note};
@@ -13,7 +13,7 @@ use super::pace::Backoff;
 use super::paths;
 use super::reach::Failure;
 use super::watching::{End, Watching};
-use crate::checkpoint::object::{Kind, ObjectKey};
+use crate::checkpoint::object::{Kind, Object, ObjectKey};
 
 /// A watch that lasted this long shows that all is well, and the next failure is the first one.
 const WELL_AFTER: Duration = Duration::from_secs(10);
@@ -29,7 +29,8 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
                     let _ = heard.send(Heard::Note(Note::Unreadable(bad.to_string()))).await;
                 }
                 let position = listing.resource_version.clone();
-                if heard.send(Heard::Listed(listing)).await.is_err() {
+                let epoch = standing.borrow().epoch + 1;
+                if heard.send(Heard::Listed { listing, epoch }).await.is_err() {
                     return;
                 }
                 position
@@ -72,7 +73,7 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
     loop {
         let time = line.watch_time();
         let path = paths::watch_pods_of(&line.node, position, time.as_secs());
-        let mut watching = match Watching::open(&line.connections(), &path, Kind::Pod, time).await {
+        let mut watching = match Watching::open(&line.connections(), &path, Kind::Pod, position, time).await {
             Ok(watching) => watching,
             Err(end) => return end,
         };
@@ -83,19 +84,9 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
                 () = line.new_connections() => break End::InTime,
             };
             let told = match event {
-                Ok(Ok(Event::Applied(pod))) => {
-                    position.clone_from(&pod.resource_version);
-                    heard.send(Heard::Pod(pod)).await
-                }
-                Ok(Ok(Event::Deleted(pod))) => {
-                    position.clone_from(&pod.resource_version);
-                    let (key, uid) = (pod.key.clone(), pod.uid.clone());
-                    heard.send(Heard::Doubtful(vec![(key, uid)])).await
-                }
-                Ok(Ok(Event::Bookmark { resource_version, .. })) => {
-                    *position = resource_version;
-                    Ok(())
-                }
+                Ok(Ok(Event::Applied(pod))) => heard.send(Heard::Pod(pod)).await,
+                Ok(Ok(Event::Deleted(pod))) => heard.send(Heard::Doubtful(vec![(pod.key, pod.uid)])).await,
+                Ok(Ok(Event::Bookmark { .. })) => Ok(()),
                 Ok(Ok(Event::Error(_))) => break End::Lost,
                 Ok(Err(error)) => heard.send(Heard::Note(Note::Unreadable(error.to_string()))).await,
                 Err(end) => break end,
@@ -105,13 +96,13 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
             }
         };
         match end {
-            End::InTime => {}
+            End::InTime => watching.position().clone_into(position),
             end => return end,
         }
     }
 }
 
-/// Proves one after the other that pods are gone, or leaves them.
+/// Proves one after the other that pods are gone, or leaves them. What could not be asked, or not be told, is asked again.
 ///
 /// Proof is a second, consistent read that is empty or shows another UID, while this node itself is still known to the
 /// API server: an etcd that was emptied, or a control plane that was made anew, knows neither, and says nothing of us.
@@ -121,46 +112,44 @@ pub(super) async fn prove(
     heard: mpsc::Sender<Heard>,
 ) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
-    let mut queue = VecDeque::new();
-    // Pods of a node that the API server does not know: asked for again when it may have come back.
-    let mut later = Vec::new();
-    let mut again = Instant::now();
+    let mut doubts: VecDeque<(ObjectKey, String)> = VecDeque::new();
     loop {
-        if queue.is_empty() {
-            tokio::select! {
-                pod = doubtful.recv() => match pod {
-                    Some(pod) => queue.push_back(pod),
-                    None => return,
-                },
-                () = sleep_until(again), if !later.is_empty() => queue.extend(later.drain(..)),
+        // The same doubt may come from a listing and from a watch.
+        while let Ok(doubt) = doubtful.try_recv() {
+            if !doubts.contains(&doubt) {
+                doubts.push_back(doubt);
             }
         }
-        let Some((pod, uid)) = queue.pop_front() else { continue };
-        line.answering().await;
-        let gone = match is_gone(&mut line, &pod, &uid).await {
-            Ok(Verdict::Gone) => true,
-            Ok(Verdict::StillThere) => false,
-            Ok(Verdict::NodeUnknown) => {
-                let _ = heard.send(Heard::Note(Note::NodeUnknown)).await;
-                later.push((pod, uid));
-                again = Instant::now() + line.pace.forbidden_longest;
+        let Some((pod, uid)) = doubts.pop_front() else {
+            match doubtful.recv().await {
+                Some(doubt) => doubts.push_back(doubt),
+                None => return,
+            }
+            continue;
+        };
+        let epoch = line.answering().await;
+        let (told, asked) = match is_gone(&mut line, &pod, &uid).await {
+            Ok(Verdict::StillThere) => {
+                backoff.reset();
                 continue;
             }
-            Err(failure) => {
-                // Others first: this one may be refused for ever.
-                queue.push_back((pod, uid));
-                let asked = failure.retry_after_s();
-                sleep(line.jitter(|jitter| backoff.wait(jitter, asked))).await;
-                while let Ok(pod) = doubtful.try_recv() {
-                    queue.push_front(pod);
+            Ok(Verdict::Gone) => {
+                backoff.reset();
+                if heard.send(Heard::PodGone { key: pod, uid, epoch }).await.is_err() {
+                    return;
                 }
                 continue;
             }
+            // A kubelet that registers anew makes it known again.
+            Ok(Verdict::NodeUnknown) => (heard.send(Heard::Note(Note::NodeUnknown)).await, None),
+            Err(failure) => (Ok(()), failure.retry_after_s()),
         };
-        backoff.reset();
-        if heard.send(Heard::Proof { key: pod, uid, gone }).await.is_err() {
+        if told.is_err() {
             return;
         }
+        // Others come first, so that one that can't be asked holds up none.
+        doubts.push_back((pod, uid));
+        sleep(line.jitter(|jitter| backoff.wait(jitter, asked))).await;
     }
 }
 
@@ -172,7 +161,9 @@ enum Verdict {
 
 async fn is_gone(line: &mut Line, pod: &ObjectKey, uid: &str) -> Result<Verdict, Failure> {
     let found = line.list(&paths::pod_of(pod, &line.node), Kind::Pod).await?;
-    if !found.bad.is_empty() || found.objects.iter().any(|object| object.key != *pod || object.uid == uid) {
+    // Without a UID (a manifest had none, or the record is damaged) any pod of that name may be the one.
+    let the_same = |object: &Object| object.key != *pod || object.uid == uid || uid.is_empty();
+    if !found.bad.is_empty() || found.objects.iter().any(the_same) {
         return Ok(Verdict::StillThere);
     }
     if !found.objects.is_empty() {

@@ -39,6 +39,9 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 /// go with pods, and with restarts of the API server.
 const WATCHES_REFUSED: u32 = 3;
 
+/// How many looks at an object have to fail in a row before it is told.
+const FAILURES_TOLD: u32 = 3;
+
 /// What one look brought.
 enum Look {
     Found {
@@ -64,13 +67,14 @@ pub(super) async fn track(
 ) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
     let mut forbidden = Backoff::new(line.pace.retry_first, line.pace.forbidden_longest);
-    let mut refused = 0;
+    let (mut refused, mut failures) = (0, 0);
     loop {
         let epoch = line.answering().await;
         let look = look(&mut line, &key, epoch, refresh, &heard).await;
         let immutable = matches!(&look, Look::Found { object, .. } if is_immutable(object));
         let (answer, watch_from, wait) = match look {
             Look::Found { object, watch_from } => {
+                failures = 0;
                 forbidden.reset();
                 if watch_from.is_none() {
                     backoff.reset();
@@ -83,10 +87,15 @@ pub(super) async fn track(
                 (Answer::Absent(why), watch_from, wait)
             }
             // What is stored of it stays.
-            Look::NotFoundByGet => (Answer::Failed, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
+            Look::NotFoundByGet => (Answer::NotSeen, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
             Look::Failed(failure) => {
+                failures += 1;
                 let asked = failure.retry_after_s();
-                let _ = heard.send(Heard::Note(Note::NotRead { object: key.clone(), why: failure.to_string() })).await;
+                // The follower of the pods tells when the API server goes away; this is about the one object.
+                if failures >= FAILURES_TOLD || matches!(failure, Failure::Garbage(_) | Failure::TooLong(_)) {
+                    let why = failure.to_string();
+                    let _ = heard.send(Heard::Note(Note::NotRead { object: key.clone(), why })).await;
+                }
                 (Answer::Failed, None, line.jitter(|jitter| backoff.wait(jitter, asked)))
             }
         };
@@ -226,7 +235,7 @@ async fn watch(
     loop {
         let time = line.watch_time();
         let path = paths::watch_of(key, &position, time.as_secs());
-        let mut watching = match Watching::open(&line.connections(), &path, key.kind(), time).await {
+        let mut watching = match Watching::open(&line.connections(), &path, key.kind(), &position, time).await {
             Ok(watching) => watching,
             Err(end) => return end,
         };
@@ -239,17 +248,13 @@ async fn watch(
             };
             let object = match event {
                 Ok(Ok(Event::Applied(object))) if object.key == *key => object,
-                Ok(Ok(Event::Bookmark { resource_version, .. })) => {
-                    position = resource_version;
-                    continue;
-                }
+                Ok(Ok(Event::Bookmark { .. })) => continue,
                 // An event of another object, or of what it was before it went: a listing tells how it is.
                 Ok(Ok(Event::Applied(_) | Event::Deleted(_) | Event::Error(_))) => return End::Lost,
                 Ok(Err(error)) => return End::Failed(Failure::garbage(&format!("watch {key}"), &error)),
                 Err(End::InTime) => break,
                 Err(end) => return end,
             };
-            position.clone_from(&object.resource_version);
             let immutable = is_immutable(&object);
             let answer = Heard::Answer { key: key.clone(), generation, answer: Answer::Found(object) };
             if heard.send(answer).await.is_err() {
@@ -261,6 +266,7 @@ async fn watch(
                 return End::Lost;
             }
         }
+        watching.position().clone_into(&mut position);
     }
 }
 

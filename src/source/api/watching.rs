@@ -32,16 +32,28 @@ pub(super) struct Watching {
     stream: WatchStream,
     decoder: Decoder,
     until: Instant,
+    position: String,
 }
 
 impl Watching {
-    /// Asks for it. `time` is what the path asks for.
-    pub(super) async fn open(connections: &Connections, path: &str, kind: Kind, time: Duration) -> Result<Self, End> {
+    /// Asks for it. `position` and `time` are what the path asks for.
+    pub(super) async fn open(
+        connections: &Connections,
+        path: &str,
+        kind: Kind,
+        position: &str,
+        time: Duration,
+    ) -> Result<Self, End> {
         let until = Instant::now() + time.saturating_sub(NEARLY);
         match connections.watch(path).await {
-            Ok(stream) => Ok(Self { stream, decoder: Decoder::new(kind), until }),
+            Ok(stream) => Ok(Self { stream, decoder: Decoder::new(kind), until, position: position.to_owned() }),
             Err(failure) => Err(Self::sort(failure)),
         }
+    }
+
+    /// Up to where everything was told: a later watch can go on from here.
+    pub(super) fn position(&self) -> &str {
+        &self.position
     }
 
     /// The next event. An object that can't be read is an `Ok` of its own: it costs neither the others nor the stream.
@@ -51,7 +63,7 @@ impl Watching {
         loop {
             match self.decoder.next() {
                 Some(Ok(Event::Error(status))) => return Err(Self::sort(Failure::from_event(&status))),
-                Some(Ok(event)) => return Ok(Ok(event)),
+                Some(Ok(event)) => return self.in_order(event).map(Ok),
                 Some(Err(EventError::Body(bad))) => return Ok(Err(bad)),
                 Some(Err(error)) => return Err(End::Failed(Failure::garbage("watch", &error))),
                 None => {}
@@ -66,7 +78,32 @@ impl Watching {
         }
     }
 
+    /// Steps on to the event's position.
+    ///
+    /// Within one watch positions only grow. An event from before the last one is out of order, or of a server that was
+    /// restored under the watch: only a listing tells what holds. A deletion may show the version that the object had, and
+    /// is proven anyway.
+    fn in_order(&mut self, event: Event) -> Result<Event, End> {
+        let (version, may_be_older) = match &event {
+            Event::Applied(object) => (&object.resource_version, false),
+            Event::Deleted(object) => (&object.resource_version, true),
+            Event::Bookmark { resource_version, .. } => (resource_version, false),
+            Event::Error(_) => return Ok(event),
+        };
+        if !is_before(version, &self.position) {
+            self.position.clone_from(version);
+        } else if !may_be_older {
+            return Err(End::Lost);
+        }
+        Ok(event)
+    }
+
     fn sort(failure: Failure) -> End {
         if failure.is_lost_position() { End::Lost } else { End::Failed(failure) }
     }
+}
+
+/// Whether both are numbers, as those of every API server with etcd, and the first is the smaller one.
+fn is_before(version: &str, other: &str) -> bool {
+    matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version < other)
 }

@@ -18,7 +18,7 @@ fn the_stored_body_is_what_was_sent_less_managed_fields() {
          r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s","namespace":"d","uid":"u","resourceVersion":"1"},"data":{"k":"QQ=="}}"#),
         // An item of a list says neither apiVersion nor kind.
         (r#"{"metadata":{"name":"s","namespace":"d","uid":"u","resourceVersion":"1"}}"#,
-         r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s","namespace":"d","uid":"u","resourceVersion":"1"}}"#),
+         r#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"s","namespace":"d","uid":"u","resourceVersion":"1"}}"#),
         (r#"{"kind":"Secret","metadata":{"name":"s","namespace":"d","uid":"u","resourceVersion":"1"}}"#,
          r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s","namespace":"d","uid":"u","resourceVersion":"1"}}"#),
         (r#"{"metadata":{"name":"s","namespace":"d","uid":"u","resourceVersion":"1"},"apiVersion":"v1"}"#,
@@ -155,7 +155,7 @@ fn a_list_is_read_page_by_page_and_a_bad_item_costs_no_other() {
         listing(list(r#"{"resourceVersion":"9"}"#, &format!(r#","items":[{a}]"#)).as_bytes(), Kind::Secret).unwrap();
     assert_eq!(
         whole.objects[0].body.expose(),
-        format!("{{\"apiVersion\":\"v1\",\"kind\":\"Secret\",{}", &a[1..]).as_bytes()
+        format!("{{\"kind\":\"Secret\",\"apiVersion\":\"v1\",{}", &a[1..]).as_bytes()
     );
 }
 

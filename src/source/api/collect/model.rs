@@ -404,9 +404,10 @@ impl World {
             let stored = self.store.objects.get(key);
             match &followed.latest {
                 Latest::Held(_) => assert!(followed.stored_for.is_empty(), "{key} is held and was emitted"),
-                Latest::Stored(version) => assert!(stored.map(Version::of).as_ref() == Some(version), "{key}"),
+                Latest::Stored(Some(version)) => assert!(stored.map(Version::of).as_ref() == Some(version), "{key}"),
+                Latest::Stored(None) => assert!(stored.is_some(), "{key}"),
                 Latest::Absent(Absence::NotFound) if !followed.stored_for.is_empty() => assert!(stored.is_none()),
-                Latest::Absent(_) | Latest::Unanswered => {}
+                Latest::Absent(_) | Latest::NotSeen | Latest::Unanswered => {}
             }
         }
         // Closure: with each stored pod, everything that was answered about its objects is stored.

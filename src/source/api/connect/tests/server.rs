@@ -132,7 +132,7 @@ impl Server {
     }
 
     pub(super) fn connections(&self) -> Connections {
-        Connections::new(&self.credentials(&format!("token: {TOKEN}")), limits())
+        Connections::new(&self.credentials(&format!("token: {TOKEN}")), Limits::default())
     }
 }
 
