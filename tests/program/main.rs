@@ -11,7 +11,9 @@ mod fake;
 
 mod agent;
 mod connections;
+mod refusal;
 mod rendering;
+mod rotation;
 mod scene;
 mod start;
 mod store;
