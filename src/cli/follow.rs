@@ -59,6 +59,7 @@ impl Follow<'_> {
             rendering: settings.activation != ActivationPolicy::Off,
             settings,
             node_name: self.node_name.clone(),
+            answering: false,
             listed: false,
             unsealed: BTreeSet::new(),
             problems: BTreeSet::new(),
@@ -170,7 +171,9 @@ struct Narrator<'a> {
     node_name: Option<String>,
     /// Not under the policy `off`: then nothing is rendered, and nothing that is there is touched.
     rendering: bool,
-    /// Whether a listing was stored since the start.
+    /// Whether the API server answers.
+    answering: bool,
+    /// Whether a listing was stored since it does.
     listed: bool,
     /// Secrets that were left out since there is no key, already told.
     unsealed: BTreeSet<String>,
@@ -226,6 +229,10 @@ impl Observer for Narrator<'_> {
             | Status::Note(_) => "warning: ",
         };
         say(format_args!("{level}{status}"));
+        if let Status::Reach(reach) = status {
+            self.answering = *reach == Reach::Answering;
+            self.listed &= self.answering;
+        }
         if let Status::Credentials { warnings, .. } = status {
             warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
         }
@@ -253,7 +260,7 @@ impl Observer for Narrator<'_> {
         if stored + removed > 0 {
             tracing::info!(revision = update.revision.0, stored, removed, "committed");
         }
-        let listed = items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
+        let listed = self.answering && items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
         let first = listed && !self.listed;
         self.listed |= listed;
         if !first && stored + removed == 0 {

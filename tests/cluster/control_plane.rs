@@ -120,7 +120,17 @@ impl Cluster {
 
     /// Every request so far, except the administrator's and the API server's own.
     pub(crate) fn audit(&self) -> AuditLog {
-        AuditLog::read(&self.directory.path().join("audit.log"))
+        AuditLog::read(&self.audit_file())
+    }
+
+    /// Where it lies.
+    pub(crate) fn audit_file(&self) -> PathBuf {
+        self.directory.path().join("audit.log")
+    }
+
+    /// The process that serves.
+    pub(crate) fn apiserver_pid(&self) -> i32 {
+        self.apiserver.lock().unwrap().pid().as_raw_nonzero().get()
     }
 
     /// SIGKILL, and nothing listens until [`Cluster::start_apiserver`].

@@ -12,6 +12,8 @@ mod consumer;
 mod control_plane;
 mod facts;
 mod manners;
+mod objects;
+mod operation;
 mod pieces;
 mod pods;
 mod process;

@@ -33,7 +33,7 @@ pub(super) fn sort(error: &(dyn Error + 'static), client: Option<&Validity>) -> 
         };
     }
     if let Some(error) = last_io {
-        return unreachable(&error.to_string());
+        return lost(error);
     }
     match error.downcast_ref::<hyper::Error>() {
         Some(error) if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {
@@ -47,10 +47,18 @@ fn unreachable(text: &str) -> Failure {
     Failure::Unreachable(Cause(text.to_owned()))
 }
 
+fn lost(error: &io::Error) -> Failure {
+    match error.kind() {
+        // A server that was killed does not end TLS as it should, and rustls explains that at length.
+        io::ErrorKind::UnexpectedEof => unreachable("the server closed the connection"),
+        _ => unreachable(&error.to_string()),
+    }
+}
+
 /// Debug data of a GOAWAY is the peer's text and is left out.
 fn http2(error: &h2::Error) -> Failure {
     if let Some(error) = error.get_io() {
-        return unreachable(&error.to_string());
+        return lost(error);
     }
     let reason = error.reason();
     if error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR) {
@@ -210,12 +218,13 @@ mod tests {
             io::ErrorKind::NetworkUnreachable,
             io::ErrorKind::HostUnreachable,
             io::ErrorKind::TimedOut,
-            io::ErrorKind::UnexpectedEof,
             io::ErrorKind::BrokenPipe,
         ] {
             assert_eq!(sort(&io::Error::from(kind), None), lost(kind));
             assert_eq!(sort(&io::Error::other(io::Error::from(kind)), None), lost(kind), "wrapped");
         }
+        let ended = io::Error::new(io::ErrorKind::UnexpectedEof, "a page about close_notify");
+        assert_eq!(sort(&ended, None), Failure::Unreachable(Cause("the server closed the connection".into())));
         let reset = h2::Error::from(h2::Reason::INTERNAL_ERROR);
         let said = "the server broke the rules of HTTP/2 (unexpected internal error encountered)";
         assert_eq!(sort(&reset, None), Failure::Garbage(Cause(said.into())));
