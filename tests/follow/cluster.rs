@@ -44,13 +44,12 @@ async fn another_node_is_refused() {
     let (before, revision) = (agent.contents().await, agent.revision().await);
     let mut store = agent.stop().await;
     let other = Cluster::with(Options { node_name: "node-2".to_owned(), ..Options::default() });
-    let of_other = "belongs to node node-1, but the credentials are those of node node-2; nothing was stored";
+    let stores = "the store belongs to node node-1, but this is node node-2. The store is kept as it is; to begin anew with \
+                  this node, move it away";
+    let options = "--node-name says node-1, but the credentials are those of node node-2; nothing was stored. Leave the \
+                   option out, or give the credentials of node-1 with --kubeconfig";
     let named = |name: &str| Following { node_name: Some(name.to_owned()), ..other.following() };
-    for (following, wanted) in [
-        (other.following(), format!("the store {of_other}")),
-        (named("node-2"), format!("the store {of_other}")),
-        (named(NODE), format!("--node-name {of_other}")),
-    ] {
+    for (following, wanted) in [(other.following(), stores), (named("node-2"), stores), (named(NODE), options)] {
         let (error, left) = Agent::start(store, following).ended().await;
         assert_eq!(error.to_string(), wanted);
         store = left;
