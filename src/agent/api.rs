@@ -66,6 +66,8 @@ pub type Look<'a> = &'a dyn Fn() -> Result<Committed<Snapshot>, StoreError>;
 pub enum Status {
     /// There are no credentials yet, or none that can be used; it is tried again.
     NoCredentials(String),
+    /// The credentials can't be read now; following goes on with those that were read before.
+    CredentialsKept(String),
     /// These are used from now on.
     Credentials {
         /// The API server.
@@ -91,6 +93,7 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCredentials(why) => write!(f, "waiting for credentials: {why}"),
+            Self::CredentialsKept(why) => write!(f, "going on with the credentials that were read before: {why}"),
             Self::Credentials { server, node, user, .. } => {
                 write!(f, "following {server} for node {node} as {user}")
             }
@@ -312,7 +315,10 @@ impl CredentialWatch {
     fn say(&mut self, error: &CredentialsError, observer: &mut dyn Observer) {
         let why = error.to_string();
         if self.said.as_ref() != Some(&why) {
-            observer.status(&Status::NoCredentials(why.clone()));
+            observer.status(&match self.used {
+                None => Status::NoCredentials(why.clone()),
+                Some(_) => Status::CredentialsKept(why.clone()),
+            });
             self.said = Some(why);
         }
     }

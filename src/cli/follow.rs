@@ -27,6 +27,12 @@ use super::{Exit, chain, node, now_unix_ms, say};
 /// How often rendered files that someone else changed are put right; as often as the kubelet reads its directory.
 const RENDER_AGAIN: Duration = Duration::from_secs(20);
 
+/// Objects that can't be read are named one by one, but not hundreds of them.
+const NAMED_AT_ONCE: usize = 5;
+
+/// After this long a few more are named.
+const NAMED_AGAIN: Duration = Duration::from_secs(60);
+
 /// What following needs to know of the command line.
 pub(super) struct Follow<'a> {
     pub(super) store: &'a StoreArgs,
@@ -57,8 +63,13 @@ impl Follow<'_> {
             listed: false,
             unsealed: BTreeSet::new(),
             problems: BTreeSet::new(),
+            outage: Outage::default(),
+            named: (Instant::now(), 0),
             rendered_at: Instant::now(),
         };
+        if !observer.rendering {
+            say(format_args!("note: activation policy off: pods are stored and reported, and nothing is rendered"));
+        }
         let keys = self.store.keys()?;
         // What lies in the store is rendered before anybody is asked for anything.
         match open_offline(&path, &keys.secrets()) {
@@ -168,17 +179,54 @@ struct Narrator<'a> {
     unsealed: BTreeSet<String>,
     /// Objects that could not be stored, already told.
     problems: BTreeSet<String>,
+    outage: Outage,
+    /// Since when objects that can't be read have been counted, and how many they are.
+    named: (Instant, usize),
     rendered_at: Instant,
+}
+
+/// What was said of an API server since it answered last.
+#[derive(Default)]
+struct Outage {
+    silent: bool,
+    said: BTreeSet<String>,
+}
+
+impl Outage {
+    /// Whether this is news. A cause comes again with each attempt, and with another date in it.
+    fn is_news(&mut self, reach: &Reach) -> bool {
+        let (silent, cause) = match reach {
+            Reach::Answering => {
+                *self = Self::default();
+                return true;
+            }
+            Reach::Silent(cause) => (true, cause),
+            Reach::Refusing(cause) => (false, cause),
+        };
+        let turned = !self.said.is_empty() && self.silent != silent;
+        self.silent = silent;
+        self.said.insert(cause.0.chars().filter(|c| !c.is_ascii_digit()).collect()) || turned
+    }
 }
 
 impl Observer for Narrator<'_> {
     fn status(&mut self, status: &Status) {
+        let news = match status {
+            Status::Reach(reach) => self.outage.is_news(reach),
+            Status::Note(Note::NotRead { .. } | Note::Unreadable(_)) => self.names_another(),
+            _ => true,
+        };
+        if !news {
+            tracing::info!("{status}");
+            return;
+        }
         let level = match status {
             Status::Reach(Reach::Answering) | Status::Credentials { .. } | Status::FirstKey => "",
             Status::NoCredentials(_) | Status::Note(Note::GetOnly { .. } | Note::NoServices(_)) => "note: ",
-            Status::Reach(Reach::Silent(_) | Reach::Refusing(_)) | Status::Certificate(_) | Status::Note(_) => {
-                "warning: "
-            }
+            Status::Reach(Reach::Silent(_) | Reach::Refusing(_))
+            | Status::CredentialsKept(_)
+            | Status::Certificate(_)
+            | Status::Note(_) => "warning: ",
         };
         say(format_args!("{level}{status}"));
         if let Status::Reach(reach) = status {
@@ -198,10 +246,15 @@ impl Observer for Narrator<'_> {
                 say(format_args!("{problem}"));
             }
         }
-        for secret in &update.unsealed {
-            if self.unsealed.insert(secret.to_string()) {
-                say(format_args!("warning: {secret} is not stored: there is no node key yet"));
-            }
+        let unsealed: Vec<_> =
+            update.unsealed.iter().filter(|secret| self.unsealed.insert(secret.to_string())).collect();
+        match unsealed[..] {
+            [] => {}
+            [secret] => say(format_args!("warning: {secret} is not stored: there is no node key yet")),
+            [first, ..] => say(format_args!(
+                "warning: {} Secrets are not stored, {first} among them: there is no node key yet",
+                unsealed.len()
+            )),
         }
         let (stored, removed) = (update.stored.len(), update.removed.len());
         if stored + removed > 0 {
@@ -237,6 +290,21 @@ impl Observer for Narrator<'_> {
 }
 
 impl Narrator<'_> {
+    /// Whether one more object that can't be read is named.
+    fn names_another(&mut self) -> bool {
+        let (since, count) = &mut self.named;
+        if since.elapsed() >= NAMED_AGAIN {
+            (*since, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        if *count == NAMED_AT_ONCE + 1 {
+            say(format_args!(
+                "warning: more objects can't be read (each is tried again; with RUST_LOG=ckpt_db=info they are named)"
+            ));
+        }
+        *count <= NAMED_AT_ONCE
+    }
+
     /// Keeps trees and prepared manifests in line with what is durable.
     fn render(&mut self, snapshot: &Committed<Snapshot>) {
         self.rendered_at = Instant::now();

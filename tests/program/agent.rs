@@ -18,6 +18,8 @@ pub(crate) struct Agent {
     readers: Vec<JoinHandle<()>>,
     /// How many lines [`Agent::until`] has passed.
     passed: usize,
+    /// How many of them [`Agent::rendered`] and [`Agent::stored`] have.
+    passed_infos: usize,
     /// What stands for what in lines; see [`Agent::shown`].
     names: Vec<(String, &'static str)>,
 }
@@ -33,6 +35,8 @@ struct Said {
 struct State {
     /// Lines of the messages, without their ends.
     lines: Vec<String>,
+    /// What the program's own records of level INFO say; they are no part of `lines`.
+    infos: Vec<String>,
     /// All octets of both streams.
     octets: Vec<u8>,
     /// How many streams have ended.
@@ -63,25 +67,74 @@ impl Agent {
                 std::thread::spawn(move || said.read(BufReader::new(stream), messages))
             })
             .collect();
-        Self { child, said, readers, passed: 0, names }
+        Self { child, said, readers, passed: 0, passed_infos: 0, names }
     }
 
     /// Waits for a line of the messages that begins so, after those that were waited for before. Returns the lines from
     /// there up to it.
     #[track_caller]
     pub(crate) fn until(&mut self, start: &str) -> Vec<String> {
+        let from = self.passed;
+        let (end, lines) = self.wait_for(&format!("a line {start:?}"), |agent, state| {
+            let lines: Vec<String> = state.lines[from..].iter().map(|line| agent.shown(line)).collect();
+            let at = lines.iter().position(|line| line.starts_with(start))?;
+            Some((from + at + 1, lines[..=at].to_vec()))
+        });
+        self.passed = end;
+        lines
+    }
+
+    /// Waits until it follows, and has stored so many objects since its start.
+    #[track_caller]
+    pub(crate) fn in_step(&mut self, stored: usize) -> Vec<String> {
+        let said = self.until("in step");
+        self.stored(stored, 0);
+        said
+    }
+
+    /// Waits until so many objects were stored, and so many removed, in commits after those that were waited for before.
+    #[track_caller]
+    pub(crate) fn stored(&mut self, stored: usize, removed: usize) {
+        let from = self.passed_infos;
+        let number = |info: &str, field: &str| -> usize {
+            let after = info.split_once(field).unwrap().1;
+            after.split(' ').next().unwrap().parse().unwrap()
+        };
+        self.passed_infos = self.wait_for(&format!("{stored} stored and {removed} removed"), |_, state| {
+            let mut sums = (0, 0);
+            let at = state.infos[from..].iter().position(|info| {
+                if info.starts_with("committed ") {
+                    sums = (sums.0 + number(info, "stored="), sums.1 + number(info, "removed="));
+                }
+                sums.0 >= stored && sums.1 >= removed
+            })?;
+            Some(from + at + 1)
+        });
+    }
+
+    /// Waits until so many pods were rendered, after what was waited for before.
+    #[track_caller]
+    pub(crate) fn rendered(&mut self, pods: usize) {
+        let from = self.passed_infos;
+        let start = format!("{pods} pod{} prepared", if pods == 1 { "" } else { "s" });
+        self.passed_infos = self.wait_for(&start, |_, state| {
+            let at = state.infos[from..].iter().position(|info| info.starts_with(&start))?;
+            Some(from + at + 1)
+        });
+    }
+
+    #[track_caller]
+    fn wait_for<T>(&self, what: &str, found: impl Fn(&Self, &State) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
-        let said = Arc::clone(&self.said);
-        let mut state = said.lock();
+        let mut state = self.said.lock();
         loop {
-            let lines: Vec<String> = state.lines[self.passed..].iter().map(|line| self.shown(line)).collect();
-            if let Some(at) = lines.iter().position(|line| line.starts_with(start)) {
-                self.passed += at + 1;
-                return lines[..=at].to_vec();
+            if let Some(found) = found(self, &state) {
+                return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero() && state.ended < 2, "the agent never printed {start:?} after {lines:#?}");
-            state = said.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            let State { lines, infos, ended, .. } = &*state;
+            assert!(!left.is_zero() && *ended < 2, "there never was {what} in {lines:#?}, {infos:#?}");
+            state = self.said.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -149,7 +202,11 @@ impl Said {
             let mut state = self.lock();
             state.octets.extend(&line);
             if messages {
-                state.lines.push(String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned());
+                let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+                match text.strip_prefix(" INFO ckpt_db::cli::follow: ") {
+                    Some(info) => state.infos.push(info.to_owned()),
+                    None => state.lines.push(text),
+                }
             }
             line.clear();
             self.more.notify_all();
@@ -185,11 +242,7 @@ fn dated(text: &str) -> usize {
 
 /// How many transactions a start takes, and whether the Services or the Node are among the first, is a matter of chance.
 fn without_revision(line: &str) -> String {
-    for start in [": revision ", " revision="] {
-        if let Some((before, after)) = line.split_once(start) {
-            let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
-            return format!("{before}{start}N{}", after.replace(", 1 Service", "").replace(", 1 Node", ""));
-        }
-    }
-    line.to_owned()
+    let Some((before, after)) = line.split_once(": revision ") else { return line.to_owned() };
+    let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    format!("{before}: revision N{}", after.replace(", 1 Service", "").replace(", 1 Node", ""))
 }

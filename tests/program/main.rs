@@ -10,7 +10,10 @@ mod common;
 mod fake;
 
 mod agent;
+mod connections;
+mod refusal;
 mod rendering;
+mod rotation;
 mod scene;
 mod start;
 mod store;

@@ -7,24 +7,11 @@ use std::path::PathBuf;
 use ckpt_db::checkpoint::object::Kind;
 use rustix::process::Signal;
 
-use crate::agent::{Agent, at_once};
+use crate::agent::at_once;
 use crate::common::program::{
     CONFIGMAPS, MANIFESTS, PREPARED, Ran, SECRETS, Stamp, assert_same, listing, manifests, stamps,
 };
 use crate::scene::{OFF, Scene, secret};
-
-/// The messages of the program that say when something was committed and rendered.
-fn start(scene: &Scene, options: &[&str]) -> Agent {
-    let mut command = scene.command(options);
-    command.env("RUST_LOG", "ckpt_db=info");
-    scene.start_command(command)
-}
-
-/// Waits for a commit of so many objects.
-#[track_caller]
-fn committed(agent: &mut Agent, stored: usize, removed: usize) {
-    agent.until(&format!(" INFO ckpt_db::cli::follow: committed revision=N stored={stored} removed={removed}"));
-}
 
 /// What an earlier start left, with a manifest for each pod in the kubelet's directory: as after a cold start offline.
 fn activated(scene: &Scene) {
@@ -66,19 +53,19 @@ fn off_touches_nothing() {
     assert_eq!(contents(&scene, MANIFESTS), ["shop_web.json"]);
     let before = (listing(&scene.node.at("etc")), outside_of_the_store(&scene));
 
-    let mut agent = start(&scene, &OFF);
-    agent.until("in step");
+    let mut agent = scene.start(&OFF);
+    agent.in_step(5);
     scene.server.replace(Kind::Secret, "shop", "web", secret("another"));
-    committed(&mut agent, 1, 0);
+    agent.stored(1, 0);
     scene.pod("shop", "api");
-    committed(&mut agent, 3, 0);
+    agent.stored(3, 0);
     scene.delete_pod("shop", "web");
-    committed(&mut agent, 0, 3);
+    agent.stored(0, 3);
     agent.signal(Signal::HUP);
     agent.until("API server: answering");
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
     // And a start, which sees the store first.
-    let mut agent = start(&scene, &OFF);
+    let mut agent = scene.start(&OFF);
     agent.until("in step");
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
 
@@ -92,7 +79,7 @@ fn off_makes_no_directory() {
     let scene = Scene::new();
     scene.pod("shop", "web");
     let before = outside_of_the_store(&scene);
-    let mut agent = start(&scene, &OFF);
+    let mut agent = scene.start(&OFF);
     agent.until("in step");
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
     let after: Vec<_> = outside_of_the_store(&scene).into_keys().collect();
@@ -109,32 +96,32 @@ fn prepared_and_not_activated() {
         assert_same(&listing(&scene.node.at(MANIFESTS)), &active.0, why);
         assert!(stamps(&scene.node.at(MANIFESTS)) == active.1, "{why}: the active copy was written anew");
     };
-    let mut agent = start(&scene, &[]);
-    agent.until("in step");
+    let mut agent = scene.start::<&str>(&[]);
+    agent.in_step(5);
     left_alone("after the start");
 
     scene.pod("shop", "api");
-    committed(&mut agent, 3, 0);
-    agent.until(" INFO ckpt_db::cli::follow: 2 pods prepared");
+    agent.stored(3, 0);
+    agent.rendered(2);
     assert_eq!(contents(&scene, PREPARED), ["shop_api.json"]);
     assert_eq!(value(&scene, SECRETS, "shop/api/api/password").as_deref(), Some("secret of api"));
     assert_eq!(value(&scene, CONFIGMAPS, "shop/api/api/config").as_deref(), Some("config of api"));
     left_alone("with another pod");
 
     scene.server.replace(Kind::Secret, "shop", "web", secret("another"));
-    committed(&mut agent, 1, 0);
-    agent.until(" INFO ckpt_db::cli::follow: 2 pods prepared");
+    agent.stored(1, 0);
+    agent.rendered(2);
     assert_eq!(value(&scene, SECRETS, "shop/web/web/password").as_deref(), Some("another"));
     left_alone("with another Secret");
 
     // Somebody else's change is put right when its time has come.
     fs::remove_file(scene.node.at(PREPARED).join("shop_api.json")).unwrap();
-    agent.until(" INFO ckpt_db::cli::follow: 2 pods prepared");
+    agent.rendered(2);
     assert_eq!(contents(&scene, PREPARED), ["shop_api.json"]);
 
     scene.delete_pod("shop", "api");
-    committed(&mut agent, 0, 3);
-    agent.until(" INFO ckpt_db::cli::follow: 1 pod prepared");
+    agent.stored(0, 3);
+    agent.rendered(1);
     assert_eq!(contents(&scene, PREPARED), Vec::<String>::new());
     left_alone("after another pod has gone");
     let ended = agent.stop(Signal::TERM);

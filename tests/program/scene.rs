@@ -76,6 +76,7 @@ impl Scene {
 
     pub(crate) fn start_command(&self, mut command: Command) -> Agent {
         command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("KUBERNETES_SERVICE_PORT");
+        command.env("RUST_LOG", "ckpt_db=info");
         self.watch(command)
     }
 

@@ -1,10 +1,13 @@
 //! The store under a running agent: made at once, closed cleanly, never lost, and nobody else's.
 
+use std::process::Command;
+
 use ckpt_db::checkpoint::object::Kind;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::common::program::{Ran, STORE};
+use crate::agent::at_once;
+use crate::common::program::{Ran, SECRETS, STORE, clean};
 use crate::fake::Match;
 use crate::scene::{OFF, Scene, secret, shown};
 
@@ -32,7 +35,7 @@ fn it_is_there_before_anybody_answers() {
         "warning: API server: silent (GET /api/v1/pods at https://SERVER: Connection refused (os error 111))"
     );
     scene.server.listen();
-    let said = agent.until("in step");
+    let said = agent.in_step(5);
     assert_eq!(said[0], "API server: answering", "nothing more is said of a server that stays away");
     let ended = agent.stop(Signal::TERM);
     assert_eq!(ended.code, Some(0));
@@ -44,7 +47,7 @@ fn another_instance_is_told_so() {
     let scene = Scene::new();
     scene.pod("shop", "web");
     let mut agent = scene.start(&OFF);
-    agent.until("in step");
+    agent.in_step(5);
     for options in [&OFF[..], &[], &["--once"]] {
         let second = Ran::of(scene.command(options)).expect(2);
         let said = second.stderr.replace(&shown(&scene.node.root()), "ROOT");
@@ -55,10 +58,8 @@ fn another_instance_is_told_so() {
             "{options:?}"
         );
     }
-    let mark = scene.server.mark();
     scene.server.replace(Kind::Secret, "shop", "web", secret("another"));
-    scene.server.end_watches(&Match::watch(Kind::Secret));
-    scene.request(Match::list(Kind::Secret).after(mark));
+    agent.stored(1, 0);
     assert_eq!(agent.stop(Signal::TERM).code, Some(0), "the first one does not mind");
     scene.assert_store_is_the_servers();
 }
@@ -80,24 +81,47 @@ fn a_hangup_lists_again() {
     assert_eq!(agent.stop(Signal::INT).code, Some(0));
 }
 
-/// As under a supervisor that gives it nothing, and after the reader of its log has gone.
+/// As under a supervisor that gives it nothing: what it does can be seen on disk only.
 #[test]
 fn without_any_stream() {
     let scene = Scene::new();
     scene.pod("shop", "web");
-    let program = scene.command(&OFF);
-    let mut shell = std::process::Command::new("sh");
+    let program = scene.command::<&str>(&[]);
+    let mut shell = clean(Command::new("sh"));
     shell.args(["-c", "exec \"$0\" \"$@\" <&- >&- 2>&-"]).arg(program.get_program()).args(program.get_args());
     shell.env("RUST_LOG", "trace");
-    let agent = scene.start_command(shell);
-    scene.request(Match::watch(Kind::Secret).answered(200));
+    let agent = scene.watch(shell);
+    rendered(&scene, "secret of web");
     scene.server.replace(Kind::Secret, "shop", "web", secret("another"));
-    let mark = scene.server.mark();
-    scene.server.end_watches(&Match::watch(Kind::Secret));
-    scene.request(Match::watch(Kind::Secret).after(mark).answered(200));
+    rendered(&scene, "another");
     let ended = agent.stop(Signal::TERM);
     assert_eq!((ended.code, ended.octets.len()), (Some(0), 0));
     scene.assert_store_is_the_servers();
+}
+
+/// The reader of its messages goes away.
+#[test]
+fn after_the_end_of_its_reader() {
+    let scene = Scene::new();
+    scene.pod("shop", "web");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = scene.command::<&str>(&[]);
+    command.env("RUST_LOG", "trace").stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    drop(reader);
+    rendered(&scene, "secret of web");
+    scene.server.replace(Kind::Secret, "shop", "web", secret("another"));
+    rendered(&scene, "another");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    scene.assert_store_is_the_servers();
+}
+
+/// Waits for a value where a container would find it.
+fn rendered(scene: &Scene, value: &str) {
+    let path = scene.node.at(SECRETS).join("shop/web/web/password");
+    at_once("the value", || std::fs::read_to_string(&path).is_ok_and(|found| found == value));
 }
 
 /// The moments are those at which the server has had so many requests, or has sent so many changes, and a little later or

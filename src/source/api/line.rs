@@ -8,14 +8,21 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, watch};
 
 use super::body::{self, Listing};
 use super::connect::Connections;
+use super::events::LINE_MAX_BYTES;
 use super::pace::{Jitter, Pace};
 use super::paths;
-use super::reach::Failure;
+use super::reach::{Cause, Failure};
 use crate::checkpoint::object::{Kind, ObjectKey};
 use crate::clear::Clear;
 
 /// The largest listing that is read: a thousand pods of the largest size that etcd takes would not fit, and no node has them.
 const LISTING_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// The longest answer about one object: as in a watch. Many of these are read at the same time.
+const ONE_MAX_BYTES: usize = LINE_MAX_BYTES;
+
+/// No listing has more pages. We ask for none, and API servers make none of themselves.
+const PAGES_MAX: usize = 1000;
 
 /// How many requests of one node wait for an answer at the same time, watches aside.
 const UNARY_IN_FLIGHT: usize = 16;
@@ -121,18 +128,45 @@ impl Line {
         (*tried_in < epoch).then_some(tried_in)
     }
 
-    /// One request, its whole answer.
+    /// The same with a way of its own past the requests that wait: whoever finds out that nobody answers must not queue
+    /// behind all who don't know it yet.
+    pub(super) fn ahead(self) -> Self {
+        Self { in_flight: Arc::new(Semaphore::new(1)), ..self }
+    }
+
+    /// One object, its whole answer.
     pub(super) async fn get(&mut self, path: &str) -> Result<Clear, Failure> {
-        let connections = self.connections();
-        let _one_of_few = self.in_flight.acquire().await;
-        connections.get(path, LISTING_MAX_BYTES).await
+        self.ask(path, ONE_MAX_BYTES).await
     }
 
     /// A listing with all its pages.
     pub(super) async fn list(&mut self, path: &str, kind: Kind) -> Result<Listing, Failure> {
-        let mut whole = self.page(path, kind).await?;
+        self.pages(path, kind, LISTING_MAX_BYTES).await
+    }
+
+    /// One object as a consistent listing.
+    pub(super) async fn list_one(&mut self, key: &ObjectKey) -> Result<Listing, Failure> {
+        self.pages(&paths::listing_of(key), key.kind(), ONE_MAX_BYTES).await
+    }
+
+    /// One pod of this node as a consistent listing.
+    pub(super) async fn list_pod(&mut self, pod: &ObjectKey) -> Result<Listing, Failure> {
+        self.pages(&paths::pod_of(pod, &self.node), Kind::Pod, ONE_MAX_BYTES).await
+    }
+
+    /// All pages, of `max_bytes` together.
+    async fn pages(&mut self, path: &str, kind: Kind, max_bytes: usize) -> Result<Listing, Failure> {
+        let (mut whole, mut left) = self.page(path, kind, max_bytes).await?;
+        let mut pages = 1;
         while let Some(token) = whole.next.take() {
-            let page = self.page(&paths::next_page(path, &token), kind).await?;
+            if pages == PAGES_MAX {
+                return Err(Failure::TooLong(Cause(format!(
+                    "GET {path}: the listing has more than {PAGES_MAX} pages"
+                ))));
+            }
+            pages += 1;
+            let (page, still_left) = self.page(&paths::next_page(path, &token), kind, left).await?;
+            left = still_left;
             whole.objects.extend(page.objects);
             whole.bad.extend(page.bad);
             whole.next = page.next;
@@ -140,13 +174,17 @@ impl Line {
         Ok(whole)
     }
 
-    async fn page(&mut self, path: &str, kind: Kind) -> Result<Listing, Failure> {
-        let answer = self.get(path).await?;
-        body::listing(answer.expose(), kind).map_err(|error| Failure::garbage(&format!("GET {path}"), &error))
+    /// One page, and how many bytes it leaves for the others.
+    async fn page(&mut self, path: &str, kind: Kind, max_bytes: usize) -> Result<(Listing, usize), Failure> {
+        let answer = self.ask(path, max_bytes).await?;
+        let page =
+            body::listing(answer.expose(), kind).map_err(|error| Failure::garbage(&format!("GET {path}"), &error))?;
+        Ok((page, max_bytes - answer.len()))
     }
 
-    /// One object as a consistent listing.
-    pub(super) async fn list_one(&mut self, key: &ObjectKey) -> Result<Listing, Failure> {
-        self.list(&paths::listing_of(key), key.kind()).await
+    async fn ask(&mut self, path: &str, max_bytes: usize) -> Result<Clear, Failure> {
+        let connections = self.connections();
+        let _one_of_few = self.in_flight.acquire().await;
+        connections.get(path, max_bytes).await
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
                 position
             }
             Err(failure) => {
-                silence(&line, &standing, &heard, failure, &mut backoff).await;
+                silence(&mut line, &standing, &heard, failure, &mut backoff).await;
                 continue;
             }
         };
@@ -49,14 +49,14 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
         match end {
             // Not at once: a server that loses every position would be asked without end.
             End::InTime | End::Lost | End::Early => sleep(line.jitter(|jitter| backoff.wait(jitter, None))).await,
-            End::Failed(failure) => silence(&line, &standing, &heard, failure, &mut backoff).await,
+            End::Failed(failure) => silence(&mut line, &standing, &heard, failure, &mut backoff).await,
         }
     }
 }
 
 /// Tells all that nobody answers, and waits before the next try.
 async fn silence(
-    line: &Line,
+    line: &mut Line,
     standing: &watch::Sender<Standing>,
     heard: &mpsc::Sender<Heard>,
     failure: Failure,
@@ -65,7 +65,12 @@ async fn silence(
     standing.send_modify(|standing| standing.answering = false);
     let asked = failure.retry_after_s();
     let _ = heard.send(Heard::Failed(failure)).await;
-    sleep(line.jitter(|jitter| backoff.wait(jitter, asked))).await;
+    let wait = line.jitter(|jitter| backoff.wait(jitter, asked));
+    tokio::select! {
+        () = sleep(wait) => {}
+        // The old credentials may be why.
+        () = line.new_connections() => {}
+    }
 }
 
 /// Watches from `position` until it can't be gone on from there.
@@ -104,8 +109,8 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
 
 /// Proves one after the other that pods are gone, or leaves them. What could not be asked, or not be told, is asked again.
 ///
-/// Proof is a second, consistent read that is empty or shows another UID, while this node itself is still known to the
-/// API server: an etcd that was emptied, or a control plane that was made anew, knows neither, and says nothing of us.
+/// Proof is a second, consistent read that is empty or shows another UID, while this node itself is known to the API
+/// server: an etcd that was emptied, or a control plane that was made anew, knows neither, and says nothing of us.
 pub(super) async fn prove(
     mut line: Line,
     mut doubtful: mpsc::UnboundedReceiver<(ObjectKey, String)>,
@@ -160,22 +165,18 @@ enum Verdict {
 }
 
 async fn is_gone(line: &mut Line, pod: &ObjectKey, uid: &str) -> Result<Verdict, Failure> {
-    let found = line.list(&paths::pod_of(pod, &line.node), Kind::Pod).await?;
-    // Without a UID (a manifest had none, or the record is damaged) any pod of that name may be the one.
-    let the_same = |object: &Object| object.key != *pod || object.uid == uid || uid.is_empty();
-    if !found.bad.is_empty() || found.objects.iter().any(the_same) {
-        return Ok(Verdict::StillThere);
-    }
-    if !found.objects.is_empty() {
-        // Another pod of the same name on this node: the API server knows us.
-        return Ok(Verdict::Gone);
-    }
+    // The Node first: should the control plane get its memory back between the two, the pod is found.
     let node = ObjectKey::new(Kind::Node, "", &line.node).map_err(|error| Failure::garbage("own Node", &error))?;
     match line.list_one(&node).await {
-        Ok(found) if found.objects.is_empty() => Ok(Verdict::NodeUnknown),
-        Ok(_) => Ok(Verdict::Gone),
+        Ok(found) if found.objects.is_empty() => return Ok(Verdict::NodeUnknown),
+        Ok(_) => {}
         // Credentials that may not read Nodes: the pod's own proof has to do.
-        Err(failure) if failure.status() == Some(403) => Ok(Verdict::Gone),
-        Err(failure) => Err(failure),
+        Err(failure) if failure.status() == Some(403) => {}
+        Err(failure) => return Err(failure),
     }
+    let found = line.list_pod(pod).await?;
+    // Without a UID (a manifest had none, or the record is damaged) any pod of that name may be the one.
+    let the_same = |object: &Object| object.key != *pod || object.uid == uid || uid.is_empty();
+    let there = !found.bad.is_empty() || found.objects.iter().any(the_same);
+    Ok(if there { Verdict::StillThere } else { Verdict::Gone })
 }
