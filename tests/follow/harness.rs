@@ -401,6 +401,18 @@ impl Agent {
         .await;
     }
 
+    /// Returns when everything that was doubted before is settled: one is asked for after the other, and the last is a pod
+    /// that comes and goes.
+    pub(crate) async fn doubts_are_settled(&mut self, cluster: &Cluster) {
+        cluster.pod("passing", &[]);
+        let passing = key(Kind::Pod, "passing");
+        self.until("the passing pod", |snapshot| matches!(snapshot.get(&passing), Lookup::Found(_))).await;
+        cluster.server.delete(Kind::Pod, "shop", "passing");
+        self.until("its end", |snapshot| matches!(snapshot.get(&passing), Lookup::Missing)).await;
+        self.take_down_all();
+        self.removed.retain(|key| *key != passing);
+    }
+
     pub(crate) async fn snapshot(&self) -> Snapshot {
         timeout(DEADLINE, self.store.snapshot()).await.expect("the store answers").unwrap().into_inner()
     }

@@ -136,6 +136,18 @@ impl Line {
         body::listing(answer.expose(), kind).map_err(|error| Failure::garbage(&format!("GET {path}"), &error))
     }
 
+    /// Whether the API server knows this node. An etcd that was emptied, or a control plane that was made anew, does not, and
+    /// what it lacks says nothing of us.
+    pub(super) async fn knows_node(&mut self) -> Result<bool, Failure> {
+        let node = ObjectKey::new(Kind::Node, "", &self.node).map_err(|error| Failure::garbage("own Node", &error))?;
+        match self.list_one(&node).await {
+            Ok(found) => Ok(!found.objects.is_empty()),
+            // Credentials that may not read Nodes do without.
+            Err(failure) if failure.status() == Some(403) => Ok(true),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// One object as a consistent listing.
     pub(super) async fn list_one(&mut self, key: &ObjectKey) -> Result<Listing, Failure> {
         self.list(&paths::listing_of(key), key.kind()).await
