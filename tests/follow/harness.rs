@@ -452,7 +452,7 @@ impl Agent {
 
     /// Waits for the end that following comes to by itself.
     pub(crate) async fn ended(mut self) -> (FollowError, Box<dyn Backend>) {
-        while let Ok(Some(_)) = timeout(DEADLINE, self.heard.recv()).await {}
+        while timeout(DEADLINE, self.heard.recv()).await.expect("it ends by itself").is_some() {}
         let error = self.ended.take().unwrap().join().unwrap().expect("it ended by itself");
         (error, self.thread.take().unwrap().close().await.unwrap())
     }
