@@ -341,3 +341,17 @@ fn reading_works_where_nothing_can_be_written() {
     assert_eq!(fs::read(&path).unwrap(), before);
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
 }
+
+#[test]
+fn a_store_made_before_its_node_had_a_name_takes_the_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let mut store = ckpt_db::agent::open_or_create(&path, &[], "", 1).unwrap();
+    let _ = store.update(vec![Change::NodeName("edge-1".to_owned())], 2).unwrap();
+    assert_eq!(store.identity().node_name, "edge-1");
+    drop(store);
+    let mut store = ckpt_db::agent::open_or_create(&path, &[], "", 3).unwrap();
+    assert_eq!(store.identity().node_name, "edge-1");
+    let refused = store.update(vec![Change::NodeName("edge-2".to_owned())], 4);
+    assert!(matches!(refused, Err(ckpt_db::store::StoreError::OtherNode { .. })));
+}

@@ -66,6 +66,8 @@ pub type Look<'a> = &'a dyn Fn() -> Result<Committed<Snapshot>, StoreError>;
 pub enum Status {
     /// There are no credentials yet, or none that can be used; it is tried again.
     NoCredentials(String),
+    /// The credentials can't be read now; following goes on with those that were read before.
+    CredentialsKept(String),
     /// These are used from now on.
     Credentials {
         /// The API server.
@@ -91,6 +93,7 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCredentials(why) => write!(f, "waiting for credentials: {why}"),
+            Self::CredentialsKept(why) => write!(f, "going on with the credentials that were read before: {why}"),
             Self::Credentials { server, node, user, .. } => {
                 write!(f, "following {server} for node {node} as {user}")
             }
@@ -110,13 +113,14 @@ pub enum FollowError {
     /// The store failed, or refuses: it is another cluster's or node's, or no key opens it.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The credentials are those of another node than the store's, or than the operator says.
-    #[error("{what} belongs to node {expected}, but the credentials are those of node {found}; nothing was stored")]
+    /// The credentials are those of another node than the operator says. Nothing was stored.
+    #[error(
+        "--node-name says {told}, but the credentials are those of node {found}; nothing was stored. Leave the option out, \
+         or give the credentials of {told} with --kubeconfig"
+    )]
     OtherNode {
-        /// The store, or the option.
-        what: &'static str,
-        /// The node that it names.
-        expected: String,
+        /// What the operator says.
+        told: String,
         /// The node that the credentials name.
         found: String,
     },
@@ -144,6 +148,8 @@ pub async fn follow(
     let mut credentials = watch.first(following, observer).await;
     loop {
         let node = whose(store, following, &credentials).await?;
+        // The kubelet's certificate usually brings both: then nothing has to be listed twice.
+        take_first_key(store, following, observer).await?;
         announce(&credentials, &node, &*clock_is_set, clock, observer);
         let connections = Connections::new(&credentials, following.pace.requests);
         let options = Options {
@@ -194,11 +200,7 @@ pub async fn follow(
                             break;
                         }
                     }
-                    if store.lock_state().await? == LockState::Keyless
-                        && let Some(key) = (following.first_key)()
-                    {
-                        let _durable = store.add_first_key(key).await?;
-                        observer.status(&Status::FirstKey);
+                    if take_first_key(store, following, observer).await? {
                         // Everything is listed again, since the Secrets were left out before.
                         break;
                     }
@@ -216,23 +218,37 @@ fn wait<T>(answer: impl Future<Output = T>) -> T {
 
 /// Whether the store is this node's and this cluster's; from the first time on it is.
 async fn whose(store: &StoreHandle, following: &Following, credentials: &Credentials) -> Result<String, FollowError> {
-    let stored = store.identity().await?.node_name;
-    let told = following.node_name.clone();
-    if let (Some(told), Some(found)) = (&told, credentials.node_name())
-        && told != found
-    {
-        let what = "--node-name";
-        return Err(FollowError::OtherNode { what, expected: told.clone(), found: found.to_owned() });
-    }
-    let own = told
-        .or_else(|| credentials.node_name().map(str::to_owned))
-        .unwrap_or_else(|| if stored.is_empty() { following.host_name.clone() } else { stored.clone() });
-    if !stored.is_empty() && stored != own {
-        return Err(FollowError::OtherNode { what: "the store", expected: stored, found: own });
-    }
-    let belongs = Change::Cluster { ca_sha256: credentials.cluster_ca_sha256().to_vec() };
-    let _durable = store.update(vec![belongs]).await?;
+    let own = match (&following.node_name, credentials.node_name()) {
+        (Some(told), Some(found)) if told != found => {
+            return Err(FollowError::OtherNode { told: told.clone(), found: found.to_owned() });
+        }
+        (Some(name), _) => name.clone(),
+        (None, Some(name)) => name.to_owned(),
+        // Credentials that name no node: the store's name, else the machine's.
+        (None, None) => {
+            let stored = store.identity().await?.node_name;
+            if stored.is_empty() { following.host_name.clone() } else { stored }
+        }
+    };
+    let belongs =
+        vec![Change::NodeName(own.clone()), Change::Cluster { ca_sha256: credentials.cluster_ca_sha256().to_vec() }];
+    let _durable = store.update(belongs).await?;
     Ok(own)
+}
+
+/// Gives a keyless store its first key, if there is one by now; whether it did.
+async fn take_first_key(
+    store: &StoreHandle,
+    following: &mut Following,
+    observer: &mut dyn Observer,
+) -> Result<bool, FollowError> {
+    if store.lock_state().await? != LockState::Keyless {
+        return Ok(false);
+    }
+    let Some(key) = (following.first_key)() else { return Ok(false) };
+    let _durable = store.add_first_key(key).await?;
+    observer.status(&Status::FirstKey);
+    Ok(true)
 }
 
 fn announce(
@@ -299,7 +315,10 @@ impl CredentialWatch {
     fn say(&mut self, error: &CredentialsError, observer: &mut dyn Observer) {
         let why = error.to_string();
         if self.said.as_ref() != Some(&why) {
-            observer.status(&Status::NoCredentials(why.clone()));
+            observer.status(&match self.used {
+                None => Status::NoCredentials(why.clone()),
+                Some(_) => Status::CredentialsKept(why.clone()),
+            });
             self.said = Some(why);
         }
     }

@@ -205,6 +205,48 @@ fn parse_kubelet_version(text: &str) -> Option<KubeletVersion> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::lookup::Absence;
+    use crate::checkpoint::object::Object;
+    use crate::checkpoint::verdict::{NotMeant, Reason};
+    use crate::crypto::SystemEntropy;
+    use crate::store::{Backend as _, MemoryStore};
+
+    /// What the store has on record decides, where the stored pod does not tell.
+    #[test]
+    fn endings_and_absences_on_record_reach_the_verdict() {
+        let identity = store_format::Identity {
+            store_id: store_format::StoreId([7; 16]),
+            created_at_unix_ms: 0,
+            node_name: "edge-1".to_owned(),
+            node_uid: String::new(),
+            cluster_ca_sha256: Vec::new(),
+            kubelet_version: String::new(),
+        };
+        let mut store = MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap();
+        let key = |kind, name| ObjectKey::new(kind, "default", name).unwrap();
+        let pod = |phase: &str| {
+            let body = serde_json::json!({
+                "spec": {"containers": [{"name": "c", "image": "i:1"}],
+                    "volumes": [{"name": "v", "secret": {"secretName": "tls"}}]},
+                "status": {"phase": phase},
+            });
+            let body = body.to_string().into();
+            let object =
+                Object { key: key(Kind::Pod, "web"), uid: "u1".to_owned(), resource_version: String::new(), body };
+            Change::Apply { object, with: Vec::new() }
+        };
+        let mut verdict_after = |changes| {
+            let _ = store.update(changes, 0).unwrap();
+            let snapshot = store.snapshot().unwrap().into_inner();
+            let mut outcome = assess(&snapshot, &Settings::default(), None, PodNetwork::Yes).unwrap();
+            outcome.decision.verdicts.remove(0).2
+        };
+        let forbidden = Change::Absent { key: key(Kind::Secret, "tls"), why: Absence::Forbidden };
+        let Verdict::NotRecoverable { reasons } = verdict_after(vec![pod("Running"), forbidden]) else { panic!() };
+        assert_eq!(reasons.iter().map(Reason::code).collect::<Vec<_>>(), ["Forbidden"]);
+        assert_eq!(verdict_after(vec![pod("Succeeded")]), Verdict::NotMeant(NotMeant::Finished));
+        assert_eq!(verdict_after(vec![pod("Running")]), Verdict::NotMeant(NotMeant::Finished));
+    }
 
     #[test]
     fn kubelet_versions() {

@@ -27,6 +27,12 @@ use super::{Exit, chain, node, now_unix_ms, say};
 /// How often rendered files that someone else changed are put right; as often as the kubelet reads its directory.
 const RENDER_AGAIN: Duration = Duration::from_secs(20);
 
+/// Objects that can't be read are named one by one, but not hundreds of them.
+const NAMED_AT_ONCE: usize = 5;
+
+/// After this long a few more are named.
+const NAMED_AGAIN: Duration = Duration::from_secs(60);
+
 /// What following needs to know of the command line.
 pub(super) struct Follow<'a> {
     pub(super) store: &'a StoreArgs,
@@ -53,11 +59,17 @@ impl Follow<'_> {
             rendering: settings.activation != ActivationPolicy::Off,
             settings,
             node_name: self.node_name.clone(),
+            answering: false,
             listed: false,
             unsealed: BTreeSet::new(),
             problems: BTreeSet::new(),
+            outage: Outage::default(),
+            named: (Instant::now(), 0),
             rendered_at: Instant::now(),
         };
+        if !observer.rendering {
+            say(format_args!("note: activation policy off: pods are stored and reported, and nothing is rendered"));
+        }
         let keys = self.store.keys()?;
         // What lies in the store is rendered before anybody is asked for anything.
         match open_offline(&path, &keys.secrets()) {
@@ -87,7 +99,7 @@ impl Follow<'_> {
                 }
             }),
         };
-        let open = || open(self.store, &path, self.node_name.as_deref());
+        let open = || open(self.store, &path);
         let mut said = None;
         reside(open, now_unix_ms, following, &mut observer, |failed| {
             let why = match failed {
@@ -106,15 +118,15 @@ impl Follow<'_> {
 }
 
 /// Opens the store for writing, or makes a new one.
-fn open(arguments: &StoreArgs, path: &Path, node_name: Option<&str>) -> anyhow::Result<Box<dyn Backend>> {
+fn open(arguments: &StoreArgs, path: &Path) -> anyhow::Result<Box<dyn Backend>> {
     let keys = arguments.keys()?;
-    // Without a name the credentials will tell it.
-    let store = open_or_create(path, &keys.secrets(), node_name.unwrap_or_default(), now_unix_ms())?;
+    // A new one is nobody's until there are credentials: a name that they contradict must not stay in it.
+    let store = open_or_create(path, &keys.secrets(), "", now_unix_ms())?;
     match store.lock_state() {
         LockState::Open => {}
         LockState::Keyless => {
             say(format_args!(
-                "no node key yet: Secrets are not stored until there is one (looked for it as 'ckpt-db run --help' tells)"
+                "note: no node key yet: Secrets are not stored until the kubelet has one (or name another with --node-key)"
             ));
         }
         LockState::Locked => {
@@ -159,25 +171,68 @@ struct Narrator<'a> {
     node_name: Option<String>,
     /// Not under the policy `off`: then nothing is rendered, and nothing that is there is touched.
     rendering: bool,
-    /// Whether a listing was stored since the start.
+    /// Whether the API server answers.
+    answering: bool,
+    /// Whether a listing was stored since it does.
     listed: bool,
     /// Secrets that were left out since there is no key, already told.
     unsealed: BTreeSet<String>,
     /// Objects that could not be stored, already told.
     problems: BTreeSet<String>,
+    outage: Outage,
+    /// Since when objects that can't be read have been counted, and how many they are.
+    named: (Instant, usize),
     rendered_at: Instant,
+}
+
+/// What was said of an API server since it answered last.
+#[derive(Default)]
+struct Outage {
+    silent: bool,
+    said: BTreeSet<String>,
+}
+
+impl Outage {
+    /// Whether this is news. A cause comes again with each attempt, and with another date in it.
+    fn is_news(&mut self, reach: &Reach) -> bool {
+        let (silent, cause) = match reach {
+            Reach::Answering => {
+                *self = Self::default();
+                return true;
+            }
+            Reach::Silent(cause) => (true, cause),
+            Reach::Refusing(cause) => (false, cause),
+        };
+        let turned = !self.said.is_empty() && self.silent != silent;
+        self.silent = silent;
+        self.said.insert(cause.0.chars().filter(|c| !c.is_ascii_digit()).collect()) || turned
+    }
 }
 
 impl Observer for Narrator<'_> {
     fn status(&mut self, status: &Status) {
+        let news = match status {
+            Status::Reach(reach) => self.outage.is_news(reach),
+            Status::Note(Note::NotRead { .. } | Note::Unreadable(_)) => self.names_another(),
+            _ => true,
+        };
+        if !news {
+            tracing::info!("{status}");
+            return;
+        }
         let level = match status {
             Status::Reach(Reach::Answering) | Status::Credentials { .. } | Status::FirstKey => "",
             Status::NoCredentials(_) | Status::Note(Note::GetOnly { .. } | Note::NoServices(_)) => "note: ",
-            Status::Reach(Reach::Silent(_) | Reach::Refusing(_)) | Status::Certificate(_) | Status::Note(_) => {
-                "warning: "
-            }
+            Status::Reach(Reach::Silent(_) | Reach::Refusing(_))
+            | Status::CredentialsKept(_)
+            | Status::Certificate(_)
+            | Status::Note(_) => "warning: ",
         };
         say(format_args!("{level}{status}"));
+        if let Status::Reach(reach) = status {
+            self.answering = *reach == Reach::Answering;
+            self.listed &= self.answering;
+        }
         if let Status::Credentials { warnings, .. } = status {
             warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
         }
@@ -191,16 +246,21 @@ impl Observer for Narrator<'_> {
                 say(format_args!("{problem}"));
             }
         }
-        for secret in &update.unsealed {
-            if self.unsealed.insert(secret.to_string()) {
-                say(format_args!("warning: {secret} is not stored: there is no node key yet"));
-            }
+        let unsealed: Vec<_> =
+            update.unsealed.iter().filter(|secret| self.unsealed.insert(secret.to_string())).collect();
+        match unsealed[..] {
+            [] => {}
+            [secret] => say(format_args!("warning: {secret} is not stored: there is no node key yet")),
+            [first, ..] => say(format_args!(
+                "warning: {} Secrets are not stored, {first} among them: there is no node key yet",
+                unsealed.len()
+            )),
         }
         let (stored, removed) = (update.stored.len(), update.removed.len());
         if stored + removed > 0 {
             tracing::info!(revision = update.revision.0, stored, removed, "committed");
         }
-        let listed = items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
+        let listed = self.answering && items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
         let first = listed && !self.listed;
         self.listed |= listed;
         if !first && stored + removed == 0 {
@@ -230,6 +290,21 @@ impl Observer for Narrator<'_> {
 }
 
 impl Narrator<'_> {
+    /// Whether one more object that can't be read is named.
+    fn names_another(&mut self) -> bool {
+        let (since, count) = &mut self.named;
+        if since.elapsed() >= NAMED_AGAIN {
+            (*since, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        if *count == NAMED_AT_ONCE + 1 {
+            say(format_args!(
+                "warning: more objects can't be read (each is tried again; with RUST_LOG=ckpt_db=info they are named)"
+            ));
+        }
+        *count <= NAMED_AT_ONCE
+    }
+
     /// Keeps trees and prepared manifests in line with what is durable.
     fn render(&mut self, snapshot: &Committed<Snapshot>) {
         self.rendered_at = Instant::now();

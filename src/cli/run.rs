@@ -499,6 +499,7 @@ fn is_store_failure(error: &anyhow::Error) -> bool {
             error,
             StoreError::EmptyListing { .. }
                 | StoreError::OtherCluster { .. }
+                | StoreError::OtherNode { .. }
                 | StoreError::NoKeyOpens
                 | StoreError::NoPublicKey
         )
@@ -538,7 +539,7 @@ fn read(input: &Input) -> anyhow::Result<Loaded> {
 /// `FILE: revision 3, node edge-1, 9 pods, 4 ConfigMaps, 5 Secrets`
 pub(super) fn about(path: &std::path::Path, snapshot: &Snapshot) -> String {
     let mut text = format!("{}: revision {}", path.display(), snapshot.revision());
-    if let Some(node) = snapshot.node_name() {
+    if let Some(node) = snapshot.node_name().filter(|name| !name.is_empty()) {
         text.push_str(&format!(", node {node}"));
     }
     for kind in Kind::ALL {

@@ -43,6 +43,9 @@ pub enum Change {
         /// What to do with stored objects of these kinds that the listing lacks.
         missing: Missing,
     },
+    /// Which node the source speaks for. A store that was made before its node had a name takes it; one of another node
+    /// refuses the whole batch with [`StoreError::OtherNode`].
+    NodeName(String),
     /// Which cluster the source belongs to: the CAs that its API server is trusted by. Empty says nothing.
     ///
     /// A store that knows none yet records them; one that knows some of them takes these instead (a CA was rotated); one

@@ -34,6 +34,8 @@ pub fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
     a_deleted_object_is_not_found(make(), secret);
     a_listing_may_report_what_it_lacks(make(), secret);
     another_cluster_is_refused(make(), secret);
+    another_node_is_refused(make(), secret);
+    a_refused_pod_ends_its_predecessor(make(), secret);
     a_position_is_kept_with_what_is_written(make(), secret);
 }
 
@@ -111,6 +113,14 @@ fn a_keyless_store_takes_everything_but_secrets(mut store: Box<dyn Backend>, sec
     assert_eq!(update.get().unsealed, vec![tls.key.clone()], "the Secret is left out and named");
     let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
     assert!(matches!(snapshot.get(&tls.key), Lookup::NoKeyYet), "the Secret's absence is explained");
+    drop(snapshot);
+    let _ = store.update(vec![absent("tls", Absence::Forbidden)], NOW).expect("an absence is taken");
+    let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
+    assert!(matches!(snapshot.get(&tls.key), Lookup::Forbidden), "a key would not help what may not be read");
+    drop(snapshot);
+    let _ = store.update(apply(tls.clone(), vec![]), NOW).expect("a keyless store takes what it can't keep");
+    let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
+    assert!(matches!(snapshot.get(&tls.key), Lookup::NoKeyYet), "what could be read is no longer forbidden");
     drop(snapshot);
     let mut store = keyed(store, secret);
     assert_eq!(store.lock_state(), LockState::Open, "the first key opens the store");
@@ -411,6 +421,37 @@ fn another_cluster_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
     };
     let _ = store.update(many(), NOW).expect("a large bundle is taken");
     let _ = store.update(many(), NOW).expect("and recognised");
+}
+
+fn another_node_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let own = store.identity().node_name.clone();
+    let before = store.snapshot().expect("a snapshot can be taken").get().revision();
+    let same = store.update(vec![Change::NodeName(own.clone())], NOW).expect("its own name is taken").into_inner();
+    assert_eq!(same.revision, before, "and is no news");
+    let web = pod("web", "u1", &[]);
+    let foreign = vec![Change::Apply { object: web, with: vec![] }, Change::NodeName(format!("not-{own}"))];
+    let result = store.update(foreign, NOW);
+    assert!(matches!(result, Err(StoreError::OtherNode { .. })), "a source of another node is refused");
+    let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
+    assert_eq!(snapshot.objects().count(), 0, "and nothing of it stored");
+    assert_eq!(snapshot.node_name(), Some(own.as_str()), "the store stays whose it was");
+}
+
+fn a_refused_pod_ends_its_predecessor(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let web = pod("web", "u1", &[]);
+    let _ = store.update(apply(web.clone(), vec![]), NOW).expect("stored");
+    let broken = |uid: &str| Object { uid: uid.to_owned(), body: "{}".to_owned().into(), ..web.clone() };
+    let update = store.update(apply(broken("u1"), vec![]), NOW).expect("refused alone").into_inner();
+    assert_eq!(update.rejected.len(), 1, "a version that can't be stored is named");
+    assert!(holds(&*store, &web), "and the last one that could is kept");
+    let next = vec![
+        Change::Apply { object: broken("u2"), with: vec![] },
+        Change::Delete { key: web.key.clone(), uid: "u1".to_owned() },
+    ];
+    let update = store.update(next, NOW).expect("refused alone").into_inner();
+    assert_eq!(update.removed, std::slice::from_ref(&web.key), "but a pod whose name another one has is gone");
 }
 
 fn a_position_is_kept_with_what_is_written(store: Box<dyn Backend>, secret: &NodeSecret) {

@@ -87,6 +87,17 @@ pub enum StoreError {
         /// How many pods the store holds.
         stored: usize,
     },
+    /// The source speaks for another node than the store's. Nothing was written.
+    #[error(
+        "the store belongs to node {stored}, but this is node {found}. The store is kept as it is; to begin anew with this \
+         node, move it away"
+    )]
+    OtherNode {
+        /// The node that the store names.
+        stored: String,
+        /// The node that the source names.
+        found: String,
+    },
     /// The source is another cluster than the store's: its API server is trusted by none of the CAs that the store knows.
     /// Nothing was written.
     #[error(

@@ -97,7 +97,6 @@ fn run(cluster: &Cluster, directory: &std::path::Path, kubeconfig: &std::path::P
         }
     }
     equal(cluster, &place, &mut agent, "at the end");
-    eprintln!("{} commits for {} operations", place.commits(), size.operations);
 
     cluster.restore_etcd(&snapshot.unwrap());
     equal(cluster, &place, &mut agent, "after etcd was restored to an earlier state");
@@ -125,7 +124,7 @@ fn equal(cluster: &Cluster, place: &Home, agent: &mut Agent, when: &str) {
         }
         None => Err(format!("no answer from the API server yet\n{}", tail(&agent.log()))),
     });
-    eprintln!("{when}: in step after {} ms", began.elapsed().as_millis());
+    eprintln!("{when}: in step after {} ms, {} commits so far", began.elapsed().as_millis(), place.commits());
     agent.kill();
     let differences = truth::compare(&wanted, &dump(place));
     assert_eq!(differences, Vec::<String>::new(), "{when}");

@@ -120,7 +120,17 @@ impl Cluster {
 
     /// Every request so far, except the administrator's and the API server's own.
     pub(crate) fn audit(&self) -> AuditLog {
-        AuditLog::read(&self.directory.path().join("audit.log"))
+        AuditLog::read(&self.audit_file())
+    }
+
+    /// Where it lies.
+    pub(crate) fn audit_file(&self) -> PathBuf {
+        self.directory.path().join("audit.log")
+    }
+
+    /// The process that serves.
+    pub(crate) fn apiserver_pid(&self) -> i32 {
+        self.apiserver.lock().unwrap().pid().as_raw_nonzero().get()
     }
 
     /// SIGKILL, and nothing listens until [`Cluster::start_apiserver`].
@@ -223,6 +233,17 @@ impl Cluster {
         path
     }
 
+    /// Lays out a node below `root` as `kubeadm join` does: `kubelet.conf` below `etc/kubernetes`, and what it names, with
+    /// the paths that a node has, below `var/lib/kubelet/pki`. `port` is the API server's, or that of a relay to it.
+    pub(crate) fn join(&self, node: &str, root: &Path, port: u16) {
+        self.rotate(node, &root.join("var/lib/kubelet"), Validity::usual());
+        let current = client_files(Path::new("/var/lib/kubelet/pki/kubelet-client-current.pem"));
+        let configuration = root.join("etc/kubernetes");
+        fs::create_dir_all(&configuration).unwrap();
+        let text = kubeconfig_text(port, &self.authority, &node_user(node), &current);
+        fs::write(configuration.join("kubelet.conf"), text).unwrap();
+    }
+
     /// Issues a new client certificate and swaps the link, as the kubelet does; the old dated file stays. Returns the new one.
     pub(crate) fn rotate(&self, node: &str, directory: &Path, validity: Validity) -> PathBuf {
         let pki = directory.join("pki");
@@ -240,6 +261,11 @@ impl Cluster {
     /// Writes `agent.conf` with the token of a ServiceAccount that has the predecessor's Role: pods and nodes can be
     /// got, listed and watched, Services got and listed, ConfigMaps and Secrets only got. The token is a file beside it.
     pub(crate) fn role_kubeconfig(&self, name: &str, directory: &Path) -> PathBuf {
+        self.role_kubeconfig_over(name, directory, self.port)
+    }
+
+    /// As [`Cluster::role_kubeconfig`], over a relay.
+    pub(crate) fn role_kubeconfig_over(&self, name: &str, directory: &Path, port: u16) -> PathBuf {
         let rule =
             |resources: &[&str], verbs: &[&str]| json!({"apiGroups": [""], "resources": resources, "verbs": verbs});
         let rules = json!([
@@ -264,7 +290,7 @@ impl Cluster {
         self.new_token(name, &token);
         let path = directory.join("agent.conf");
         let user = format!("    tokenFile: {}\n", token.display());
-        fs::write(&path, kubeconfig_text(self.port, &self.authority, name, &user)).unwrap();
+        fs::write(&path, kubeconfig_text(port, &self.authority, name, &user)).unwrap();
         path
     }
 

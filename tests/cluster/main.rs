@@ -11,10 +11,15 @@ mod certificates;
 mod consumer;
 mod control_plane;
 mod facts;
+mod manners;
+mod objects;
+mod operation;
 mod pieces;
 mod pods;
 mod process;
+mod program;
 mod random;
+mod relay;
 mod truth;
 mod workload;
 

@@ -192,8 +192,8 @@ impl Server {
         self.restore(|store| store.renumber(to));
     }
 
-    /// An etcd restored from a snapshot: objects, resourceVersion and history are those of `to`. Cuts the connections
-    /// that carry watches.
+    /// An etcd restored from a snapshot: objects, resourceVersion and history are those of `to`; what was compacted before
+    /// stays so. Cuts the connections that carry watches.
     pub(crate) fn rewind(&self, to: u64) {
         self.restore(|store| store.rewind(to));
     }

@@ -117,7 +117,7 @@ fn next(state: &State, exchange: &Exchange, start: &mut WatchStart, kind: Kind) 
                     return Some(Next::Line(line));
                 }
             }
-            Entry::Bookmark { version } if !of_the_past && request.allows_bookmarks() && *version > start.from => {
+            Entry::Bookmark { version } if !of_the_past && request.allows_bookmarks() && *version >= start.from => {
                 return Some(Next::Line(bookmark(kind, *version)));
             }
             Entry::Line { to, line } if to.contains(&request.number) => return Some(Next::Line(line.clone())),

@@ -67,7 +67,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// As when the process dies: FIN, without a word of TLS or HTTP.
+    /// FIN without a word of TLS or HTTP, as when the process dies. What the client still sends goes nowhere.
     pub(super) fn close(&self) {
         let _ = self.orders.send(Order::Close);
     }
@@ -113,7 +113,7 @@ async fn serve(
     let shared = &listed.shared;
     let (config, streams) =
         shared.read(|state| (Arc::clone(&state.credentials.tls), state.options.streams_per_connection));
-    let valve = Valve { tcp, gate: Arc::clone(&shared.gate), connection: Arc::clone(&connection) };
+    let valve = Valve { tcp: Some(tcp), gate: Arc::clone(&shared.gate), connection: Arc::clone(&connection) };
     let mut handshake = pin!(TlsAcceptor::from(config).accept(valve));
     let tls = loop {
         tokio::select! {
@@ -214,40 +214,52 @@ impl Gate {
 /// A TCP stream through which nothing passes while the gate is closed. The kernel goes on answering for it, as it does for
 /// a process that is stopped.
 struct Valve {
-    tcp: TcpStream,
+    /// There until it is dropped.
+    tcp: Option<TcpStream>,
     gate: Arc<Gate>,
     connection: Arc<Connection>,
 }
 
+impl Valve {
+    fn poll_tcp(&mut self, context: &Context<'_>) -> Poll<Pin<&mut TcpStream>> {
+        ready!(self.gate.poll(context));
+        Poll::Ready(Pin::new(self.tcp.as_mut().expect("there until it is dropped")))
+    }
+}
+
 impl Drop for Valve {
+    /// The kernel makes an RST of a close with bytes unread, which is so or not by chance: a reset shall be one, and
+    /// everything else a FIN.
     fn drop(&mut self) {
+        let Some(mut tcp) = self.tcp.take() else { return };
         if self.connection.reset.load(Ordering::SeqCst) {
-            let _ = self.tcp.set_zero_linger();
+            let _ = tcp.set_zero_linger();
+            return;
+        }
+        let _ = Pin::new(&mut tcp).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await });
         }
     }
 }
 
 impl AsyncRead for Valve {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(self.gate.poll(context));
-        Pin::new(&mut self.tcp).poll_read(context, into)
+        ready!(self.poll_tcp(context)).poll_read(context, into)
     }
 }
 
 impl AsyncWrite for Valve {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.gate.poll(context));
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
+        ready!(self.poll_tcp(context)).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.gate.poll(context));
-        Pin::new(&mut self.tcp).poll_flush(context)
+        ready!(self.poll_tcp(context)).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.gate.poll(context));
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        ready!(self.poll_tcp(context)).poll_shutdown(context)
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -144,7 +145,7 @@ impl Client {
     pub(crate) async fn watch(&mut self, path: &str) -> Events {
         let response = in_time(self.start("GET", path)).await.unwrap();
         assert_eq!(response.status(), 200);
-        Events { body: response.into_body(), read: Vec::new() }
+        Events { body: response.into_body(), read: Vec::new(), searched: 0 }
     }
 }
 
@@ -152,6 +153,8 @@ impl Client {
 pub(crate) struct Events {
     body: Incoming,
     read: Vec<u8>,
+    /// So many bytes of `read` have no line's end among them.
+    searched: usize,
 }
 
 /// What comes next on a stream.
@@ -167,15 +170,28 @@ pub(crate) enum Next {
 impl Events {
     pub(crate) async fn next(&mut self) -> Next {
         loop {
-            if let Some(end) = self.read.iter().position(|&byte| byte == b'\n') {
-                return Next::Line(self.read.drain(..=end).collect());
+            if let Some(end) = self.read[self.searched..].iter().position(|&byte| byte == b'\n') {
+                let line = self.read.drain(..=self.searched + end).collect();
+                self.searched = 0;
+                return Next::Line(line);
             }
+            self.searched = self.read.len();
             match in_time(self.body.frame()).await {
                 Some(Ok(frame)) => self.read.extend(frame.into_data().unwrap()),
                 Some(Err(_)) => return Next::Broken(std::mem::take(&mut self.read)),
                 None => return Next::End(std::mem::take(&mut self.read)),
             }
         }
+    }
+
+    /// Some bytes of it, as they come.
+    pub(crate) async fn piece(&mut self) -> Vec<u8> {
+        in_time(self.body.frame()).await.unwrap().unwrap().into_data().unwrap().to_vec()
+    }
+
+    /// Whether something is there to be read.
+    pub(crate) fn has_more(&mut self) -> bool {
+        self.body.frame().now_or_never().is_some()
     }
 
     pub(crate) async fn event(&mut self) -> Value {

@@ -43,8 +43,8 @@ fn volume_secret_and_config_map() {
     #[rustfmt::skip]
     let rows = [
         (json!({"secret": {"secretName": "none"}}),           "Secret shop/none is not stored (spec.volumes[0].secret)"),
-        (json!({"secret": {"secretName": "forbidden"}}),      "Secret shop/forbidden: the API server does not let this node read it (spec.volumes[0].secret.secretName); allow its credentials to get it"),
-        (json!({"secret": {"secretName": "forbidden", "optional": true}}), "Secret shop/forbidden: the API server does not let this node read it (spec.volumes[0].secret.secretName); allow its credentials to get it"),
+        (json!({"secret": {"secretName": "forbidden"}}),      "Secret shop/forbidden: the API server does not let this node read it (spec.volumes[0].secret); allow its credentials to get it"),
+        (json!({"secret": {"secretName": "forbidden", "optional": true}}), "Secret shop/forbidden: the API server does not let this node read it (spec.volumes[0].secret); allow its credentials to get it"),
         (json!({"secret": {"secretName": "sealed"}}),         "Secret shop/sealed is sealed and no key at hand opens it"),
         (json!({"secret": {"secretName": "../x"}}),           "the stored object can't be read: spec.volumes[0].secret: metadata.name \"../x\" is not a lower-case RFC 1123 subdomain of at most 253 characters"),
         (json!({"configMap": {"name": "m", "items": [{"key": "none", "path": "x"}]}}), "ConfigMap shop/m has no key none (spec.volumes[0].configMap.items[0])"),

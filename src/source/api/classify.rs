@@ -47,10 +47,10 @@ fn unreachable(text: &str) -> Failure {
     Failure::Unreachable(Cause(text.to_owned()))
 }
 
-/// rustls words an end without its farewell as advice to programmers.
 fn lost(error: &io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => unreachable("the connection was closed in the middle"),
+        // A server that was killed does not end TLS as it should, and rustls explains that at length.
+        io::ErrorKind::UnexpectedEof => unreachable("the server closed the connection"),
         _ => unreachable(&error.to_string()),
     }
 }
@@ -91,7 +91,10 @@ fn tls(error: &rustls::Error, client: Option<&Validity>) -> Failure {
                 let expected = expected.to_str();
                 untrusted(format!("the server's certificate is not for {expected} but for {}", names(presented)))
             }
-            Certificate::BadSignature => untrusted("the server's certificate has a wrong signature".into()),
+            Certificate::BadSignature => untrusted(
+                "the server's certificate is of a CA with the name of ours and another key (is it another cluster?)"
+                    .into(),
+            ),
             Certificate::Revoked => untrusted("the server's certificate is revoked".into()),
             Certificate::InvalidPurpose | Certificate::InvalidPurposeContext { .. } => {
                 untrusted("the server's certificate is not one for servers".into())
@@ -107,6 +110,7 @@ fn tls(error: &rustls::Error, client: Option<&Validity>) -> Failure {
             Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::CertificateUnknown | Alert::AccessDenied => {
                 refused(client, "is not accepted")
             }
+            Alert::DecryptError if client.is_some() => refused(client, "is not accepted"),
             Alert::NoApplicationProtocol => no_http2(),
             other => untrusted(format!("the server ended TLS with alert {other:?}")),
         },
@@ -173,8 +177,8 @@ mod tests {
         let mine = "the server says that the client certificate CN=system:node:n1 in /c.pem, valid from \
                     1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z,";
         #[rustfmt::skip]
-        let table: Vec<(rustls::Error, fn(Cause) -> Failure, String)> = vec![
-            (InvalidCertificate(CertificateError::Expired), ClockDependent, "the server's certificate is expired".into()),
+        let table = [
+            (InvalidCertificate(CertificateError::Expired), ClockDependent as fn(Cause) -> Failure, "the server's certificate is expired".to_owned()),
             (InvalidCertificate(CertificateError::ExpiredContext { time: at(120), not_after: at(60) }), ClockDependent,
                 "the server's certificate expired on 1970-01-01T00:01:00Z; by this node's clock it is 1970-01-01T00:02:00Z".into()),
             (InvalidCertificate(CertificateError::NotValidYet), ClockDependent, "the server's certificate is not yet valid".into()),
@@ -187,10 +191,12 @@ mod tests {
                 format!("the server's certificate is not for 10.0.0.1 but for DNS[2J, {long}")),
             (InvalidCertificate(CertificateError::NotValidForNameContext { expected: name(), presented: vec![] }), Untrusted,
                 "the server's certificate is not for 10.0.0.1 but for no name".into()),
-            (InvalidCertificate(CertificateError::BadSignature), Untrusted, "the server's certificate has a wrong signature".into()),
+            (InvalidCertificate(CertificateError::BadSignature), Untrusted,
+                "the server's certificate is of a CA with the name of ours and another key (is it another cluster?)".into()),
             (AlertReceived(Alert::CertificateExpired), ClientRefused, format!("{mine} is expired")),
             (AlertReceived(Alert::UnknownCA), ClientRefused, format!("{mine} is not of a CA that it trusts")),
             (AlertReceived(Alert::BadCertificate), ClientRefused, format!("{mine} is not accepted")),
+            (AlertReceived(Alert::DecryptError), ClientRefused, format!("{mine} is not accepted")),
             (AlertReceived(Alert::CertificateRequired), ClientRefused, format!("{mine} is missing")),
             (AlertReceived(Alert::NoApplicationProtocol), Garbage, "what answers does not speak HTTP/2, which every API server does".into()),
             (AlertReceived(Alert::HandshakeFailure), Untrusted, "the server ended TLS with alert HandshakeFailure".into()),
@@ -206,7 +212,7 @@ mod tests {
     #[test]
     fn the_network_and_http2() {
         let text = |kind: io::ErrorKind| match kind {
-            io::ErrorKind::UnexpectedEof => "the connection was closed in the middle".to_owned(),
+            io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
             kind => io::Error::from(kind).to_string(),
         };
         let lost = |kind: io::ErrorKind| Failure::Unreachable(Cause(text(kind)));
@@ -216,12 +222,13 @@ mod tests {
             io::ErrorKind::NetworkUnreachable,
             io::ErrorKind::HostUnreachable,
             io::ErrorKind::TimedOut,
-            io::ErrorKind::UnexpectedEof,
             io::ErrorKind::BrokenPipe,
         ] {
             assert_eq!(sort(&io::Error::from(kind), None), lost(kind));
             assert_eq!(sort(&io::Error::other(io::Error::from(kind)), None), lost(kind), "wrapped");
         }
+        let ended = io::Error::new(io::ErrorKind::UnexpectedEof, "a page about close_notify");
+        assert_eq!(sort(&ended, None), Failure::Unreachable(Cause("the server closed the connection".into())));
         let reset = h2::Error::from(h2::Reason::INTERNAL_ERROR);
         let said = "the server broke the rules of HTTP/2 (unexpected internal error encountered)";
         assert_eq!(sort(&reset, None), Failure::Garbage(Cause(said.into())));

@@ -97,6 +97,9 @@ pub enum Answer {
     Found(Object),
     /// It is not to be had. `NotFound` is proven by a listing.
     Absent(Absence),
+    /// A GET did not find it, and a listing, which alone would prove that, is not allowed. What is stored stays, and nothing
+    /// waits for it any more.
+    NotSeen,
     /// No answer is to be had now. What is known and stored stays, and a pod that waits for an answer goes on waiting.
     Failed,
 }
@@ -154,6 +157,7 @@ struct Waiting {
 }
 
 struct WaitingListing {
+    /// Pods that were listed or seen since; those that wait no more are gone.
     members: BTreeSet<ObjectKey>,
     position: String,
     deadline_ms: u64,
@@ -181,6 +185,8 @@ enum Latest {
     Stored(Option<Version>),
     /// Emitted as well, if an emitted pod names it.
     Absent(Absence),
+    /// Not found, without a proof: nothing is emitted.
+    NotSeen,
 }
 
 /// Compared for equality only: after a restore of etcd, resourceVersions go backwards.
@@ -339,9 +345,6 @@ impl Collector {
             (Some(_) | None, _) => return said.emit(Step::PodGone { key, uid }),
         };
         self.stop_waiting(&key, said);
-        if let Some(listing) = &mut self.listing {
-            listing.members.remove(&key);
-        }
         for name in self.pods.remove(&key).unwrap_or_default().stored_names {
             self.no_longer_stored_for(&key, name, said);
         }
@@ -368,7 +371,8 @@ impl Collector {
                     }
                 }
             }
-            Answer::Failed => {}
+            Answer::NotSeen if matches!(followed.latest, Latest::Unanswered) => followed.latest = Latest::NotSeen,
+            Answer::NotSeen | Answer::Failed => {}
         }
     }
 
@@ -511,7 +515,7 @@ impl Collector {
                     followed.latest = Latest::Absent(why);
                     gathered.absent.push((name.clone(), why));
                 }
-                told @ (Latest::Unanswered | Latest::Stored(_)) => followed.latest = told,
+                told @ (Latest::Unanswered | Latest::Stored(_) | Latest::NotSeen) => followed.latest = told,
             }
         }
         for name in former.difference(&waiting.names) {

@@ -149,7 +149,8 @@ impl Connections {
         self.0.opened.load(Ordering::Relaxed)
     }
 
-    /// Asks once, and reads the answer to its end. `path_and_query` begins with `/`.
+    /// Asks once, and reads the answer to its end. `path_and_query` begins with `/`. What hyper and rustls hold of the answer
+    /// on its way is not wiped.
     ///
     /// # Errors
     /// [`Failure`], within [`Limits::total`] at the latest; [`Failure::TooLong`] as soon as more than `body_max_bytes` come.
@@ -442,3 +443,6 @@ fn reason(body: &[u8]) -> (Option<String>, Option<u64>) {
 fn retry_after(headers: &HeaderMap) -> Option<u64> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

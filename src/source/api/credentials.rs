@@ -195,3 +195,6 @@ impl Credentials {
         self.fingerprint
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,7 +210,7 @@ impl Driver {
         let (namespaces, of_pods) = watch::channel(BTreeSet::new());
         let line = Line::new(&options.node, options.pace, to_use, stands, Jitter::new(&SystemEntropy));
         let mut tasks = JoinSet::new();
-        tasks.spawn(pods::follow(line.clone(), standing, hear.clone()));
+        tasks.spawn(pods::follow(line.clone().ahead(), standing, hear.clone()));
         tasks.spawn(pods::prove(line.clone(), doubtful, hear.clone()));
         tasks.spawn(services::follow(line.clone(), of_pods, hear.clone()));
         if let Ok(node) = ObjectKey::new(Kind::Node, "", &options.node) {
@@ -274,6 +274,7 @@ impl Driver {
         self.began.elapsed().as_millis() as u64
     }
 
+    /// Asks for proof that these pods are gone.
     fn doubt(&self, pods: Vec<(ObjectKey, String)>) {
         for pod in pods {
             // Its receiver lives as long as the tasks do.

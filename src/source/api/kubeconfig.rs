@@ -8,6 +8,7 @@ use data_encoding::BASE64;
 use http::Uri;
 use kube::client::ConfigExt as _;
 use kube::config::{AuthInfo, Cluster, ExecAuthCluster, ExecConfig, Kubeconfig, KubeconfigError};
+use rustls::crypto::{CryptoProvider, ring as tls_provider};
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -240,6 +241,10 @@ impl Reader {
                 "{} names no certificate-authority: the server is checked against the CAs of this system",
                 self.file.display()
             ));
+        }
+        // A program that embeds this may link several of rustls' providers; without a default rustls panics then.
+        if CryptoProvider::get_default().is_none() {
+            let _ = tls_provider::default_provider().install_default();
         }
         // The error may be that the system has no CAs; it has nothing of a key, since none is in `config`.
         let mut tls =

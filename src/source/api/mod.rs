@@ -22,6 +22,8 @@ mod paths;
 mod pods;
 pub mod reach;
 mod services;
+#[cfg(test)]
+mod testing;
 mod token;
 pub mod tracker;
 mod watching;

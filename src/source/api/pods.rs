@@ -36,7 +36,7 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
                 position
             }
             Err(failure) => {
-                silence(&line, &standing, &heard, failure, &mut backoff).await;
+                silence(&mut line, &standing, &heard, failure, &mut backoff).await;
                 continue;
             }
         };
@@ -49,14 +49,14 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
         match end {
             // Not at once: a server that loses every position would be asked without end.
             End::InTime | End::Lost | End::Early => sleep(line.jitter(|jitter| backoff.wait(jitter, None))).await,
-            End::Failed(failure) => silence(&line, &standing, &heard, failure, &mut backoff).await,
+            End::Failed(failure) => silence(&mut line, &standing, &heard, failure, &mut backoff).await,
         }
     }
 }
 
 /// Tells all that nobody answers, and waits before the next try.
 async fn silence(
-    line: &Line,
+    line: &mut Line,
     standing: &watch::Sender<Standing>,
     heard: &mpsc::Sender<Heard>,
     failure: Failure,
@@ -65,7 +65,12 @@ async fn silence(
     standing.send_modify(|standing| standing.answering = false);
     let asked = failure.retry_after_s();
     let _ = heard.send(Heard::Failed(failure)).await;
-    sleep(line.jitter(|jitter| backoff.wait(jitter, asked))).await;
+    let wait = line.jitter(|jitter| backoff.wait(jitter, asked));
+    tokio::select! {
+        () = sleep(wait) => {}
+        // The old credentials may be why.
+        () = line.new_connections() => {}
+    }
 }
 
 /// Watches from `position` until it can't be gone on from there.
@@ -163,7 +168,7 @@ async fn is_gone(line: &mut Line, pod: &ObjectKey, uid: &str) -> Result<Verdict,
     if !line.knows_node().await? {
         return Ok(Verdict::NodeUnknown);
     }
-    let found = line.list(&paths::pod_of(pod, &line.node), Kind::Pod).await?;
+    let found = line.list_pod(pod).await?;
     // Without a UID (a manifest had none, or the record is damaged) any pod of that name may be the one.
     let the_same = |object: &Object| object.key != *pod || object.uid == uid || uid.is_empty();
     let there = !found.bad.is_empty() || found.objects.iter().any(the_same);

@@ -17,6 +17,9 @@ use crate::checkpoint::object::{Kind, Object};
 /// The API server's own Service is in here, and every pod gets its variables.
 const ALWAYS: &str = "default";
 
+/// How many listings have to fail in a row before it is told.
+const FAILURES_TOLD: u32 = 3;
+
 /// Lists the Services of each namespace when the first pod of it appears, and all of them every now and then.
 pub(super) async fn follow(
     mut line: Line,
@@ -26,6 +29,7 @@ pub(super) async fn follow(
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
     let mut known: BTreeSet<String> = BTreeSet::new();
     let mut all_due = Instant::now();
+    let mut failures = 0;
     loop {
         let wanted = {
             let mut wanted = namespaces.borrow_and_update().clone();
@@ -38,6 +42,7 @@ pub(super) async fn follow(
             line.answering().await;
             match list(&mut line, &missing).await {
                 Ok(found) => {
+                    failures = 0;
                     backoff.reset();
                     if all {
                         all_due = Instant::now() + line.jitter(|jitter| jitter.around(line.pace.services));
@@ -54,7 +59,11 @@ pub(super) async fn follow(
                     // Credentials that may not list Services do without.
                     let forbidden = failure.status() == Some(403);
                     let asked = failure.retry_after_s();
-                    let _ = heard.send(Heard::Note(Note::NoServices(failure.to_string()))).await;
+                    failures += 1;
+                    // The follower of the pods tells when the API server goes away; this is about the Services.
+                    if forbidden || failures >= FAILURES_TOLD {
+                        let _ = heard.send(Heard::Note(Note::NoServices(failure.to_string()))).await;
+                    }
                     let wait = line.jitter(|jitter| match forbidden {
                         true => jitter.around(line.pace.services),
                         false => backoff.wait(jitter, asked),

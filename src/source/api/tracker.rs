@@ -39,6 +39,9 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 /// go with pods, and with restarts of the API server.
 const WATCHES_REFUSED: u32 = 3;
 
+/// How many looks at an object have to fail in a row before it is told.
+const FAILURES_TOLD: u32 = 3;
+
 /// What one look brought.
 enum Look {
     Found {
@@ -66,13 +69,14 @@ pub(super) async fn track(
 ) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
     let mut forbidden = Backoff::new(line.pace.retry_first, line.pace.forbidden_longest);
-    let mut refused = 0;
+    let (mut refused, mut failures) = (0, 0);
     loop {
         let epoch = line.answering().await;
         let look = look(&mut line, &key, epoch, refresh, &heard).await;
         let immutable = matches!(&look, Look::Found { object, .. } if is_immutable(object));
         let (answer, watch_from, wait) = match look {
             Look::Found { object, watch_from } => {
+                failures = 0;
                 forbidden.reset();
                 if watch_from.is_none() {
                     backoff.reset();
@@ -85,14 +89,19 @@ pub(super) async fn track(
                 (Answer::Absent(why), watch_from, wait)
             }
             // What is stored of it stays.
-            Look::NotFoundByGet => (Answer::Failed, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
+            Look::NotFoundByGet => (Answer::NotSeen, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
             Look::NodeUnknown => {
                 let _ = heard.send(Heard::Note(Note::NodeUnknown)).await;
                 (Answer::Failed, None, line.jitter(|jitter| backoff.wait(jitter, None)))
             }
             Look::Failed(failure) => {
+                failures += 1;
                 let asked = failure.retry_after_s();
-                let _ = heard.send(Heard::Note(Note::NotRead { object: key.clone(), why: failure.to_string() })).await;
+                // The follower of the pods tells when the API server goes away; this is about the one object.
+                if failures >= FAILURES_TOLD || matches!(failure, Failure::Garbage(_) | Failure::TooLong(_)) {
+                    let why = failure.to_string();
+                    let _ = heard.send(Heard::Note(Note::NotRead { object: key.clone(), why })).await;
+                }
                 (Answer::Failed, None, line.jitter(|jitter| backoff.wait(jitter, asked)))
             }
         };
@@ -142,10 +151,16 @@ async fn look(
 ) -> Look {
     let own_node = key.kind() == Kind::Node;
     let mut waits = AT_ONCE.into_iter();
+    let mut alone = None;
+    if !own_node && refresh == ObjectRefresh::Watch {
+        alone = line.tries_listing(epoch).await;
+    }
     loop {
         let polls = !own_node && (refresh == ObjectRefresh::Poll || line.get_only(epoch));
         let first = if polls { read(line, key).await } else { list(line, key).await };
         if !matches!(first, Look::Absent { why: Absence::Forbidden, .. }) {
+            // A failure says nothing, but who waits for nothing but failures is late.
+            alone.into_iter().for_each(|mut tried_in| *tried_in = epoch);
             return first;
         }
         // Perhaps only listing is forbidden. Or the API server has just started and knows nobody's rights yet: that one
@@ -155,12 +170,15 @@ async fn look(
             && let found @ Look::Found { .. } = read(line, key).await
         {
             let again = list(line, key).await;
-            if !matches!(again, Look::Absent { why: Absence::Forbidden, .. }) {
-                return again;
+            let listed = !matches!(again, Look::Absent { why: Absence::Forbidden, .. });
+            if !listed {
+                get_only(line, epoch, heard).await;
             }
-            get_only(line, epoch, heard).await;
-            return found;
+            alone.into_iter().for_each(|mut tried_in| *tried_in = epoch);
+            return if listed { again } else { found };
         }
+        // This object alone may be forbidden: another one tells.
+        alone = None;
         match waits.next() {
             Some(wait) => sleep(wait).await,
             None => return first,

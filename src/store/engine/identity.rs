@@ -13,12 +13,19 @@ impl Batch<'_> {
     /// Takes over what the stored Node says of this node, and the CAs of the cluster.
     ///
     /// # Errors
-    /// [`StoreError::OtherCluster`].
-    pub(super) fn update_identity(&mut self, clusters: &[BTreeSet<[u8; 32]>]) -> Result<Option<Identity>, StoreError> {
+    /// [`StoreError::OtherNode`], [`StoreError::OtherCluster`].
+    pub(super) fn update_identity(
+        &mut self,
+        nodes: &[String],
+        clusters: &[BTreeSet<[u8; 32]>],
+    ) -> Result<Option<Identity>, StoreError> {
         let Some(before) = read_meta(self.tables, meta_key::IDENTITY, self.context.vault, Identity::decode)? else {
             return Ok(None);
         };
         let mut identity = before.clone();
+        for found in nodes {
+            take_over_name(&mut identity.node_name, found)?;
+        }
         self.take_over_node(&mut identity)?;
         for found in clusters {
             take_over_cluster(&mut identity.cluster_ca_sha256, found)?;
@@ -41,6 +48,18 @@ impl Batch<'_> {
         }
         identity.node_uid = stored.envelope.uid;
         Ok(())
+    }
+}
+
+/// A store that was made before its node had a name takes the first one that it is told.
+fn take_over_name(stored: &mut String, found: &str) -> Result<(), StoreError> {
+    if stored.is_empty() {
+        found.clone_into(stored);
+    }
+    if stored == found {
+        Ok(())
+    } else {
+        Err(StoreError::OtherNode { stored: stored.clone(), found: found.to_owned() })
     }
 }
 

@@ -61,6 +61,7 @@ pub(in crate::store) fn apply(
     };
     let mut decided = Vec::new();
     let mut clusters = Vec::new();
+    let mut nodes = Vec::new();
     for change in changes {
         match change {
             Change::Apply { object, with } => {
@@ -72,6 +73,7 @@ pub(in crate::store) fn apply(
             Change::Delete { key, uid } => batch.stage_delete(key, &uid)?,
             Change::Absent { key, why } => drop(batch.absences.insert(key, Some(why))),
             Change::Reset { objects, kinds, missing } => batch.stage_reset(objects, &kinds, missing)?,
+            Change::NodeName(name) => nodes.push(name),
             Change::Cluster { ca_sha256 } => clusters.push(ca_sha256.into_iter().collect()),
             Change::Position(position) => batch.position = Some(position),
             Change::Decided { pod, uid, activity } => decided.push((pod, uid, activity)),
@@ -82,7 +84,7 @@ pub(in crate::store) fn apply(
     for (pod, uid, activity) in decided {
         batch.write_decision(&pod, &uid, activity)?;
     }
-    let identity = batch.update_identity(&clusters)?;
+    let identity = batch.update_identity(&nodes, &clusters)?;
     batch.finish(identity)
 }
 

@@ -64,20 +64,24 @@ impl Batch<'_> {
             .collect();
         for key in staged {
             let Some(Some(pod)) = self.pending.get(&key) else { continue };
-            match references(pod) {
+            let refused = match references(pod) {
                 Ok(found) if found.len() > LINKS_MAX => {
-                    let problem = format!("it names {} objects; the store takes {LINKS_MAX}", found.len());
-                    self.pending.remove(&key);
-                    self.update.rejected.push(Rejected { object: key, problem });
+                    format!("it names {} objects; the store takes {LINKS_MAX}", found.len())
                 }
                 Ok(found) => {
                     references_of.insert(key, found.into_iter().map(|reference| reference.key).collect());
+                    continue;
                 }
-                Err(error) => {
-                    self.pending.remove(&key);
-                    self.update.rejected.push(Rejected { object: key, problem: error.to_string() });
-                }
+                Err(error) => error.to_string(),
+            };
+            // The stored pod stays if this was a version of it. It is gone if another pod has its name now.
+            let replaces = self.stored(&key)?.is_some_and(|stored| stored.envelope.uid != pod.uid);
+            if replaces {
+                self.pending.insert(key.clone(), None);
+            } else {
+                self.pending.remove(&key);
             }
+            self.update.rejected.push(Rejected { object: key, problem: refused });
         }
         for pod in self.stored_in(Kind::Pod, namespace)? {
             if !self.pending.contains_key(&pod.key) {

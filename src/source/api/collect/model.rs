@@ -407,7 +407,7 @@ impl World {
                 Latest::Stored(Some(version)) => assert!(stored.map(Version::of).as_ref() == Some(version), "{key}"),
                 Latest::Stored(None) => assert!(stored.is_some(), "{key}"),
                 Latest::Absent(Absence::NotFound) if !followed.stored_for.is_empty() => assert!(stored.is_none()),
-                Latest::Absent(_) | Latest::Unanswered => {}
+                Latest::Absent(_) | Latest::NotSeen | Latest::Unanswered => {}
             }
         }
         // Closure: with each stored pod, everything that was answered about its objects is stored.

@@ -49,6 +49,7 @@ fn call(collector: &mut Collector, text: &str, now_ms: u64) -> Vec<Action> {
         }
         ["missing", name] => answer(name, Answer::Absent(Absence::NotFound)),
         ["forbidden", name] => answer(name, Answer::Absent(Absence::Forbidden)),
+        ["unseen", name] => answer(name, Answer::NotSeen),
         ["failed", name] => answer(name, Answer::Failed),
         ["tick"] => return collector.tick(now_ms),
         ["forget"] => return collector.forget(),
@@ -142,6 +143,19 @@ fn patience_ends_the_waiting_and_late_answers_follow() {
          9999 pod c@u1             => POD c@u1
          10400 pod d@u1            => POD b@u1; POD d@u1
          10500 missing z           => ABSENT -z",
+    );
+}
+
+#[test]
+fn what_a_get_did_not_find_is_waited_for_no_more_and_stays_stored() {
+    play(
+        "0    pod a@u1:x,y         => track x; track y
+         10   found y 1            =>
+         20   unseen x             => POD a@u1 +y@1
+         30   unseen y             =>
+         40   pod a@u2:x,y         => POD a@u2
+         50   found x 1            => OBJECT x@1
+         60   found y 2            => OBJECT y@2",
     );
 }
 
