@@ -1,7 +1,7 @@
 //! What is gone goes, and only that: each deletion of a pod is proven by a second, consistent read.
 
 use ckpt_db::agent::{Status, changes, open_or_create};
-use ckpt_db::checkpoint::lookup::Lookup;
+use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object};
 use ckpt_db::source::api::collect::{Gathered, Step};
 use ckpt_db::source::api::feed::Note;
@@ -166,15 +166,12 @@ async fn a_pod_without_a_uid_goes_only_if_there_is_none_of_its_name() {
     cluster.pod("there", &[]);
     cluster.server.fault(pods_listing(), Fault::empty_listing(), Times::Once);
     let mut agent = Agent::start(store, cluster.following());
-    let mut gone = Vec::new();
-    while !gone.contains(&key(Kind::Pod, "gone")) {
-        let batch = agent.batch("the end of one", |step| matches!(step, Step::PodGone { .. })).await;
-        gone.extend(batch.update.removed.clone());
-    }
-    cluster.server.wait_for_request(proof("there")).await;
+    agent.until("one to go", |snapshot| matches!(snapshot.get(&key(Kind::Pod, "gone")), Lookup::Missing)).await;
+    agent.doubts_are_settled(&cluster).await;
+    assert_eq!(cluster.server.requests(&proof("there")).len(), 1);
+    assert_eq!(agent.removed(), [key(Kind::Pod, "gone")]);
     cluster.server.close_connections();
     agent.in_step(&cluster).await;
-    assert_eq!(gone, [key(Kind::Pod, "gone")]);
 }
 
 #[tokio::test]

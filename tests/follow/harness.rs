@@ -408,8 +408,7 @@ impl Agent {
         let passing = key(Kind::Pod, "passing");
         self.until("the passing pod", |snapshot| matches!(snapshot.get(&passing), Lookup::Found(_))).await;
         cluster.server.delete(Kind::Pod, "shop", "passing");
-        self.until("its end", |snapshot| matches!(snapshot.get(&passing), Lookup::Missing)).await;
-        self.take_down_all();
+        self.batch("its end", |step| matches!(step, Step::PodGone { key, .. } if *key == passing)).await;
         self.removed.retain(|key| *key != passing);
     }
 

@@ -181,7 +181,7 @@ async fn a_watch_that_is_refused_once_is_tried_again() {
     let cluster = Cluster::new();
     fill(&cluster);
     cluster.server.fault(reads(Verb::Watch), Fault::status(403), Times::Count(2));
-    cluster.server.fault(reads(Verb::List), Fault::status(403), Times::Count(2));
+    cluster.server.fault(reads(Verb::List), Fault::status(403), Times::Once);
     let mut agent = cluster.followed().await;
     cluster.server.wait_for_requests(reads(Verb::Watch).answered(200), 2).await;
     cluster.touch(Kind::Secret, "s", "1");

@@ -92,7 +92,8 @@ pub(super) async fn track(
             Look::NotFoundByGet => (Answer::NotSeen, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
             Look::NodeUnknown => {
                 let _ = heard.send(Heard::Note(Note::NodeUnknown)).await;
-                (Answer::Failed, None, line.jitter(|jitter| backoff.wait(jitter, None)))
+                // All of them ask, of a control plane that has enough to do.
+                (Answer::Failed, None, line.jitter(|jitter| forbidden.wait(jitter, None)))
             }
             Look::Failed(failure) => {
                 failures += 1;
