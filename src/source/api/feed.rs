@@ -71,7 +71,7 @@ pub enum Note {
         /// Why.
         why: String,
     },
-    /// Pods are missing, and so is this node's own Node: that is no proof that they are gone.
+    /// Pods or objects are missing, and so is this node's own Node: that is no proof that they are gone.
     NodeUnknown,
     /// The API server sent a pod that is not bound to this node: an answer to another question.
     NotBound(ObjectKey),
@@ -90,8 +90,8 @@ impl fmt::Display for Note {
             Self::Unreadable(what) => write!(f, "the API server sent an object that can't be read: {what}"),
             Self::NotRead { object, why } => write!(f, "cannot read {object} (it is tried again): {why}"),
             Self::NodeUnknown => f.write_str(
-                "pods are missing from the API server, and so is the Node object of this node: nothing is removed, since an \
-                 emptied or newly made control plane looks like this",
+                "pods, or objects that they name, are missing from the API server, and so is the Node object of this node: \
+                 nothing is removed, since an emptied or newly made control plane looks like this",
             ),
             Self::NotBound(pod) => write!(
                 f,

@@ -109,8 +109,7 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
 
 /// Proves one after the other that pods are gone, or leaves them. What could not be asked, or not be told, is asked again.
 ///
-/// Proof is a second, consistent read that is empty or shows another UID, while this node itself is known to the API
-/// server: an etcd that was emptied, or a control plane that was made anew, knows neither, and says nothing of us.
+/// Proof is a second, consistent read that is empty or shows another UID, of an API server that knows this node.
 pub(super) async fn prove(
     mut line: Line,
     mut doubtful: mpsc::UnboundedReceiver<(ObjectKey, String)>,
@@ -166,13 +165,8 @@ enum Verdict {
 
 async fn is_gone(line: &mut Line, pod: &ObjectKey, uid: &str) -> Result<Verdict, Failure> {
     // The Node first: should the control plane get its memory back between the two, the pod is found.
-    let node = ObjectKey::new(Kind::Node, "", &line.node).map_err(|error| Failure::garbage("own Node", &error))?;
-    match line.list_one(&node).await {
-        Ok(found) if found.objects.is_empty() => return Ok(Verdict::NodeUnknown),
-        Ok(_) => {}
-        // Credentials that may not read Nodes: the pod's own proof has to do.
-        Err(failure) if failure.status() == Some(403) => {}
-        Err(failure) => return Err(failure),
+    if !line.knows_node().await? {
+        return Ok(Verdict::NodeUnknown);
     }
     let found = line.list_pod(pod).await?;
     // Without a UID (a manifest had none, or the record is damaged) any pod of that name may be the one.
