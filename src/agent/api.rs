@@ -187,8 +187,11 @@ pub async fn follow(
                         block_in_place(|| observer.committed(&batch, &|| wait(store.snapshot())));
                     }
                     Some(Err(failed)) => return Err(failed.error.into()),
-                    // The feed ends with its reader only; should it end otherwise, another one is begun.
-                    None => break,
+                    // The feed ends with its reader, or when a part of it panicked: another one is begun, not at once.
+                    None => {
+                        sleep(following.pace.credentials).await;
+                        break;
+                    }
                 },
                 _ = look.tick() => {
                     if let Some(changed) = watch.changed(following, observer) {
