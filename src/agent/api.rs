@@ -197,11 +197,13 @@ pub async fn follow(
                     if let Some(changed) = watch.changed(following, observer) {
                         let same = whose(store, following, &changed).await? == node;
                         announce(&changed, &node, &*clock_is_set, clock, observer);
-                        control.use_connections(Connections::new(&changed, following.pace.requests));
+                        // A server at another place may have another past, in which the old positions mean nothing.
+                        let same = same && changed.server() == credentials.server();
                         credentials = changed;
                         if !same {
                             break;
                         }
+                        control.use_connections(Connections::new(&credentials, following.pace.requests));
                     }
                     if take_first_key(store, following, observer).await? {
                         // Everything is listed again, since the Secrets were left out before.
