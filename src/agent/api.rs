@@ -197,13 +197,16 @@ pub async fn follow(
                     if let Some(changed) = watch.changed(following, observer) {
                         let same = whose(store, following, &changed).await? == node;
                         announce(&changed, &node, &*clock_is_set, clock, observer);
-                        // A server at another place may have another past, in which the old positions mean nothing.
-                        let same = same && changed.server() == credentials.server();
+                        let moved = changed.server() != credentials.server();
+                        control.use_connections(Connections::new(&changed, following.pace.requests));
                         credentials = changed;
                         if !same {
                             break;
                         }
-                        control.use_connections(Connections::new(&credentials, following.pace.requests));
+                        // A server at another place may have another past, in which the old positions mean nothing.
+                        if moved {
+                            break;
+                        }
                     }
                     if take_first_key(store, following, observer).await? {
                         // Everything is listed again, since the Secrets were left out before.
