@@ -5,8 +5,8 @@
 //! cluster's or node's credentials.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
 use store_format::NodeSecret;
@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::durable::{Batch, Durable};
 use super::steps::changes;
 use super::store_thread::StoreHandle;
+use crate::checkpoint::object::{Kind, ObjectKey, Shown};
 use crate::date::utc;
 use crate::source::api::connect::Connections;
 use crate::source::api::credentials::{Credentials, CredentialsError, Fingerprint, Place};
@@ -113,6 +114,9 @@ pub enum FollowError {
     /// The store failed, or refuses: it is another cluster's or node's, or no key opens it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// This node's name is none. Nothing was asked or stored.
+    #[error("{0} is no name of a node (a lower-case RFC 1123 subdomain); give the right one with --node-name")]
+    NodeName(Shown),
     /// The credentials are those of another node than the operator says. Nothing was stored.
     #[error(
         "--node-name says {told}, but the credentials are those of node {found}; nothing was stored. Leave the option out, \
@@ -147,7 +151,8 @@ pub async fn follow(
     let mut watch = CredentialWatch::default();
     let mut credentials = watch.first(following, observer).await;
     loop {
-        let node = whose(store, following, &credentials).await?;
+        let mut owner = whose(store, following, &credentials).await?;
+        let node = owner.node.clone();
         // The kubelet's certificate usually brings both: then nothing has to be listed twice.
         take_first_key(store, following, observer).await?;
         announce(&credentials, &node, &*clock_is_set, clock, observer);
@@ -160,9 +165,15 @@ pub async fn follow(
         };
         let feed = Feed::start(options, connections);
         let control = feed.control();
-        let mut durable = Durable::new(feed, store.clone(), |told: &Told| match told {
-            Told::Step(step) => changes(step),
-            Told::Reach(_) | Told::Note(_) => Vec::new(),
+        let belongs = Arc::new(Mutex::new(owner.changes()));
+        let mut durable = Durable::new(feed, store.clone(), {
+            let belongs = Arc::clone(&belongs);
+            move |told: &Told| match told {
+                Told::Step(step) => changes(step),
+                // Said before any of its steps.
+                Told::Reach(Reach::Answering) => belongs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                Told::Reach(_) | Told::Note(_) => Vec::new(),
+            }
         });
         let mut look = interval(following.pace.credentials);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -187,16 +198,25 @@ pub async fn follow(
                         block_in_place(|| observer.committed(&batch, &|| wait(store.snapshot())));
                     }
                     Some(Err(failed)) => return Err(failed.error.into()),
-                    // The feed ends with its reader only; should it end otherwise, another one is begun.
-                    None => break,
+                    // The feed ends with its reader, or when a part of it panicked: another one is begun, not at once.
+                    None => {
+                        sleep(following.pace.credentials).await;
+                        break;
+                    }
                 },
                 _ = look.tick() => {
                     if let Some(changed) = watch.changed(following, observer) {
-                        let same = whose(store, following, &changed).await? == node;
+                        owner = whose(store, following, &changed).await?;
+                        *belongs.lock().unwrap_or_else(PoisonError::into_inner) = owner.changes();
                         announce(&changed, &node, &*clock_is_set, clock, observer);
+                        let moved = changed.server() != credentials.server();
                         control.use_connections(Connections::new(&changed, following.pace.requests));
                         credentials = changed;
-                        if !same {
+                        if owner.node != node {
+                            break;
+                        }
+                        // A server at another place may have another past, in which the old positions mean nothing.
+                        if moved {
                             break;
                         }
                     }
@@ -216,24 +236,46 @@ fn wait<T>(answer: impl Future<Output = T>) -> T {
     Handle::current().block_on(answer)
 }
 
-/// Whether the store is this node's and this cluster's; from the first time on it is.
-async fn whose(store: &StoreHandle, following: &Following, credentials: &Credentials) -> Result<String, FollowError> {
-    let own = match (&following.node_name, credentials.node_name()) {
+/// Whose pods the credentials give.
+struct Owner {
+    node: String,
+    ca_sha256: Vec<[u8; 32]>,
+}
+
+impl Owner {
+    /// What makes a store theirs, or is refused by another one's.
+    fn changes(&self) -> Vec<Change> {
+        vec![Change::NodeName(self.node.clone()), Change::Cluster { ca_sha256: self.ca_sha256.clone() }]
+    }
+}
+
+/// Whether the store is this node's and this cluster's.
+///
+/// What a store does not know yet is recorded when the API server has answered, together with the first listing: with
+/// credentials that never worked it must not become anybody's, or the right ones would be refused.
+async fn whose(store: &StoreHandle, following: &Following, credentials: &Credentials) -> Result<Owner, FollowError> {
+    let stored = store.identity().await?;
+    let node = match (&following.node_name, credentials.node_name()) {
         (Some(told), Some(found)) if told != found => {
             return Err(FollowError::OtherNode { told: told.clone(), found: found.to_owned() });
         }
         (Some(name), _) => name.clone(),
         (None, Some(name)) => name.to_owned(),
         // Credentials that name no node: the store's name, else the machine's.
-        (None, None) => {
-            let stored = store.identity().await?.node_name;
-            if stored.is_empty() { following.host_name.clone() } else { stored }
-        }
+        (None, None) if stored.node_name.is_empty() => following.host_name.clone(),
+        (None, None) => stored.node_name.clone(),
     };
-    let belongs =
-        vec![Change::NodeName(own.clone()), Change::Cluster { ca_sha256: credentials.cluster_ca_sha256().to_vec() }];
-    let _durable = store.update(belongs).await?;
-    Ok(own)
+    if ObjectKey::new(Kind::Node, "", &node).is_err() {
+        return Err(FollowError::NodeName(Shown::new(&node)));
+    }
+    let owner = Owner { node, ca_sha256: credentials.cluster_ca_sha256().to_vec() };
+    let mut known = owner.changes();
+    known.retain(|change| match change {
+        Change::NodeName(_) => !stored.node_name.is_empty(),
+        _ => !stored.cluster_ca_sha256.is_empty(),
+    });
+    let _durable = store.update(known).await?;
+    Ok(owner)
 }
 
 /// Gives a keyless store its first key, if there is one by now; whether it did.

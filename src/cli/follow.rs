@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
@@ -52,8 +53,10 @@ impl Follow<'_> {
         // Nothing looks at what runs on this node yet, so nothing is started or stopped.
         let settings = Settings { acting: Activation::Hold, ..self.settings };
         let mut newest_stored_at_unix_s = 0;
+        let interrupted = Mutex::new(None);
         let mut observer = Narrator {
             store: self.store,
+            interrupted: &interrupted,
             path: path.clone(),
             target,
             rendering: settings.activation != ActivationPolicy::Off,
@@ -100,7 +103,6 @@ impl Follow<'_> {
             }),
         };
         let open = || open(self.store, &path);
-        let mut said = None;
         reside(open, now_unix_ms, following, &mut observer, |failed| {
             let why = match failed {
                 Ok(FollowError::Store(error)) => chain(&anyhow::Error::new(error)),
@@ -108,9 +110,10 @@ impl Follow<'_> {
                 Err(error) => chain(&error),
             };
             // It is tried again every few seconds; once is enough to say why.
+            let mut said = interrupted.lock().unwrap_or_else(PoisonError::into_inner);
             if said.as_ref() != Some(&why) {
                 say(format_args!("error: {why} (tried again until it works)"));
-                said = Some(why);
+                *said = Some(why);
             }
         })?;
         Ok(Exit::Fine)
@@ -165,6 +168,8 @@ fn newest(snapshot: &Snapshot) -> u64 {
 /// Tells what happens, and renders what is durable.
 struct Narrator<'a> {
     store: &'a StoreArgs,
+    /// Why following was interrupted, already told.
+    interrupted: &'a Mutex<Option<String>>,
     path: PathBuf,
     target: Target,
     settings: Settings,
@@ -211,6 +216,10 @@ impl Outage {
 
 impl Observer for Narrator<'_> {
     fn status(&mut self, status: &Status) {
+        if let Status::Reach(reach) = status {
+            self.answering = *reach == Reach::Answering;
+            self.listed &= self.answering;
+        }
         let news = match status {
             Status::Reach(reach) => self.outage.is_news(reach),
             Status::Note(Note::NotRead { .. } | Note::Unreadable(_)) => self.names_another(),
@@ -229,12 +238,9 @@ impl Observer for Narrator<'_> {
             | Status::Note(_) => "warning: ",
         };
         say(format_args!("{level}{status}"));
-        if let Status::Reach(reach) = status {
-            self.answering = *reach == Reach::Answering;
-            self.listed &= self.answering;
-        }
         if let Status::Credentials { warnings, .. } = status {
             warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
+            *self.interrupted.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 

@@ -155,6 +155,7 @@ async fn a_bad_pod_costs_the_others_nothing_and_itself_nothing_that_is_stored() 
     cluster.server.wait_for_request(Match::list(Kind::Pod).named("bad").after(mark)).await;
     cluster.touch(Kind::Pod, "good", "2");
     holds(&mut agent, Kind::Pod, "good", &good(&cluster)).await;
+    agent.doubts_are_settled(&cluster).await;
     assert_eq!(agent.contents().await["Pod shop/bad"], before);
 
     let notes = agent.notes();
@@ -164,6 +165,7 @@ async fn a_bad_pod_costs_the_others_nothing_and_itself_nothing_that_is_stored() 
     cluster.server.clear_faults();
     cluster.server.close_connections();
     agent.in_step(&cluster).await;
+    assert_eq!(agent.removed(), []);
 }
 
 #[tokio::test]

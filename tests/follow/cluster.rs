@@ -44,14 +44,14 @@ async fn another_node_is_refused() {
     let (before, revision) = (agent.contents().await, agent.revision().await);
     let mut store = agent.stop().await;
     let other = Cluster::with(Options { node_name: "node-2".to_owned(), ..Options::default() });
-    let stores = "the store belongs to node node-1, but this is node node-2. The store is kept as it is; to begin anew with \
-                  this node, move it away";
-    let options = "--node-name says node-1, but the credentials are those of node node-2; nothing was stored. Leave the \
-                   option out, or give the credentials of node-1 with --kubeconfig";
+    let other_store = "the store belongs to node node-1, but this is node node-2. The store is kept as it is; ";
+    let other_option = "--node-name says node-1, but the credentials are those of node node-2; nothing was stored. ";
     let named = |name: &str| Following { node_name: Some(name.to_owned()), ..other.following() };
-    for (following, wanted) in [(other.following(), stores), (named("node-2"), stores), (named(NODE), options)] {
+    for (following, wanted) in
+        [(other.following(), other_store), (named("node-2"), other_store), (named(NODE), other_option)]
+    {
         let (error, left) = Agent::start(store, following).ended().await;
-        assert_eq!(error.to_string(), wanted);
+        assert!(error.to_string().starts_with(wanted), "{error}");
         store = left;
         let snapshot = store.snapshot().unwrap();
         assert_eq!((contents(snapshot.get()), snapshot.get().revision().0), (before.clone(), revision));

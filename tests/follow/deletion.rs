@@ -1,7 +1,7 @@
 //! What is gone goes, and only that: each deletion of a pod is proven by a second, consistent read.
 
 use ckpt_db::agent::{Status, changes, open_or_create};
-use ckpt_db::checkpoint::lookup::Lookup;
+use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object};
 use ckpt_db::source::api::collect::{Gathered, Step};
 use ckpt_db::source::api::feed::Note;
@@ -9,7 +9,7 @@ use ckpt_db::store::Backend;
 use serde_json::json;
 use std::time::Duration;
 
-use crate::fake::{Fault, Match, Times};
+use crate::fake::{Fault, Match, Options, Times};
 use crate::harness::Named::Secret;
 use crate::harness::{Agent, Cluster, NODE, key, memory, node_secret, pod, pods_listing, steps};
 
@@ -95,39 +95,34 @@ async fn a_proof_that_fails_is_tried_again_and_holds_up_no_other() {
 
 /// What an emptied etcd, or a control plane that was made anew, looks like.
 #[tokio::test]
-async fn pods_stay_while_the_api_server_does_not_know_the_node() {
-    let cluster = Cluster::new();
-    let empty = cluster.server.resource_version();
-    cluster.secret("s", "v");
-    cluster.pod("p", &[Secret("s")]);
-    cluster.pod("q", &[]);
-    let mut agent = cluster.followed().await;
-    let before = agent.contents().await;
-    let node_unknown = |status: &Status| matches!(status, Status::Note(Note::NodeUnknown)).then_some(());
+async fn everything_stays_while_the_api_server_does_not_know_the_node() {
+    // With other credentials than a node's it even says that there is no such Secret.
+    for node_authorizer in [true, false] {
+        let cluster = Cluster::with(Options { node_authorizer, ..Options::default() });
+        let empty = cluster.server.resource_version() - 2;
+        cluster.secret("s", "v");
+        cluster.pod("p", &[Secret("s")]);
+        cluster.pod("q", &[]);
+        let mut agent = cluster.followed().await;
+        let before = agent.contents().await;
 
-    let mark = cluster.server.mark();
-    cluster.server.rewind(empty - 2);
-    agent.status("the Node to be missed", node_unknown).await;
-    // It is asked for again and again, and each pod has had its turn.
-    cluster.server.wait_for_requests(Match::list(Kind::Node).after(mark), 8).await;
-    assert_eq!(agent.contents().await, before);
-    let told = agent.notes().iter().filter(|note| **note == Note::NodeUnknown).count();
-    assert_eq!(told, 1);
+        let mark = cluster.server.mark();
+        cluster.server.rewind(empty);
+        let node_unknown = |status: &Status| matches!(status, Status::Note(Note::NodeUnknown)).then_some(());
+        agent.status("the Node to be missed", node_unknown).await;
+        // It is asked for again and again, and everything has had its turn.
+        cluster.server.wait_for_requests(Match::list(Kind::Secret).after(mark), 3).await;
+        cluster.server.wait_for_requests(Match::list(Kind::Node).after(mark), 20).await;
+        assert_eq!(agent.contents().await, before);
+        let told = agent.notes().iter().filter(|note| **note == Note::NodeUnknown).count();
+        assert_eq!(told, 1);
 
-    // The kubelet registers with the new control plane, and one of the pods is given to it again.
-    cluster.secret("s", "new");
-    cluster.pod("p", &[Secret("s")]);
-    cluster.server.create(Kind::Service, "default", "kubernetes", json!({"spec": {"clusterIP": "10.96.0.1"}}));
-    cluster.server.create(Kind::Node, "", NODE, json!({"status": {}}));
-    agent.batch("the end of q", |step| matches!(step, Step::PodGone { key, .. } if key.name() == "q")).await;
-    agent
-        .until("p to be the new one", |snapshot| {
-            let truth = cluster.truth();
-            let stored = crate::harness::contents(snapshot);
-            ["Pod shop/p", "Secret shop/s", "Node node-1"].iter().all(|key| stored.get(*key) == truth.get(*key))
-                && !stored.contains_key("Pod shop/q")
-        })
-        .await;
+        // The kubelet registers with the new control plane, and one of the pods is given to it again.
+        cluster.secret("s", "new");
+        cluster.pod("p", &[Secret("s")]);
+        cluster.server.create(Kind::Node, "", NODE, json!({"status": {}}));
+        agent.in_step(&cluster).await;
+    }
 }
 
 #[tokio::test]
@@ -145,6 +140,8 @@ async fn a_deletion_that_is_a_lie() {
         cluster.server.wait_for_request(Match::list(kind).named(name).after(mark)).await;
     }
     assert_eq!((agent.contents().await, agent.revision().await), (cluster.truth(), before));
+    agent.doubts_are_settled(&cluster).await;
+    assert_eq!(agent.removed(), []);
     // Both are still followed.
     cluster.touch(Kind::Pod, "p", "1");
     cluster.touch(Kind::Secret, "s", "1");
@@ -169,15 +166,12 @@ async fn a_pod_without_a_uid_goes_only_if_there_is_none_of_its_name() {
     cluster.pod("there", &[]);
     cluster.server.fault(pods_listing(), Fault::empty_listing(), Times::Once);
     let mut agent = Agent::start(store, cluster.following());
-    let mut gone = Vec::new();
-    while !gone.contains(&key(Kind::Pod, "gone")) {
-        let batch = agent.batch("the end of one", |step| matches!(step, Step::PodGone { .. })).await;
-        gone.extend(batch.update.removed.clone());
-    }
-    cluster.server.wait_for_request(proof("there")).await;
+    agent.until("one to go", |snapshot| matches!(snapshot.get(&key(Kind::Pod, "gone")), Lookup::Missing)).await;
+    agent.doubts_are_settled(&cluster).await;
+    assert_eq!(cluster.server.requests(&proof("there")).len(), 1);
+    assert_eq!(agent.removed(), [key(Kind::Pod, "gone")]);
     cluster.server.close_connections();
     agent.in_step(&cluster).await;
-    assert_eq!(gone, [key(Kind::Pod, "gone")]);
 }
 
 #[tokio::test]
@@ -215,7 +209,9 @@ async fn a_pod_that_is_not_of_this_node_is_left_out() {
     assert_eq!(cluster.server.send(&Match::watch(Kind::Pod), event), 1);
     cluster.pod("next", &[]);
     agent.batch("the next pod", |step| matches!(step, Step::Pod(_))).await;
+    agent.doubts_are_settled(&cluster).await;
     agent.in_step(&cluster).await;
+    assert_eq!(agent.removed(), []);
     assert!(before.iter().all(|(key, body)| cluster.truth().get(key) == Some(body)));
     let notes = agent.notes();
     for name in ["theirs", "nobody-s", "other", "elsewhere"] {

@@ -41,6 +41,7 @@ pub(crate) const NEVER: Duration = Duration::from_secs(60 * 60);
 /// Retries at once. What happens rarely does not happen in a test that does not ask for it.
 pub(crate) fn pace() -> Pace {
     Pace {
+        spread: Duration::ZERO,
         patience: NEVER,
         watch: NEVER,
         poll: Duration::from_millis(50),
@@ -401,6 +402,17 @@ impl Agent {
         .await;
     }
 
+    /// Returns when everything that was doubted before is settled: one is asked for after the other, and the last is a pod
+    /// that comes and goes.
+    pub(crate) async fn doubts_are_settled(&mut self, cluster: &Cluster) {
+        cluster.pod("passing", &[]);
+        let passing = key(Kind::Pod, "passing");
+        self.until("the passing pod", |snapshot| matches!(snapshot.get(&passing), Lookup::Found(_))).await;
+        cluster.server.delete(Kind::Pod, "shop", "passing");
+        self.batch("its end", |step| matches!(step, Step::PodGone { key, .. } if *key == passing)).await;
+        self.removed.retain(|key| *key != passing);
+    }
+
     pub(crate) async fn snapshot(&self) -> Snapshot {
         timeout(DEADLINE, self.store.snapshot()).await.expect("the store answers").unwrap().into_inner()
     }
@@ -440,7 +452,7 @@ impl Agent {
 
     /// Waits for the end that following comes to by itself.
     pub(crate) async fn ended(mut self) -> (FollowError, Box<dyn Backend>) {
-        while let Ok(Some(_)) = timeout(DEADLINE, self.heard.recv()).await {}
+        while timeout(DEADLINE, self.heard.recv()).await.expect("it ends by itself").is_some() {}
         let error = self.ended.take().unwrap().join().unwrap().expect("it ended by itself");
         (error, self.thread.take().unwrap().close().await.unwrap())
     }

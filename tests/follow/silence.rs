@@ -9,9 +9,9 @@ use ckpt_db::source::api::connect::Limits;
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 
-use crate::fake::{End, Fault, Match, Times};
+use crate::fake::{End, Fault, Match, Times, Verb};
 use crate::harness::Named::{ConfigMap, Secret};
-use crate::harness::{Agent, Cluster, key, of_object, pace, pods_listing};
+use crate::harness::{Agent, Cluster, NODE, key, of_object, pace, pods_listing};
 
 async fn followed(cluster: &Cluster, pace: Pace) -> Agent {
     cluster.secret("s", "v");
@@ -24,7 +24,11 @@ async fn followed(cluster: &Cluster, pace: Pace) -> Agent {
 /// How the API server stands, as `answering`, or `silent` or `refusing` and the reason without what is different each time.
 fn shown(cluster: &Cluster, reach: &Reach) -> String {
     let server = format!("https://{}", cluster.server.address());
-    let cause = |cause: &dyn ToString| cause.to_string().replace(&server, "SERVER");
+    let listing = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{NODE}&resourceVersion=0");
+    let read = "cannot read a list of pods that the API server sent: ";
+    let cause = |cause: &dyn ToString| {
+        cause.to_string().replace(&server, "SERVER").replace(&listing, "LISTING").replace(read, "")
+    };
     match reach {
         Reach::Answering => "answering".to_owned(),
         Reach::Silent(why) => format!("silent: {}", cause(why)),
@@ -42,59 +46,75 @@ async fn stands(agent: &mut Agent, cluster: &Cluster, wanted: &str) {
         .await;
 }
 
+/// What an answer says of the pods, to those who believe it.
+enum Says {
+    /// Nothing: the API server is told to stand so.
+    Nothing(&'static str),
+    /// That some are gone.
+    TheyAreGone,
+    /// That there is nothing, not even the Node.
+    ThereIsNothing,
+}
+
 #[tokio::test]
 async fn no_answer_and_no_fact_removes_anything() {
+    use Says::{Nothing, ThereIsNothing, TheyAreGone};
     let any = Match::any;
+    let lists = || Match::when(|request| request.verb == Verb::List);
     #[rustfmt::skip]
-    let rows: Vec<(&str, Match, Fault, &str)> = vec![
-        ("401",                      any(),          Fault::status(401),                "refusing: GET /api/v1/pods at SERVER: 401 Unauthorized"),
-        ("403",                      any(),          Fault::status(403),                "refusing: GET /api/v1/pods at SERVER: 403 Forbidden"),
-        ("404",                      any(),          Fault::status(404),                "refusing: GET /api/v1/pods at SERVER: 404 NotFound"),
-        ("410",                      any(),          Fault::status(410),                "refusing: GET /api/v1/pods at SERVER: 410 Expired"),
-        ("429",                      any(),          Fault::too_many_requests(0),       "refusing: GET /api/v1/pods at SERVER: 429 TooManyRequests"),
-        ("500",                      any(),          Fault::status(500),                "refusing: GET /api/v1/pods at SERVER: 500 InternalError"),
-        ("503",                      any(),          Fault::status(503),                "refusing: GET /api/v1/pods at SERVER: 503 ServiceUnavailable"),
-        ("504, not there yet",       any(),          Fault::too_large_resource_version(), "refusing: GET /api/v1/pods at SERVER: 504 Timeout"),
-        ("a page of a portal",       any(),          Fault::html(),                     "refusing: GET /api/v1/pods?"),
-        ("another kind",             any(),          Fault::wrong_kind(),               "refusing: GET /api/v1/pods?"),
-        ("no resourceVersion",       any(),          Fault::without_resource_version(), "refusing: GET /api/v1/pods?"),
-        ("half a listing",           pods_listing(), Fault::truncated(),                "refusing: GET /api/v1/pods?"),
-        ("a broken connection",      pods_listing(), Fault::Cut(End::Connection),       "silent: GET /api/v1/pods at SERVER: "),
-        ("a broken stream",          pods_listing(), Fault::Cut(End::Stream),           "refusing: GET /api/v1/pods at SERVER: "),
-        ("a closed connection",      any(),          Fault::Close,                      "silent: GET /api/v1/pods at SERVER: "),
-        ("a reset connection",       any(),          Fault::Reset,                      "silent: GET /api/v1/pods at SERVER: "),
-        ("a reset stream",           any(),          Fault::ResetStream,                "refusing: GET /api/v1/pods at SERVER: "),
-        // Answers, as far as anyone can tell; the second read says what they are worth.
-        ("nothing listed",           pods_listing(), Fault::empty_listing(),            "answering"),
-        ("no list of items",         pods_listing(), Fault::without_items(),            "answering"),
-        ("a pod less",               pods_listing(), Fault::lacking(&["p"]),            "answering"),
-        // Not even then: the Node is missing as well.
-        ("nothing anywhere",         Match::when(|request| request.kind != Some(Kind::Secret) && request.kind != Some(Kind::ConfigMap)
-                                         && request.verb == crate::fake::Verb::List),
-                                                     Fault::empty_listing(),            "answering"),
+    let rows: Vec<(&str, Match, Fault, Says)> = vec![
+        ("401",                   any(),          Fault::status(401),                Nothing("refusing: GET /api/v1/pods at SERVER: 401 Unauthorized")),
+        ("403",                   any(),          Fault::status(403),                Nothing("refusing: GET /api/v1/pods at SERVER: 403 Forbidden")),
+        ("404",                   any(),          Fault::status(404),                Nothing("refusing: GET /api/v1/pods at SERVER: 404 NotFound")),
+        ("410",                   any(),          Fault::status(410),                Nothing("refusing: GET /api/v1/pods at SERVER: 410 Expired")),
+        ("429",                   any(),          Fault::too_many_requests(0),       Nothing("refusing: GET /api/v1/pods at SERVER: 429 TooManyRequests")),
+        ("500",                   any(),          Fault::status(500),                Nothing("refusing: GET /api/v1/pods at SERVER: 500 InternalError")),
+        ("503",                   any(),          Fault::status(503),                Nothing("refusing: GET /api/v1/pods at SERVER: 503 ServiceUnavailable")),
+        ("504",                   any(),          Fault::status(504),                Nothing("refusing: GET /api/v1/pods at SERVER: 504 Timeout")),
+        ("a page of a portal",    any(),          Fault::html(),                     Nothing("refusing: GET LISTING: it is not JSON")),
+        ("another kind",          any(),          Fault::wrong_kind(),               Nothing("refusing: GET LISTING: it says that it is v1 NamespaceList")),
+        ("no resourceVersion",    any(),          Fault::without_resource_version(), Nothing("refusing: GET LISTING: metadata.resourceVersion is not")),
+        ("half a listing",        pods_listing(), Fault::truncated(),                Nothing("refusing: GET LISTING: it is not JSON")),
+        ("half, then no more",    pods_listing(), Fault::Cut(End::Connection),       Nothing("silent: GET /api/v1/pods at SERVER: ")),
+        ("half, then a reset",    pods_listing(), Fault::Cut(End::Stream),           Nothing("refusing: GET /api/v1/pods at SERVER: ")),
+        ("connections close",     any(),          Fault::Close,                      Nothing("silent: GET /api/v1/pods at SERVER: ")),
+        ("connections are reset", any(),          Fault::Reset,                      Nothing("silent: GET /api/v1/pods at SERVER: ")),
+        ("streams are reset",     any(),          Fault::ResetStream,                Nothing("refusing: GET /api/v1/pods at SERVER: ")),
+        // The second read says what these are worth.
+        ("nothing listed",        pods_listing(), Fault::empty_listing(),            TheyAreGone),
+        ("no items at all",       pods_listing(), Fault::without_items(),            TheyAreGone),
+        ("a pod less",            pods_listing(), Fault::lacking(&["p"]),            TheyAreGone),
+        // Not even that helps.
+        ("nothing anywhere",      lists(),        Fault::empty_listing(),            ThereIsNothing),
     ];
     let cluster = Cluster::new();
     let mut agent = followed(&cluster, pace()).await;
     let before = agent.contents().await;
-    for (what, on, fault, wanted) in rows {
+    for (what, on, fault, says) in rows {
         let mark = cluster.server.mark();
         cluster.server.fault(on, fault, Times::Forever);
         cluster.server.close_connections();
-        stands(&mut agent, &cluster, wanted).await;
-        match (what, wanted) {
-            // The Node that everything else depends on.
-            ("nothing anywhere", _) => {
-                drop(cluster.server.wait_for_requests(Match::list(Kind::Node).after(mark), 6).await)
+        let answering = !matches!(says, Nothing(_));
+        match says {
+            Nothing(wanted) => {
+                stands(&mut agent, &cluster, wanted).await;
+                cluster.server.wait_for_requests(pods_listing().after(mark), 4).await;
             }
-            (_, "answering") => {
-                drop(cluster.server.wait_for_request(Match::list(Kind::Pod).named("p").after(mark)).await)
+            TheyAreGone => {
+                stands(&mut agent, &cluster, "answering").await;
+                cluster.server.wait_for_request(Match::list(Kind::Pod).named("p").after(mark)).await;
+                agent.doubts_are_settled(&cluster).await;
             }
-            _ => drop(cluster.server.wait_for_requests(pods_listing().after(mark), 4).await),
+            ThereIsNothing => {
+                stands(&mut agent, &cluster, "answering").await;
+                cluster.server.wait_for_requests(Match::list(Kind::Node).after(mark), 8).await;
+                cluster.server.wait_for_requests(Match::list(Kind::Secret).after(mark), 2).await;
+            }
         }
         assert_eq!(agent.contents().await, before, "{what}");
         let mark = cluster.server.mark();
         cluster.server.clear_faults();
-        if wanted == "answering" {
+        if answering {
             cluster.server.close_connections();
         }
         stands(&mut agent, &cluster, "answering").await;
@@ -116,12 +136,14 @@ async fn how_the_api_server_stands_is_told_when_it_changes() {
     let mark = cluster.server.mark();
     cluster.server.stop();
     stands(&mut agent, &cluster, "silent: GET /api/v1/pods at SERVER: Connection refused").await;
+    assert_eq!(agent.contents().await, cluster.truth());
     cluster.server.fault(pods_listing(), Fault::status(503), Times::Count(5));
     cluster.server.fault(pods_listing(), Fault::status(500), Times::Count(5));
     cluster.server.listen();
     stands(&mut agent, &cluster, "answering").await;
     agent.in_step(&cluster).await;
     assert_eq!(cluster.server.requests(&pods_listing().after(mark)).len(), 11);
+    assert_eq!(agent.removed(), []);
 
     let mut told: Vec<String> = agent
         .statuses()

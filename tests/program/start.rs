@@ -256,3 +256,47 @@ fn inside_of_a_cluster() {
     agent.until("in step");
     assert_eq!(agent.lines()[2], FOLLOWING);
 }
+
+/// The control plane was restored from a snapshot, has lived on, and is reached at another address: a watch from the old
+/// position would tell nothing of what is different.
+#[test]
+fn a_server_at_another_address_is_listed_anew() {
+    let (scene, moved) = (Scene::joining(), Scene::joining());
+    let point_at = |server: &Server| {
+        server.set_tokens(&["t"]);
+        let authorities = [scene.server.authority_pem(), moved.server.authority_pem()].concat();
+        let authorities = data_encoding::BASE64.encode(authorities.as_bytes());
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+             clusters: [{{name: c, cluster: {{server: \"https://{}\", certificate-authority-data: {authorities}}}}}]\n\
+             users: [{{name: u, user: {{token: t}}}}]\n",
+            server.address()
+        );
+        let new = scene.write("etc/kubernetes/new", &text);
+        fs::rename(new, scene.node.at(KUBELET_CONF)).unwrap();
+    };
+    let happen_elsewhere = |server: &Server, times: usize| {
+        for n in 0..times {
+            server.create(
+                Kind::Pod,
+                "shop",
+                &format!("far-{n}"),
+                json!({"spec": {"nodeName": "node-2", "containers": []}}),
+            );
+        }
+    };
+    happen_elsewhere(&scene.server, 20);
+    scene.pod("shop", "web");
+    scene.pod("shop", "only-there");
+    moved.pod("shop", "web");
+    happen_elsewhere(&moved.server, 60);
+    point_at(&scene.server);
+    let mut agent = scene.start(&["--activation-policy", "off", "--node-name", "node-1"]);
+    agent.until("in step");
+    point_at(&moved.server);
+    agent.until("following");
+    // What a listing lacks is asked for once more.
+    moved.request(Match::list(Kind::Pod).named("only-there"));
+    agent.stop(Signal::TERM);
+}

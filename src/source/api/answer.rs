@@ -27,8 +27,9 @@ impl Failure {
         self.status() == Some(410)
     }
 
-    /// An answer that is no answer to `request`.
+    /// An answer that is no answer to `request`, of which a query is not shown.
     pub(super) fn garbage(request: &str, why: &dyn fmt::Display) -> Self {
+        let request = request.split('?').next().unwrap_or(request);
         Self::Garbage(Cause(format!("{request}: {why}")))
     }
 

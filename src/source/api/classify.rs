@@ -140,9 +140,13 @@ fn refused(client: Option<&Validity>, why: &str) -> Failure {
     Failure::ClientRefused(Cause(format!("the server says that {which} {why}")))
 }
 
-/// Names as a certificate has them. The peer wrote them, so they are cut and cleaned.
+/// Names as a certificate has them. The peer wrote them, so they are cut and cleaned; rustls gives them as
+/// `DnsName("...")` and `IpAddress(...)`.
 fn names(presented: &[String]) -> String {
-    let clean = |name: &String| name.chars().filter(char::is_ascii_graphic).take(100).collect::<String>();
+    let clean = |name: &String| {
+        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+        inner.trim_matches('"').chars().filter(char::is_ascii_graphic).take(100).collect::<String>()
+    };
     match presented {
         [] => "no name".to_owned(),
         names => names.iter().take(5).map(clean).collect::<Vec<_>>().join(", "),
@@ -172,7 +176,7 @@ mod tests {
         use rustls::Error::{AlertReceived, InvalidCertificate};
         let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let name = || ServerName::try_from("10.0.0.1").unwrap();
-        let presented = vec!["DNS\u{1b}[2J".to_owned(), "b".repeat(300)];
+        let presented = vec!["DnsName(\"a\u{1b}[2J\")".to_owned(), "IpAddress(10.0.0.2)".to_owned(), "b".repeat(300)];
         let long = "b".repeat(100);
         let mine = "the server says that the client certificate CN=system:node:n1 in /c.pem, valid from \
                     1970-01-01T00:00:00Z to 1970-01-01T00:01:00Z,";
@@ -188,7 +192,7 @@ mod tests {
                 "the server's certificate can't be judged: the clock is before 1970".into()),
             (InvalidCertificate(CertificateError::UnknownIssuer), Untrusted, "the server's certificate is not of a CA that we trust".into()),
             (InvalidCertificate(CertificateError::NotValidForNameContext { expected: name(), presented }), Untrusted,
-                format!("the server's certificate is not for 10.0.0.1 but for DNS[2J, {long}")),
+                format!("the server's certificate is not for 10.0.0.1 but for a[2J, 10.0.0.2, {long}")),
             (InvalidCertificate(CertificateError::NotValidForNameContext { expected: name(), presented: vec![] }), Untrusted,
                 "the server's certificate is not for 10.0.0.1 but for no name".into()),
             (InvalidCertificate(CertificateError::BadSignature), Untrusted,

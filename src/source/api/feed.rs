@@ -71,7 +71,7 @@ pub enum Note {
         /// Why.
         why: String,
     },
-    /// Pods are missing, and so is this node's own Node: that is no proof that they are gone.
+    /// Pods or objects are missing, and so is this node's own Node: that is no proof that they are gone.
     NodeUnknown,
     /// The API server sent a pod that is not bound to this node: an answer to another question.
     NotBound(ObjectKey),
@@ -90,8 +90,8 @@ impl fmt::Display for Note {
             Self::Unreadable(what) => write!(f, "the API server sent an object that can't be read: {what}"),
             Self::NotRead { object, why } => write!(f, "cannot read {object} (it is tried again): {why}"),
             Self::NodeUnknown => f.write_str(
-                "pods are missing from the API server, and so is the Node object of this node: nothing is removed, since an \
-                 emptied or newly made control plane looks like this",
+                "pods, or objects that they name, are missing from the API server, and so is the Node object of this node: \
+                 nothing is removed, since an emptied or newly made control plane looks like this",
             ),
             Self::NotBound(pod) => write!(
                 f,
@@ -104,12 +104,13 @@ impl fmt::Display for Note {
 
 /// What a follower hears.
 pub(super) enum Heard {
-    Listed { listing: Listing, epoch: u64 },
+    Listed { listing: Listing, epoch: u64, refused: bool },
+    Answering,
     Pod(Object),
     Doubtful(Vec<(ObjectKey, String)>),
     PodGone { key: ObjectKey, uid: String, epoch: u64 },
     Failed(Failure),
-    Answer { key: ObjectKey, generation: u64, answer: Answer },
+    Answer { key: ObjectKey, generation: u64, epoch: u64, answer: Answer },
     Services(Step),
     Note(Note),
 }
@@ -261,8 +262,12 @@ impl Driver {
                     let actions = self.collector.tick(self.now_ms());
                     self.act(actions).await
                 }
-                // Trackers that were ended are collected, so that the set does not grow.
-                Some(_) = self.tasks.join_next() => Ok(()),
+                // Trackers that were ended are collected, so that the set does not grow. One that panicked would leave its
+                // object behind unnoticed: its feed ends, and the next one lists everything again.
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Err(error) if error.is_panic() => Err(Ended),
+                    Ok(()) | Err(_) => Ok(()),
+                },
             };
             if told.is_err() {
                 return;
@@ -285,9 +290,13 @@ impl Driver {
     async fn hear(&mut self, heard: Heard) -> Result<(), Ended> {
         let now = self.now_ms();
         let seen = match heard {
-            Heard::Listed { listing, epoch } => {
+            Heard::Answering => return self.reach(Reach::Answering).await,
+            Heard::Listed { listing, epoch, refused } => {
                 self.epoch = epoch;
-                self.reach(Reach::Answering).await?;
+                // While watches are refused it is not told to answer and to refuse in turns.
+                if !refused {
+                    self.reach(Reach::Answering).await?;
+                }
                 // What was wrong before may be right now, and is said again if not; how rights are is said once.
                 self.said.retain(|note| matches!(note, Note::GetOnly { .. }));
                 let mut pods = Vec::with_capacity(listing.objects.len());
@@ -316,14 +325,16 @@ impl Driver {
                 }
                 Seen::PodGone { key, uid }
             }
-            Heard::Answer { key, generation: NODE_GENERATION, answer } => {
+            // Of before the API server was away: each tracker answers anew.
+            Heard::Answer { epoch, .. } if epoch != self.epoch => return Ok(()),
+            Heard::Answer { key, generation: NODE_GENERATION, answer, .. } => {
                 return match answer {
                     Answer::Found(node) if key.kind() == Kind::Node => self.tell(Told::Step(Step::Node(node))).await,
                     // A Node that is gone is no reason to forget it.
                     _ => Ok(()),
                 };
             }
-            Heard::Answer { key, generation, answer } => {
+            Heard::Answer { key, generation, answer, .. } => {
                 // An answer of a tracker that has been ended since is of the past.
                 if self.trackers.get(&key).is_none_or(|(current, _)| *current != generation) {
                     return Ok(());
@@ -433,3 +444,36 @@ impl Driver {
 
 /// Nobody reads the feed any more.
 struct Ended;
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::super::credentials::{Credentials, Place};
+    use super::super::testing::{Authority, cluster, kubeconfig};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_follower_that_panics_ends_the_feed() {
+        let dir = tempfile::tempdir().unwrap();
+        let nobody = cluster("https://127.0.0.1:1", &Authority::new());
+        let place = Place::Explicit(kubeconfig(dir.path(), &nobody, "token: t"));
+        let credentials = Credentials::load(&place).unwrap_or_else(|error| panic!("{error}"));
+        let options = Options {
+            node: "n1".to_owned(),
+            refresh: ObjectRefresh::Watch,
+            pace: Pace::default(),
+            clock_is_set: Arc::new(|| true),
+        };
+        let connections = Connections::new(&credentials, options.pace.requests);
+        let (tell, told) = mpsc::channel(STEPS_AHEAD);
+        let (control, commands) = mpsc::unbounded_channel();
+        let mut driver = Driver::new(options, connections, tell);
+        driver.tasks.spawn(async { panic!("as a follower should not") });
+        let driver = tokio::spawn(driver.run(commands));
+        let feed = Feed { told, control: Control(control), driver: driver.abort_handle() };
+        let rest = feed.collect::<Vec<_>>();
+        let rest = tokio::time::timeout(Duration::from_secs(20), rest).await;
+        assert!(rest.is_ok(), "the feed goes on without one of its followers");
+    }
+}

@@ -154,6 +154,18 @@ impl Line {
         self.pages(&paths::pod_of(pod, &self.node), Kind::Pod, ONE_MAX_BYTES).await
     }
 
+    /// Whether the API server knows this node. An etcd that was emptied, or a control plane that was made anew, does not, and
+    /// what it lacks says nothing of us.
+    pub(super) async fn knows_node(&mut self) -> Result<bool, Failure> {
+        let node = ObjectKey::new(Kind::Node, "", &self.node).map_err(|error| Failure::garbage("own Node", &error))?;
+        match self.list_one(&node).await {
+            Ok(found) => Ok(!found.objects.is_empty()),
+            // Credentials that may not read Nodes do without.
+            Err(failure) if failure.status() == Some(403) => Ok(true),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// All pages, of `max_bytes` together.
     async fn pages(&mut self, path: &str, kind: Kind, max_bytes: usize) -> Result<Listing, Failure> {
         let (mut whole, mut left) = self.page(path, kind, max_bytes).await?;

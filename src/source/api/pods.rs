@@ -12,7 +12,7 @@ use super::line::{Line, Standing};
 use super::pace::Backoff;
 use super::paths;
 use super::reach::Failure;
-use super::watching::{End, Watching};
+use super::watching::{End, Watching, is_before};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 
 /// A watch that lasted this long shows that all is well, and the next failure is the first one.
@@ -21,6 +21,11 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 /// Lists, watches, and lists again where a watch can't go on. Ends with the feed.
 pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, heard: mpsc::Sender<Heard>) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
+    // Whether what the other followers know may be of another past: nobody answered in between.
+    let mut away = true;
+    // Whether the last watch was refused: then a listing alone is no sign that all is well.
+    let mut refused = false;
+    let mut last: Option<String> = None;
     loop {
         let listed = line.list(&paths::pods_of(&line.node), Kind::Pod).await;
         let mut position = match listed {
@@ -29,23 +34,29 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
                     let _ = heard.send(Heard::Note(Note::Unreadable(bad.to_string()))).await;
                 }
                 let position = listing.resource_version.clone();
-                let epoch = standing.borrow().epoch + 1;
-                if heard.send(Heard::Listed { listing, epoch }).await.is_err() {
+                // A watch that was cut is no reason to read everything again: whose own watch was cut too does it by itself.
+                let rewound = last.as_ref().is_some_and(|last| is_before(&position, last));
+                let epoch = standing.borrow().epoch + u64::from(away || rewound);
+                if heard.send(Heard::Listed { listing, epoch, refused }).await.is_err() {
                     return;
                 }
+                standing.send_modify(|standing| *standing = Standing { answering: true, epoch });
+                away = false;
                 position
             }
             Err(failure) => {
+                away = true;
                 silence(&mut line, &standing, &heard, failure, &mut backoff).await;
                 continue;
             }
         };
-        standing.send_modify(|standing| *standing = Standing { answering: true, epoch: standing.epoch + 1 });
         let began = Instant::now();
         let end = watch(&mut line, &mut position, &heard).await;
         if began.elapsed() >= WELL_AFTER {
             backoff.reset();
         }
+        refused = matches!(&end, End::Failed(failure) if failure.status().is_some());
+        last = Some(position);
         match end {
             // Not at once: a server that loses every position would be asked without end.
             End::InTime | End::Lost | End::Early => sleep(line.jitter(|jitter| backoff.wait(jitter, None))).await,
@@ -82,6 +93,7 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
             Ok(watching) => watching,
             Err(end) => return end,
         };
+        let _ = heard.send(Heard::Answering).await;
         let end = loop {
             let event = tokio::select! {
                 event = watching.next() => event,
@@ -109,8 +121,7 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
 
 /// Proves one after the other that pods are gone, or leaves them. What could not be asked, or not be told, is asked again.
 ///
-/// Proof is a second, consistent read that is empty or shows another UID, while this node itself is known to the API
-/// server: an etcd that was emptied, or a control plane that was made anew, knows neither, and says nothing of us.
+/// Proof is a second, consistent read that is empty or shows another UID, of an API server that knows this node.
 pub(super) async fn prove(
     mut line: Line,
     mut doubtful: mpsc::UnboundedReceiver<(ObjectKey, String)>,
@@ -166,13 +177,8 @@ enum Verdict {
 
 async fn is_gone(line: &mut Line, pod: &ObjectKey, uid: &str) -> Result<Verdict, Failure> {
     // The Node first: should the control plane get its memory back between the two, the pod is found.
-    let node = ObjectKey::new(Kind::Node, "", &line.node).map_err(|error| Failure::garbage("own Node", &error))?;
-    match line.list_one(&node).await {
-        Ok(found) if found.objects.is_empty() => return Ok(Verdict::NodeUnknown),
-        Ok(_) => {}
-        // Credentials that may not read Nodes: the pod's own proof has to do.
-        Err(failure) if failure.status() == Some(403) => {}
-        Err(failure) => return Err(failure),
+    if !line.knows_node().await? {
+        return Ok(Verdict::NodeUnknown);
     }
     let found = line.list_pod(pod).await?;
     // Without a UID (a manifest had none, or the record is damaged) any pod of that name may be the one.

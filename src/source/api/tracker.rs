@@ -54,6 +54,8 @@ enum Look {
     },
     /// A GET did not find it, and a listing, which alone would be a proof, is not allowed.
     NotFoundByGet,
+    /// It is not listed, by an API server that does not know this node either.
+    NodeUnknown,
     Failed(Failure),
 }
 
@@ -68,8 +70,14 @@ pub(super) async fn track(
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
     let mut forbidden = Backoff::new(line.pace.retry_first, line.pace.forbidden_longest);
     let (mut refused, mut failures) = (0, 0);
+    // Epochs count from one.
+    let mut epoch = 0;
     loop {
-        let epoch = line.answering().await;
+        let former = std::mem::replace(&mut epoch, line.answering().await);
+        if former > 0 && former < epoch {
+            // Everything is read again, by all nodes at about the same time.
+            sleep(line.jitter(|jitter| jitter.between(Duration::ZERO, line.pace.spread))).await;
+        }
         let look = look(&mut line, &key, epoch, refresh, &heard).await;
         let immutable = matches!(&look, Look::Found { object, .. } if is_immutable(object));
         let (answer, watch_from, wait) = match look {
@@ -88,6 +96,11 @@ pub(super) async fn track(
             }
             // What is stored of it stays.
             Look::NotFoundByGet => (Answer::NotSeen, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
+            Look::NodeUnknown => {
+                let _ = heard.send(Heard::Note(Note::NodeUnknown)).await;
+                // All of them ask, of a control plane that has enough to do.
+                (Answer::Failed, None, line.jitter(|jitter| forbidden.wait(jitter, None)))
+            }
             Look::Failed(failure) => {
                 failures += 1;
                 let asked = failure.retry_after_s();
@@ -99,7 +112,7 @@ pub(super) async fn track(
                 (Answer::Failed, None, line.jitter(|jitter| backoff.wait(jitter, asked)))
             }
         };
-        if heard.send(Heard::Answer { key: key.clone(), generation, answer }).await.is_err() {
+        if heard.send(Heard::Answer { key: key.clone(), generation, epoch, answer }).await.is_err() {
             return;
         }
         match watch_from {
@@ -185,8 +198,21 @@ async fn get_only(line: &Line, epoch: u64, heard: &mpsc::Sender<Heard>) {
     let _ = heard.send(Heard::Note(Note::GetOnly { every: line.pace.poll })).await;
 }
 
-/// A consistent listing of the one object: what it says, it proves.
+/// A consistent listing of the one object: what it says, it proves, if the API server knows this node.
 async fn list(line: &mut Line, key: &ObjectKey) -> Look {
+    let listed = list_once(line, key).await;
+    if key.kind() == Kind::Node || !matches!(listed, Look::Absent { why: Absence::NotFound, .. }) {
+        return listed;
+    }
+    match line.knows_node().await {
+        // Once more: should the control plane have got its memory back just now, the object is found.
+        Ok(true) => list_once(line, key).await,
+        Ok(false) => Look::NodeUnknown,
+        Err(failure) => Look::Failed(failure),
+    }
+}
+
+async fn list_once(line: &mut Line, key: &ObjectKey) -> Look {
     match line.list_one(key).await {
         Ok(mut found) => match (found.objects.pop(), found.bad.pop()) {
             (_, Some(bad)) => Look::Failed(Failure::garbage(&format!("list {key}"), &bad)),
@@ -214,7 +240,7 @@ async fn read(line: &mut Line, key: &ObjectKey) -> Look {
                 Look::Absent { why: Absence::Forbidden, .. } => Look::NotFoundByGet,
                 Look::Absent { why, .. } => Look::Absent { why, watch_from: None },
                 Look::Found { object, .. } => Look::Found { object, watch_from: None },
-                look @ (Look::NotFoundByGet | Look::Failed(_)) => look,
+                look @ (Look::NotFoundByGet | Look::NodeUnknown | Look::Failed(_)) => look,
             };
         }
         Err(failure) if failure.status() == Some(403) => {
@@ -265,7 +291,7 @@ async fn watch(
                 Err(end) => return end,
             };
             let immutable = is_immutable(&object);
-            let answer = Heard::Answer { key: key.clone(), generation, answer: Answer::Found(object) };
+            let answer = Heard::Answer { key: key.clone(), generation, epoch, answer: Answer::Found(object) };
             if heard.send(answer).await.is_err() {
                 std::future::pending::<()>().await;
             }
