@@ -13,7 +13,7 @@ use crate::api::{Api, collection, one};
 use crate::audit::{AuditLog, Request};
 use crate::control_plane::{Cluster, Options, node_user};
 use crate::process::Agent;
-use crate::program::{IN_STEP, Node, PATIENCE, removed, said, stop};
+use crate::program::{IN_STEP, Node, PATIENCE, missed, removed, said, stop};
 use crate::relay::{Relay, Traffic};
 use crate::until;
 use crate::workload::Workload;
@@ -128,7 +128,7 @@ fn follow(cluster: &Cluster, directory: &Path, way: Way) {
     let object = deleted(cluster.admin());
     let before = looked.log().requests.len();
     cluster.kill_apiserver();
-    said(&agent, "API server: silent", 1, PATIENCE);
+    missed(&agent);
     let again = looked.phase("reconnection", before);
     cluster.start_apiserver();
     let again = again.until_followed(&agent);

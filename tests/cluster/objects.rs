@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::api::{Api, collection, one};
 use crate::control_plane::{Cluster, Options, node_user};
 use crate::process::Agent;
-use crate::program::{IN_STEP, Node, PATIENCE, said, stop};
+use crate::program::{IN_STEP, Node, PATIENCE, missed, said, stop};
 use crate::truth;
 use crate::until;
 
@@ -100,7 +100,7 @@ fn immutable_objects_are_read_once_and_not_watched() {
 
     // A new API server may be of another past: each object is read once more.
     cluster.kill_apiserver();
-    said(&agent, "API server: silent", 1, PATIENCE);
+    missed(&agent);
     cluster.start_apiserver();
     let listed = |line: &String| line.starts_with("list ");
     until("another reading", PATIENCE, || {

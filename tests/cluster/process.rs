@@ -85,12 +85,16 @@ impl Process {
             }
         }
         let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
-        let ours = table.lines().skip(1).filter(|line| {
+        // The kernel may show a socket twice in a table that changes while it is read.
+        let mut ours = std::collections::BTreeSet::new();
+        for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             // proc(5): remote address, state (01 is established), inode.
-            fields[2].ends_with(&format!(":{port:04X}")) && fields[3] == "01" && sockets.contains(fields[9])
-        });
-        ours.count()
+            if fields[2].ends_with(&format!(":{port:04X}")) && fields[3] == "01" && sockets.contains(fields[9]) {
+                ours.insert(fields[9]);
+            }
+        }
+        ours.len()
     }
 }
 

@@ -66,6 +66,12 @@ pub(crate) fn said(agent: &Agent, what: &str, count: usize, patience: Duration) 
     });
 }
 
+/// Waits until the agent has found out that nobody answers: its watch was cut, and a request after that failed too.
+#[track_caller]
+pub(crate) fn missed(agent: &Agent) {
+    said(agent, "API server: silent (GET ", 1, PATIENCE);
+}
+
 /// Stops the agent as a service manager does.
 #[track_caller]
 pub(crate) fn stop(agent: &mut Agent) {
