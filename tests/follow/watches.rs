@@ -144,11 +144,24 @@ async fn a_watch_that_ends_early_lists_again() {
 }
 
 #[tokio::test]
-async fn with_the_pods_everything_is_listed_again() {
+async fn a_watch_of_the_pods_that_is_cut_costs_a_listing_of_the_pods_alone() {
     let cluster = Cluster::new();
     let mut agent = followed_by_long_watches(&cluster).await;
     let mark = cluster.server.mark();
     assert_eq!(cluster.server.end_watches(&Match::watch(Kind::Pod)), 1);
+    cluster.server.wait_for_request(Match::list(Kind::Pod).after(mark)).await;
+    cluster.server.wait_for_request(Match::watch(Kind::Pod).after(mark)).await;
+    touch_both_and_be_in_step(&cluster, &mut agent, "1").await;
+    let others = Match::when(|request| request.kind != Some(Kind::Pod)).after(mark);
+    assert_eq!(cluster.server.requests(&others).len(), 0);
+}
+
+#[tokio::test]
+async fn after_an_outage_everything_is_listed_again() {
+    let cluster = Cluster::new();
+    let mut agent = followed_by_long_watches(&cluster).await;
+    let mark = cluster.server.mark();
+    agent.sees_an_outage(&cluster).await;
     for kind in [Kind::Pod, Kind::Secret, Kind::Node] {
         cluster.server.wait_for_request(Match::list(kind).after(mark)).await;
         cluster.server.wait_for_request(Match::watch(kind).after(mark)).await;
