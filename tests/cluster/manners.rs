@@ -50,6 +50,10 @@ fn a_full_node_is_followed_with_good_manners() {
     let mut workload = Workload::new(1, NODE, 0);
     workload.prepare(cluster.admin());
     workload.populate(cluster.admin(), PODS, OBJECTS);
+    for plural in ["secrets", "configmaps"] {
+        let of_others = json!({"metadata": {"name": "of-others"}});
+        cluster.admin().create(&collection(plural, "default"), &of_others).ok();
+    }
     for way in [Way::Poll, Way::Role, Way::Watch] {
         let directory = crate::directory("node");
         follow(&cluster, directory.path(), way);
@@ -277,10 +281,19 @@ impl Phase<'_> {
         }
     }
 
+    /// Looks on, while others change what is none of this node's business, as others do all the time.
     fn watched_for(mut self, window: Duration, agent: &Agent) -> Self {
-        while self.began.elapsed() < window {
+        let admin = self.looked.cluster.admin();
+        for n in 0.. {
+            if self.began.elapsed() >= window {
+                break;
+            }
             self = self.sampled(agent);
-            std::thread::sleep(Duration::from_millis(100));
+            for plural in ["secrets", "configmaps"] {
+                let note = json!({"metadata": {"annotations": {"example.com/n": n.to_string()}}});
+                admin.patch(&one(plural, "default", "of-others"), &note).ok();
+            }
+            std::thread::sleep(Duration::from_millis(500));
         }
         self
     }
