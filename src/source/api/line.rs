@@ -124,6 +124,12 @@ impl Line {
         let mut whole = self.page(path, kind).await?;
         while let Some(token) = whole.next.take() {
             let page = self.page(&paths::next_page(path, &token), kind).await?;
+            if page.next.as_ref() == Some(&token) {
+                return Err(Failure::garbage(
+                    &format!("GET {path}"),
+                    &"the list has no end: its next page is the same one",
+                ));
+            }
             whole.objects.extend(page.objects);
             whole.bad.extend(page.bad);
             whole.next = page.next;
