@@ -29,6 +29,23 @@ deny:
 ci:
     .ci/run
 
+# All of that and the long forms of everything (about an hour and a half)
+full:
+    .ci/full
+
+# The tests against a real kube-apiserver and etcd, which are built once (as root on Debian 12, five minutes)
+cluster:
+    tests/cluster/components.sh
+    CKPT_DB_REQUIRE_CLUSTER=1 cargo test --test cluster
+
+# Their long form: 2,000 operations, the API server and the agent killed 20 times each; the figures of docs/api-load.md
+campaign:
+    CKPT_DB_REQUIRE_CLUSTER=1 CKPT_DB_CAMPAIGN=full cargo test --test cluster -- --nocapture --test-threads 1
+
+# A real control plane and a node that has joined it, to play with until Ctrl-C
+sandbox:
+    cargo test -q --test cluster operation::sandbox -- --ignored --nocapture
+
 # Flip every byte of every used page of the example store (about half an hour)
 flips:
     CKPT_DB_FLIPS=all cargo test --profile campaign --test damage -- --nocapture

@@ -194,17 +194,25 @@ pub async fn follow(
                         block_in_place(|| observer.committed(&batch, &|| wait(store.snapshot())));
                     }
                     Some(Err(failed)) => return Err(failed.error.into()),
-                    // The feed ends with its reader only; should it end otherwise, another one is begun.
-                    None => break,
+                    // The feed ends with its reader, or when a part of it panicked: another one is begun, not at once.
+                    None => {
+                        sleep(following.pace.credentials).await;
+                        break;
+                    }
                 },
                 _ = look.tick() => {
                     if let Some(changed) = watch.changed(following, observer) {
                         owner = whose(store, following, &changed).await?;
                         *belongs.lock().unwrap_or_else(PoisonError::into_inner) = owner.changes();
                         announce(&changed, &node, &*clock_is_set, clock, observer);
+                        let moved = changed.server() != credentials.server();
                         control.use_connections(Connections::new(&changed, following.pace.requests));
                         credentials = changed;
                         if owner.node != node {
+                            break;
+                        }
+                        // A server at another place may have another past, in which the old positions mean nothing.
+                        if moved {
                             break;
                         }
                     }

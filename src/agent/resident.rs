@@ -6,14 +6,26 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::api::{FollowError, Following, Observer, follow};
 use super::store_thread::StoreThread;
-use crate::store::Backend;
+use crate::store::{Backend, StoreError};
 
 /// How long a store that failed, or is not this node's, is left alone.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// The longest that a store that fails again and again is left alone. Each time everything is listed anew, and a full disk
+/// may be that of every node.
+const AFTER_FAILURES: Duration = Duration::from_secs(5 * 60);
+
+/// A store that took commits for this long has recovered.
+const WELL_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// How long to wait after as many failures in a row, the first of which is 0.
+fn after_failure(before: u32) -> Duration {
+    AFTER_FAILURE.saturating_mul(2_u32.saturating_pow(before)).min(AFTER_FAILURES)
+}
 
 /// What ends or interrupts following.
 enum Interrupted<E> {
@@ -25,6 +37,17 @@ enum Interrupted<E> {
     NoStore(E),
     /// Following ended by itself.
     Failed(FollowError),
+}
+
+/// Whether following ended before the API server was asked for anything.
+fn is_said_before_anything_is_asked(error: &FollowError) -> bool {
+    matches!(
+        error,
+        FollowError::OtherNode { .. }
+            | FollowError::Store(
+                StoreError::OtherNode { .. } | StoreError::OtherCluster { .. } | StoreError::NoKeyOpens
+            )
+    )
 }
 
 /// Follows until SIGTERM or SIGINT. `open` opens the store, or creates it; `failed` learns why following was interrupted.
@@ -48,7 +71,9 @@ pub fn reside<E: From<io::Error>>(
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut store = open().map(Some)?;
+        let mut failures = 0;
         loop {
+            let began = Instant::now();
             let session = async {
                 let opened = match store.take() {
                     Some(opened) => opened,
@@ -77,19 +102,45 @@ pub fn reside<E: From<io::Error>>(
                 drop(thread.close().await);
                 ended
             };
-            match session.await {
+            let ended = session.await;
+            if began.elapsed() >= WELL_AFTER {
+                failures = 0;
+            }
+            let wait = match ended {
                 Interrupted::Stop => return Ok(()),
                 Interrupted::Reload => continue,
-                Interrupted::NoStore(error) => failed(Err(error)),
-                Interrupted::Failed(error) => failed(Ok(error)),
-            }
+                // Nobody was asked for anything.
+                Interrupted::NoStore(error) => {
+                    failed(Err(error));
+                    AFTER_FAILURE
+                }
+                Interrupted::Failed(error) => {
+                    let listed = !is_said_before_anything_is_asked(&error);
+                    failed(Ok(error));
+                    let wait = after_failure(failures);
+                    failures = if listed { failures + 1 } else { 0 };
+                    wait
+                }
+            };
             tokio::select! {
                 biased;
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 _ = hangup.recv() => {}
-                () = sleep(AFTER_FAILURE) => {}
+                () = sleep(wait) => {}
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_goes_on_failing_is_left_alone_for_longer() {
+        let seconds: Vec<u64> = (0..7).map(|before| after_failure(before).as_secs()).collect();
+        assert_eq!(seconds, [10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(after_failure(u32::MAX), AFTER_FAILURES);
+    }
 }

@@ -45,7 +45,7 @@ fn size() -> Size {
 #[test]
 fn the_store_equals_the_api_server_as_the_node() {
     let Some(cluster) = Cluster::start(Options::default()) else { return };
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::directory("node");
     let kubeconfig = cluster.kubeconfig(NODE, directory.path());
     run(&cluster, directory.path(), &kubeconfig, Way::default(), 1);
 }
@@ -53,7 +53,7 @@ fn the_store_equals_the_api_server_as_the_node() {
 #[test]
 fn the_store_equals_the_api_server_with_the_fallback_role() {
     let Some(cluster) = Cluster::start(Options::default()) else { return };
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::directory("node");
     let kubeconfig = cluster.role_kubeconfig("checkpointer", directory.path());
     // A minute between two looks would only make the test longer.
     run(&cluster, directory.path(), &kubeconfig, Way { poll: false, every_ms: Some(1000) }, 2);
@@ -97,7 +97,6 @@ fn run(cluster: &Cluster, directory: &std::path::Path, kubeconfig: &std::path::P
         }
     }
     equal(cluster, &place, &mut agent, "at the end");
-    eprintln!("{} commits for {} operations", place.commits(), size.operations);
 
     cluster.restore_etcd(&snapshot.unwrap());
     equal(cluster, &place, &mut agent, "after etcd was restored to an earlier state");
@@ -125,7 +124,7 @@ fn equal(cluster: &Cluster, place: &Home, agent: &mut Agent, when: &str) {
         }
         None => Err(format!("no answer from the API server yet\n{}", tail(&agent.log()))),
     });
-    eprintln!("{when}: in step after {} ms", began.elapsed().as_millis());
+    eprintln!("{when}: in step after {} ms, {} commits so far", began.elapsed().as_millis(), place.commits());
     agent.kill();
     let differences = truth::compare(&wanted, &dump(place));
     assert_eq!(differences, Vec::<String>::new(), "{when}");

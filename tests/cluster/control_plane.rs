@@ -18,7 +18,7 @@ use crate::audit::AuditLog;
 use crate::certificates::{Authority, Pair, Validity};
 use crate::process::Process;
 use crate::random::Random;
-use crate::until;
+use crate::{directory, until};
 
 /// How long a start may take on a machine that is busy compiling.
 const START: Duration = Duration::from_secs(120);
@@ -52,11 +52,7 @@ impl Cluster {
     /// If it does not become ready; without binaries, if `CKPT_DB_REQUIRE_CLUSTER=1`.
     pub(crate) fn start(options: Options) -> Option<Self> {
         let binaries = binaries()?;
-        let mut directory = tempfile::Builder::new().prefix("ckpt-db-cluster-").tempdir().unwrap();
-        if std::env::var_os("CKPT_DB_KEEP_CLUSTER").is_some() {
-            directory.disable_cleanup(true);
-            eprintln!("the cluster's files stay in {}", directory.path().display());
-        }
+        let directory = directory("cluster");
         let at = |name: &str| directory.path().join(name);
         let [etcd_port, peer_port, port] = free_ports();
         let authority = Authority::new("ckpt-db test cluster");

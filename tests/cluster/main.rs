@@ -25,6 +25,18 @@ mod workload;
 
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
+/// A temporary directory. With `CKPT_DB_KEEP_CLUSTER` it stays, which is said.
+pub(crate) fn directory(of: &str) -> TempDir {
+    let mut directory = tempfile::Builder::new().prefix(&format!("ckpt-db-{of}-")).tempdir().unwrap();
+    if std::env::var_os("CKPT_DB_KEEP_CLUSTER").is_some() {
+        directory.disable_cleanup(true);
+        eprintln!("the {of}'s files stay in {}", directory.path().display());
+    }
+    directory
+}
+
 /// Asks `probe` until it has an answer; real processes are polled, since nothing tells when they are ready.
 ///
 /// # Panics

@@ -52,7 +52,7 @@ fn equal(cluster: &Cluster, node: &Node) {
 #[test]
 fn immutable_objects_are_read_once_and_not_watched() {
     let Some(cluster) = Cluster::start(Options::default()) else { return };
-    let (admin, directory) = (cluster.admin(), tempfile::tempdir().unwrap());
+    let (admin, directory) = (cluster.admin(), crate::directory("node"));
     let place = Node(directory.path().to_owned());
     cluster.join(NODE, directory.path(), cluster.port());
     node(admin);
@@ -120,7 +120,7 @@ fn immutable_objects_are_read_once_and_not_watched() {
 #[test]
 fn objects_as_large_as_etcd_takes() {
     let Some(cluster) = Cluster::start(Options::default()) else { return };
-    let (admin, directory) = (cluster.admin(), tempfile::tempdir().unwrap());
+    let (admin, directory) = (cluster.admin(), crate::directory("node"));
     let place = Node(directory.path().to_owned());
     cluster.join(NODE, directory.path(), cluster.port());
     node(admin);
@@ -177,7 +177,7 @@ fn objects_as_large_as_etcd_takes() {
 #[test]
 fn an_api_server_that_hangs_is_noticed() {
     let Some(cluster) = Cluster::start(Options::default()) else { return };
-    let (admin, directory) = (cluster.admin(), tempfile::tempdir().unwrap());
+    let (admin, directory) = (cluster.admin(), crate::directory("node"));
     let place = Node(directory.path().to_owned());
     cluster.join(NODE, directory.path(), cluster.port());
     node(admin);

@@ -110,7 +110,7 @@ fn commits(agent: &Agent) -> usize {
 
 #[test]
 fn a_kubeadm_node_from_installation_to_a_power_cut() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = crate::directory("node");
     let Some((cluster, node)) = cluster_with_a_node(directory.path()) else { return };
     let admin = cluster.admin();
 
@@ -194,7 +194,7 @@ fn a_kubeadm_node_from_installation_to_a_power_cut() {
 #[test]
 #[ignore = "stays until it is interrupted; see CONTRIBUTING"]
 fn sandbox() {
-    let directory = tempfile::Builder::new().prefix("ckpt-db-node-").tempdir().unwrap();
+    let directory = crate::directory("node");
     let Some((cluster, node)) = cluster_with_a_node(directory.path()) else { return };
     let admin = cluster.admin_kubeconfig();
     let (program, root, admin) = (env!("CARGO_BIN_EXE_ckpt-db"), node.0.display(), admin.display());

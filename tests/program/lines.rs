@@ -2,6 +2,7 @@
 
 use ckpt_db::checkpoint::object::Kind;
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::agent::{Agent, at_once};
 use crate::fake::{Fault, Match, Times};
@@ -45,6 +46,21 @@ fn objects_that_cannot_be_read() {
                    40 ConfigMaps";
     let more = "warning: more objects can't be read (each is tried again; with RUST_LOG=ckpt_db=info they are named)";
     assert_eq!(others, [more, in_step]);
+}
+
+/// Each page says that there is another one.
+#[test]
+fn a_list_without_an_end() {
+    let scene = Scene::new();
+    scene.pod("shop", "web");
+    let endless = Fault::edit(|list| list["metadata"]["continue"] = json!("the-same-again"));
+    scene.server.fault(Match::list(Kind::Secret), endless, Times::Forever);
+    let mut agent = scene.start(&OFF);
+    agent.until(
+        "warning: cannot read Secret shop/web (it is tried again): GET /api/v1/namespaces/shop/secrets: the listing has more \
+         than 
+    );
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
 }
 
 /// Nobody can seal a Secret: neither the kubelet nor anybody else has a key.

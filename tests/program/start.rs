@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use ckpt_db::checkpoint::object::Kind;
-use ckpt_db::source::api::credentials::KUBELET_KUBECONFIGS;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -20,6 +19,17 @@ const NO_KEY: &str =
 const FIRST_KEY: &str = "the store has its first key: Secrets are stored from now on";
 const IN_STEP: &str = "in step with the API server: ROOT/var/lib/ckpt-db/checkpoint-store.db: revision N, node node-1, \
                        1 Pod, 1 ConfigMap, 1 Secret";
+
+/// kubeadm, k3s, RKE2, k0s (two), MicroShift, and the kubelet's own default, in the order in which they are looked for.
+const KUBECONFIGS: [&str; 7] = [
+    KUBELET_CONF,
+    "var/lib/rancher/k3s/agent/kubelet.kubeconfig",
+    "var/lib/rancher/rke2/agent/kubelet.kubeconfig",
+    "run/k0s/nllb/kubeconfig.yaml",
+    "var/lib/k0s/kubelet.conf",
+    "var/lib/microshift/resources/kubelet/kubeconfig",
+    "var/lib/kubelet/kubeconfig",
+];
 
 #[test]
 fn the_kubelets_credentials_and_the_node_that_they_name() {
@@ -39,7 +49,7 @@ fn the_kubelets_credentials_and_the_node_that_they_name() {
 
 #[test]
 fn every_place_where_a_kubelet_may_keep_its_kubeconfig() {
-    for place in KUBELET_KUBECONFIGS {
+    for place in KUBECONFIGS {
         let scene = Scene::joining();
         scene.write_kubeconfig(place);
         let mut agent = scene.start(&OFF);
@@ -55,7 +65,7 @@ fn a_joining_node_is_waited_for() {
     let scene = Scene::joining();
     scene.pod("shop", "web");
     let mut agent = scene.start(&OFF);
-    let looked: Vec<String> = KUBELET_KUBECONFIGS.iter().map(|place| format!("ROOT/{place}")).collect();
+    let looked: Vec<String> = KUBECONFIGS.iter().map(|place| format!("ROOT/{place}")).collect();
     let waiting = format!("note: waiting for credentials: no kubeconfig yet; looked for {}", looked.join(", "));
     assert_eq!(agent.until("note: waiting"), [TRIAL, SHADOW, NO_STORE, NO_KEY, &waiting]);
 
@@ -246,7 +256,7 @@ fn inside_of_a_cluster() {
     };
     let mut agent = scene.watch(command());
     let said = agent.until("note: waiting");
-    let end = format!("ROOT/{}, /var/run/secrets/kubernetes.io/serviceaccount/token", KUBELET_KUBECONFIGS[6]);
+    let end = format!("ROOT/{}, /var/run/secrets/kubernetes.io/serviceaccount/token", KUBECONFIGS[6]);
     assert!(said.last().unwrap().ends_with(&end), "{said:#?}");
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
 
@@ -254,4 +264,48 @@ fn inside_of_a_cluster() {
     let mut agent = scene.watch(command());
     agent.until("in step");
     assert_eq!(agent.lines()[3], FOLLOWING);
+}
+
+/// The control plane was restored from a snapshot, has lived on, and is reached at another address: a watch from the old
+/// position would tell nothing of what is different.
+#[test]
+fn a_server_at_another_address_is_listed_anew() {
+    let (scene, moved) = (Scene::joining(), Scene::joining());
+    let point_at = |server: &Server| {
+        server.set_tokens(&["t"]);
+        let authorities = [scene.server.authority_pem(), moved.server.authority_pem()].concat();
+        let authorities = data_encoding::BASE64.encode(authorities.as_bytes());
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+             clusters: [{{name: c, cluster: {{server: \"https://{}\", certificate-authority-data: {authorities}}}}}]\n\
+             users: [{{name: u, user: {{token: t}}}}]\n",
+            server.address()
+        );
+        let new = scene.write("etc/kubernetes/new", &text);
+        fs::rename(new, scene.node.at(KUBELET_CONF)).unwrap();
+    };
+    let happen_elsewhere = |server: &Server, times: usize| {
+        for n in 0..times {
+            server.create(
+                Kind::Pod,
+                "shop",
+                &format!("far-{n}"),
+                json!({"spec": {"nodeName": "node-2", "containers": []}}),
+            );
+        }
+    };
+    happen_elsewhere(&scene.server, 20);
+    scene.pod("shop", "web");
+    scene.pod("shop", "only-there");
+    moved.pod("shop", "web");
+    happen_elsewhere(&moved.server, 60);
+    point_at(&scene.server);
+    let mut agent = scene.start(&["--activation-policy", "off", "--node-name", "node-1"]);
+    agent.until("in step");
+    point_at(&moved.server);
+    agent.until("following");
+    // What a listing lacks is asked for once more.
+    moved.request(Match::list(Kind::Pod).named("only-there"));
+    agent.stop(Signal::TERM);
 }

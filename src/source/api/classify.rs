@@ -215,7 +215,11 @@ mod tests {
 
     #[test]
     fn the_network_and_http2() {
-        let lost = |kind: io::ErrorKind| Failure::Unreachable(Cause(io::Error::from(kind).to_string()));
+        let text = |kind: io::ErrorKind| match kind {
+            io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
+            kind => io::Error::from(kind).to_string(),
+        };
+        let lost = |kind: io::ErrorKind| Failure::Unreachable(Cause(text(kind)));
         for kind in [
             io::ErrorKind::ConnectionRefused,
             io::ErrorKind::ConnectionReset,

@@ -71,7 +71,7 @@ pub enum Note {
         /// Why.
         why: String,
     },
-    /// Pods are missing, and so is this node's own Node: that is no proof that they are gone.
+    /// Pods or objects are missing, and so is this node's own Node: that is no proof that they are gone.
     NodeUnknown,
     /// The API server sent a pod that is not bound to this node: an answer to another question.
     NotBound(ObjectKey),
@@ -90,8 +90,8 @@ impl fmt::Display for Note {
             Self::Unreadable(what) => write!(f, "the API server sent an object that can't be read: {what}"),
             Self::NotRead { object, why } => write!(f, "cannot read {object} (it is tried again): {why}"),
             Self::NodeUnknown => f.write_str(
-                "pods are missing from the API server, and so is the Node object of this node: nothing is removed, since an \
-                 emptied or newly made control plane looks like this",
+                "pods, or objects that they name, are missing from the API server, and so is the Node object of this node: \
+                 nothing is removed, since an emptied or newly made control plane looks like this",
             ),
             Self::NotBound(pod) => write!(
                 f,
@@ -210,7 +210,7 @@ impl Driver {
         let (namespaces, of_pods) = watch::channel(BTreeSet::new());
         let line = Line::new(&options.node, options.pace, to_use, stands, Jitter::new(&SystemEntropy));
         let mut tasks = JoinSet::new();
-        tasks.spawn(pods::follow(line.clone(), standing, hear.clone()));
+        tasks.spawn(pods::follow(line.clone().ahead(), standing, hear.clone()));
         tasks.spawn(pods::prove(line.clone(), doubtful, hear.clone()));
         tasks.spawn(services::follow(line.clone(), of_pods, hear.clone()));
         if let Ok(node) = ObjectKey::new(Kind::Node, "", &options.node) {
@@ -261,8 +261,12 @@ impl Driver {
                     let actions = self.collector.tick(self.now_ms());
                     self.act(actions).await
                 }
-                // Trackers that were ended are collected, so that the set does not grow.
-                Some(_) = self.tasks.join_next() => Ok(()),
+                // Trackers that were ended are collected, so that the set does not grow. One that panicked would leave its
+                // object behind unnoticed: its feed ends, and the next one lists everything again.
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Err(error) if error.is_panic() => Err(Ended),
+                    Ok(()) | Err(_) => Ok(()),
+                },
             };
             if told.is_err() {
                 return;
@@ -433,3 +437,36 @@ impl Driver {
 
 /// Nobody reads the feed any more.
 struct Ended;
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::super::credentials::{Credentials, Place};
+    use super::super::testing::{Authority, cluster, kubeconfig};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_follower_that_panics_ends_the_feed() {
+        let dir = tempfile::tempdir().unwrap();
+        let nobody = cluster("https://127.0.0.1:1", &Authority::new());
+        let place = Place::Explicit(kubeconfig(dir.path(), &nobody, "token: t"));
+        let credentials = Credentials::load(&place).unwrap_or_else(|error| panic!("{error}"));
+        let options = Options {
+            node: "n1".to_owned(),
+            refresh: ObjectRefresh::Watch,
+            pace: Pace::default(),
+            clock_is_set: Arc::new(|| true),
+        };
+        let connections = Connections::new(&credentials, options.pace.requests);
+        let (tell, told) = mpsc::channel(STEPS_AHEAD);
+        let (control, commands) = mpsc::unbounded_channel();
+        let mut driver = Driver::new(options, connections, tell);
+        driver.tasks.spawn(async { panic!("as a follower should not") });
+        let driver = tokio::spawn(driver.run(commands));
+        let feed = Feed { told, control: Control(control), driver: driver.abort_handle() };
+        let rest = feed.collect::<Vec<_>>();
+        let rest = tokio::time::timeout(Duration::from_secs(20), rest).await;
+        assert!(rest.is_ok(), "the feed goes on without one of its followers");
+    }
+}

@@ -1,21 +1,28 @@
 //! What every follower shares: the connections of the moment, whether the API server answers, and how fast to ask.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, watch};
 
 use super::body::{self, Listing};
 use super::connect::Connections;
+use super::events::LINE_MAX_BYTES;
 use super::pace::{Jitter, Pace};
 use super::paths;
-use super::reach::Failure;
+use super::reach::{Cause, Failure};
 use crate::checkpoint::object::{Kind, ObjectKey};
 use crate::clear::Clear;
 
 /// The largest listing that is read: a thousand pods of the largest size that etcd takes would not fit, and no node has them.
 const LISTING_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// The longest answer about one object: as in a watch. Many of these are read at the same time.
+const ONE_MAX_BYTES: usize = LINE_MAX_BYTES;
+
+/// No listing has more pages. We ask for none, and API servers make none of themselves.
+const PAGES_MAX: usize = 1000;
 
 /// How many requests of one node wait for an answer at the same time, watches aside.
 const UNARY_IN_FLIGHT: usize = 16;
@@ -37,9 +44,10 @@ pub(super) struct Line {
     connections: watch::Receiver<Connections>,
     standing: watch::Receiver<Standing>,
     in_flight: Arc<Semaphore>,
-    jitter: Arc<Mutex<Jitter>>,
+    jitter: Arc<StdMutex<Jitter>>,
     /// Epochs count from one.
     get_only_in: Arc<AtomicU64>,
+    listing_tried_in: Arc<Mutex<u64>>,
 }
 
 impl Line {
@@ -56,8 +64,9 @@ impl Line {
             connections,
             standing,
             in_flight: Arc::new(Semaphore::new(UNARY_IN_FLIGHT)),
-            jitter: Arc::new(Mutex::new(jitter)),
+            jitter: Arc::new(StdMutex::new(jitter)),
             get_only_in: Arc::default(),
+            listing_tried_in: Arc::default(),
         }
     }
 
@@ -112,24 +121,63 @@ impl Line {
         self.get_only_in.store(epoch, Ordering::Relaxed);
     }
 
-    /// One request, its whole answer.
+    /// Whether objects may be listed one tracker finds out for all, so that a node without that right is not refused once
+    /// for each of them. `Some` for that one, while the others wait here; when it knows, it writes the epoch in there.
+    pub(super) async fn tries_listing(&self, epoch: u64) -> Option<OwnedMutexGuard<u64>> {
+        let tried_in = Arc::clone(&self.listing_tried_in).lock_owned().await;
+        (*tried_in < epoch).then_some(tried_in)
+    }
+
+    /// The same with a way of its own past the requests that wait: whoever finds out that nobody answers must not queue
+    /// behind all who don't know it yet.
+    pub(super) fn ahead(self) -> Self {
+        Self { in_flight: Arc::new(Semaphore::new(1)), ..self }
+    }
+
+    /// One object, its whole answer.
     pub(super) async fn get(&mut self, path: &str) -> Result<Clear, Failure> {
-        let connections = self.connections();
-        let _one_of_few = self.in_flight.acquire().await;
-        connections.get(path, LISTING_MAX_BYTES).await
+        self.ask(path, ONE_MAX_BYTES).await
     }
 
     /// A listing with all its pages.
     pub(super) async fn list(&mut self, path: &str, kind: Kind) -> Result<Listing, Failure> {
-        let mut whole = self.page(path, kind).await?;
+        self.pages(path, kind, LISTING_MAX_BYTES).await
+    }
+
+    /// One object as a consistent listing.
+    pub(super) async fn list_one(&mut self, key: &ObjectKey) -> Result<Listing, Failure> {
+        self.pages(&paths::listing_of(key), key.kind(), ONE_MAX_BYTES).await
+    }
+
+    /// One pod of this node as a consistent listing.
+    pub(super) async fn list_pod(&mut self, pod: &ObjectKey) -> Result<Listing, Failure> {
+        self.pages(&paths::pod_of(pod, &self.node), Kind::Pod, ONE_MAX_BYTES).await
+    }
+
+    /// Whether the API server knows this node. An etcd that was emptied, or a control plane that was made anew, does not, and
+    /// what it lacks says nothing of us.
+    pub(super) async fn knows_node(&mut self) -> Result<bool, Failure> {
+        let node = ObjectKey::new(Kind::Node, "", &self.node).map_err(|error| Failure::garbage("own Node", &error))?;
+        match self.list_one(&node).await {
+            Ok(found) => Ok(!found.objects.is_empty()),
+            // Credentials that may not read Nodes do without.
+            Err(failure) if failure.status() == Some(403) => Ok(true),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// All pages, of `max_bytes` together.
+    async fn pages(&mut self, path: &str, kind: Kind, max_bytes: usize) -> Result<Listing, Failure> {
+        let (mut whole, mut left) = self.page(path, kind, max_bytes).await?;
+        let mut pages = 1;
         while let Some(token) = whole.next.take() {
-            let page = self.page(&paths::next_page(path, &token), kind).await?;
-            if page.next.as_ref() == Some(&token) {
-                return Err(Failure::garbage(
-                    &format!("GET {path}"),
-                    &"the list has no end: its next page is the same one",
-                ));
+            if pages == PAGES_MAX {
+                let of = path.split('?').next().unwrap_or(path);
+                return Err(Failure::TooLong(Cause(format!("GET {of}: the listing has more than {PAGES_MAX} pages"))));
             }
+            pages += 1;
+            let (page, still_left) = self.page(&paths::next_page(path, &token), kind, left).await?;
+            left = still_left;
             whole.objects.extend(page.objects);
             whole.bad.extend(page.bad);
             whole.next = page.next;
@@ -137,13 +185,17 @@ impl Line {
         Ok(whole)
     }
 
-    async fn page(&mut self, path: &str, kind: Kind) -> Result<Listing, Failure> {
-        let answer = self.get(path).await?;
-        body::listing(answer.expose(), kind).map_err(|error| Failure::garbage(&format!("GET {path}"), &error))
+    /// One page, and how many bytes it leaves for the others.
+    async fn page(&mut self, path: &str, kind: Kind, max_bytes: usize) -> Result<(Listing, usize), Failure> {
+        let answer = self.ask(path, max_bytes).await?;
+        let page =
+            body::listing(answer.expose(), kind).map_err(|error| Failure::garbage(&format!("GET {path}"), &error))?;
+        Ok((page, max_bytes - answer.len()))
     }
 
-    /// One object as a consistent listing.
-    pub(super) async fn list_one(&mut self, key: &ObjectKey) -> Result<Listing, Failure> {
-        self.list(&paths::listing_of(key), key.kind()).await
+    async fn ask(&mut self, path: &str, max_bytes: usize) -> Result<Clear, Failure> {
+        let connections = self.connections();
+        let _one_of_few = self.in_flight.acquire().await;
+        connections.get(path, max_bytes).await
     }
 }

@@ -109,8 +109,7 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
 
 /// Proves one after the other that pods are gone, or leaves them. What could not be asked, or not be told, is asked again.
 ///
-/// Proof is a second, consistent read that is empty or shows another UID, while this node itself is still known to the
-/// API server: an etcd that was emptied, or a control plane that was made anew, knows neither, and says nothing of us.
+/// Proof is a second, consistent read that is empty or shows another UID, of an API server that knows this node.
 pub(super) async fn prove(
     mut line: Line,
     mut doubtful: mpsc::UnboundedReceiver<(ObjectKey, String)>,
@@ -165,22 +164,13 @@ enum Verdict {
 }
 
 async fn is_gone(line: &mut Line, pod: &ObjectKey, uid: &str) -> Result<Verdict, Failure> {
-    let found = line.list(&paths::pod_of(pod, &line.node), Kind::Pod).await?;
+    // The Node first: should the control plane get its memory back between the two, the pod is found.
+    if !line.knows_node().await? {
+        return Ok(Verdict::NodeUnknown);
+    }
+    let found = line.list_pod(pod).await?;
     // Without a UID (a manifest had none, or the record is damaged) any pod of that name may be the one.
     let the_same = |object: &Object| object.key != *pod || object.uid == uid || uid.is_empty();
-    if !found.bad.is_empty() || found.objects.iter().any(the_same) {
-        return Ok(Verdict::StillThere);
-    }
-    if !found.objects.is_empty() {
-        // Another pod of the same name on this node: the API server knows us.
-        return Ok(Verdict::Gone);
-    }
-    let node = ObjectKey::new(Kind::Node, "", &line.node).map_err(|error| Failure::garbage("own Node", &error))?;
-    match line.list_one(&node).await {
-        Ok(found) if found.objects.is_empty() => Ok(Verdict::NodeUnknown),
-        Ok(_) => Ok(Verdict::Gone),
-        // Credentials that may not read Nodes: the pod's own proof has to do.
-        Err(failure) if failure.status() == Some(403) => Ok(Verdict::Gone),
-        Err(failure) => Err(failure),
-    }
+    let there = !found.bad.is_empty() || found.objects.iter().any(the_same);
+    Ok(if there { Verdict::StillThere } else { Verdict::Gone })
 }

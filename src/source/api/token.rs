@@ -23,7 +23,8 @@ use crate::regular_file;
 const FILE_AGE_MAX: Duration = Duration::from_secs(60);
 /// A plugin is asked for a new token this long before the old one expires.
 const EXPIRY_MARGIN_S: u64 = 60;
-/// A plugin that gave a token is not run again within this time, whatever the server says.
+/// A plugin is not run again within this time, whatever it came to and whatever the server says: hundreds of requests may
+/// ask for its token.
 const PLUGIN_PAUSE: Duration = Duration::from_secs(10);
 /// A plugin has this long.
 const PLUGIN_TIME_MAX: Duration = Duration::from_secs(20);
@@ -69,6 +70,8 @@ struct State {
     expires_unix_s: Option<u64>,
     /// The server did not take it.
     refused: bool,
+    /// When the plugin failed last, and how.
+    failed: Option<(Instant, Failure)>,
 }
 
 impl Tokens {
@@ -124,12 +127,23 @@ impl Tokens {
                 return Ok(header.clone());
             }
         }
-        let (header, expires_unix_s) = plugin
-            .run()
-            .await
-            .map_err(|what| no_token(format!("exec plugin {} of the kubeconfig {what}", plugin.command)))?;
-        *state = State { header: Some(header.clone()), at: Some(Instant::now()), expires_unix_s, refused: false };
-        Ok(header)
+        if let Some((at, failure)) = &state.failed
+            && at.elapsed() < PLUGIN_PAUSE
+        {
+            return Err(failure.clone());
+        }
+        match plugin.run().await {
+            Ok((header, expires_unix_s)) => {
+                let at = Some(Instant::now());
+                *state = State { header: Some(header.clone()), at, expires_unix_s, ..State::default() };
+                Ok(header)
+            }
+            Err(what) => {
+                let failure = no_token(format!("exec plugin {} of the kubeconfig {what}", plugin.command));
+                state.failed = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
+        }
     }
 }
 
@@ -298,6 +312,20 @@ mod tests {
         pass(PLUGIN_PAUSE / 2).await;
         assert_eq!(token(&tokens).await.unwrap(), "Bearer first-extra-info-3");
         assert_eq!(runs(dir.path()), 3);
+    }
+
+    #[tokio::test]
+    async fn a_plugin_that_fails_is_not_run_for_each_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokens = Tokens::new(Source::Exec(plugin(dir.path(), "exit 3")));
+        let first = token(&tokens).await.unwrap_err();
+        for _ in 0..20 {
+            assert_eq!(token(&tokens).await.unwrap_err(), first);
+        }
+        assert_eq!(runs(dir.path()), 1);
+        pass(PLUGIN_PAUSE).await;
+        assert_eq!(token(&tokens).await.unwrap_err(), first);
+        assert_eq!(runs(dir.path()), 2);
     }
 
     #[tokio::test]

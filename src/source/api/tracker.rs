@@ -54,6 +54,8 @@ enum Look {
     },
     /// A GET did not find it, and a listing, which alone would be a proof, is not allowed.
     NotFoundByGet,
+    /// It is not listed, by an API server that does not know this node either.
+    NodeUnknown,
     Failed(Failure),
 }
 
@@ -88,6 +90,11 @@ pub(super) async fn track(
             }
             // What is stored of it stays.
             Look::NotFoundByGet => (Answer::NotSeen, None, line.jitter(|jitter| jitter.around(line.pace.poll))),
+            Look::NodeUnknown => {
+                let _ = heard.send(Heard::Note(Note::NodeUnknown)).await;
+                // All of them ask, of a control plane that has enough to do.
+                (Answer::Failed, None, line.jitter(|jitter| forbidden.wait(jitter, None)))
+            }
             Look::Failed(failure) => {
                 failures += 1;
                 let asked = failure.retry_after_s();
@@ -145,10 +152,16 @@ async fn look(
 ) -> Look {
     let own_node = key.kind() == Kind::Node;
     let mut waits = AT_ONCE.into_iter();
+    let mut alone = None;
+    if !own_node && refresh == ObjectRefresh::Watch {
+        alone = line.tries_listing(epoch).await;
+    }
     loop {
         let polls = !own_node && (refresh == ObjectRefresh::Poll || line.get_only(epoch));
         let first = if polls { read(line, key).await } else { list(line, key).await };
         if !matches!(first, Look::Absent { why: Absence::Forbidden, .. }) {
+            // A failure says nothing, but who waits for nothing but failures is late.
+            alone.into_iter().for_each(|mut tried_in| *tried_in = epoch);
             return first;
         }
         // Perhaps only listing is forbidden. Or the API server has just started and knows nobody's rights yet: that one
@@ -158,12 +171,15 @@ async fn look(
             && let found @ Look::Found { .. } = read(line, key).await
         {
             let again = list(line, key).await;
-            if !matches!(again, Look::Absent { why: Absence::Forbidden, .. }) {
-                return again;
+            let listed = !matches!(again, Look::Absent { why: Absence::Forbidden, .. });
+            if !listed {
+                get_only(line, epoch, heard).await;
             }
-            get_only(line, epoch, heard).await;
-            return found;
+            alone.into_iter().for_each(|mut tried_in| *tried_in = epoch);
+            return if listed { again } else { found };
         }
+        // This object alone may be forbidden: another one tells.
+        alone = None;
         match waits.next() {
             Some(wait) => sleep(wait).await,
             None => return first,
@@ -176,8 +192,21 @@ async fn get_only(line: &Line, epoch: u64, heard: &mpsc::Sender<Heard>) {
     let _ = heard.send(Heard::Note(Note::GetOnly { every: line.pace.poll })).await;
 }
 
-/// A consistent listing of the one object: what it says, it proves.
+/// A consistent listing of the one object: what it says, it proves, if the API server knows this node.
 async fn list(line: &mut Line, key: &ObjectKey) -> Look {
+    let listed = list_once(line, key).await;
+    if key.kind() == Kind::Node || !matches!(listed, Look::Absent { why: Absence::NotFound, .. }) {
+        return listed;
+    }
+    match line.knows_node().await {
+        // Once more: should the control plane have got its memory back just now, the object is found.
+        Ok(true) => list_once(line, key).await,
+        Ok(false) => Look::NodeUnknown,
+        Err(failure) => Look::Failed(failure),
+    }
+}
+
+async fn list_once(line: &mut Line, key: &ObjectKey) -> Look {
     match line.list_one(key).await {
         Ok(mut found) => match (found.objects.pop(), found.bad.pop()) {
             (_, Some(bad)) => Look::Failed(Failure::garbage(&format!("list {key}"), &bad)),
@@ -205,7 +234,7 @@ async fn read(line: &mut Line, key: &ObjectKey) -> Look {
                 Look::Absent { why: Absence::Forbidden, .. } => Look::NotFoundByGet,
                 Look::Absent { why, .. } => Look::Absent { why, watch_from: None },
                 Look::Found { object, .. } => Look::Found { object, watch_from: None },
-                look @ (Look::NotFoundByGet | Look::Failed(_)) => look,
+                look @ (Look::NotFoundByGet | Look::NodeUnknown | Look::Failed(_)) => look,
             };
         }
         Err(failure) if failure.status() == Some(403) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::body::BodyError;
 use super::connect::{Connections, WatchStream};
@@ -13,13 +13,17 @@ use crate::checkpoint::object::Kind;
 /// A watch that ends this much earlier than asked for has ended in time: clocks and networks take a moment.
 const NEARLY: Duration = Duration::from_secs(5);
 
+/// A watch that goes on for this much longer than asked for has been forgotten by the server, or by a proxy on the way that
+/// still answers our pings. Nothing would ever be heard on it.
+const OVERDUE: Duration = Duration::from_secs(30);
+
 /// Why a watch is over.
 #[derive(Debug)]
 pub(super) enum End {
     /// The time that was asked for is up: go on from the last position.
     InTime,
-    /// It was cut short. The server restarted, lost its etcd or shed load; what it serves next may be another past, in
-    /// which a watch from the old position would be silent for ever. List again.
+    /// It was cut short, or never ended. The server restarted, lost its etcd, shed load or hangs; what it serves next may
+    /// be another past, in which a watch from the old position would be silent for ever. List again.
     Early,
     /// The server no longer knows the position (410), or does not know it yet: list again.
     Lost,
@@ -32,6 +36,7 @@ pub(super) struct Watching {
     stream: WatchStream,
     decoder: Decoder,
     until: Instant,
+    overdue: Instant,
     position: String,
 }
 
@@ -44,9 +49,13 @@ impl Watching {
         position: &str,
         time: Duration,
     ) -> Result<Self, End> {
-        let until = Instant::now() + time.saturating_sub(NEARLY);
+        let now = Instant::now();
+        let (until, overdue) = (now + time.saturating_sub(NEARLY), now + time + OVERDUE);
         match connections.watch(path).await {
-            Ok(stream) => Ok(Self { stream, decoder: Decoder::new(kind), until, position: position.to_owned() }),
+            Ok(stream) => {
+                let decoder = Decoder::new(kind);
+                Ok(Self { stream, decoder, until, overdue, position: position.to_owned() })
+            }
             Err(failure) => Err(Self::sort(failure)),
         }
     }
@@ -68,12 +77,12 @@ impl Watching {
                 Some(Err(error)) => return Err(End::Failed(Failure::garbage("watch", &error))),
                 None => {}
             }
-            match self.stream.chunk().await {
-                Ok(Some(bytes)) => self.decoder.push(&bytes),
+            match timeout_at(self.overdue, self.stream.chunk()).await {
+                Ok(Ok(Some(bytes))) => self.decoder.push(&bytes),
                 // Half an event is no event: it comes again.
-                Ok(None) if Instant::now() >= self.until => return Err(End::InTime),
-                Ok(None) => return Err(End::Early),
-                Err(failure) => return Err(End::Failed(failure)),
+                Ok(Ok(None)) if Instant::now() >= self.until => return Err(End::InTime),
+                Ok(Ok(None)) | Err(_) => return Err(End::Early),
+                Ok(Err(failure)) => return Err(End::Failed(failure)),
             }
         }
     }

@@ -16,6 +16,7 @@ use super::super::credentials::Place;
 use super::super::testing::{Authority, FUTURE, Issued, NOW, PAST, cluster, kubeconfig};
 use super::*;
 
+mod followers;
 mod server;
 
 const TOKEN: &str = "s3cret-token";

@@ -36,6 +36,8 @@ fn pieces(pieces: Vec<Result<&'static str, std::io::Error>>, ends: bool) -> Answ
 #[derive(Default)]
 pub(super) struct Known {
     pub(super) accepted: AtomicUsize,
+    /// How many pages of an endless listing were asked for.
+    pub(super) pages: AtomicUsize,
     /// The token that it takes.
     pub(super) token: StdMutex<String>,
     /// Ends the connections that there are, in order.
@@ -80,6 +82,13 @@ async fn answer(request: Request<Incoming>, known: Arc<Known>) -> Answer {
             let begin = stream::iter([Ok(Frame::data(Bytes::from_static(b"begin")))]);
             Response::new(UnsyncBoxBody::new(StreamBody::new(begin.chain(stream::once(cut)))))
         }
+        "/api/v1/pods" => {
+            let list = r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1","continue":"again"}}"#;
+            known.pages.fetch_add(1, Ordering::Relaxed);
+            whole(200, list)
+        }
+        "/api/v1/namespaces/d/secrets" => whole(200, vec![b' '; 16 * 1024 * 1024 + 1]),
+        "/watch-quiet" => pieces(vec![], false),
         "/watch" => pieces(vec![Ok("one\n"), Ok("two\n")], false),
         "/watch-ends" => pieces(vec![Ok("one\n"), Ok(""), Ok("two\n")], true),
         other => whole(404, format!("{other} {SECRET}")),
