@@ -33,7 +33,7 @@ use super::{Exit, chain, follow, node, now_unix_ms, say, usage, verdicts};
   ckpt-db run --once                            render everything from the store, with no source
   ckpt-db run --once --manifests DIR            store what DIR holds, then render it
   ckpt-db run --manifests DIR                   the same, and again when DIR changes, or on SIGHUP
-  ckpt-db run --activation-policy off           follow the API server: store and report, render nothing
+  ckpt-db run --activation-policy off           follow the API server: store and report only
   ckpt-db run                                   the same, and keep manifests and trees prepared")]
 pub(crate) struct Run {
     #[command(flatten)]

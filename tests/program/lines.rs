@@ -53,12 +53,15 @@ fn objects_that_cannot_be_read() {
 fn a_list_without_an_end() {
     let scene = Scene::new();
     scene.pod("shop", "web");
-    let endless = Fault::edit(|list| list["metadata"]["continue"] = json!("the-same-again"));
+    let page = json!({
+        "kind": "SecretList", "apiVersion": "v1", "metadata": {"resourceVersion": "1001", "continue": "again"}, "items": [],
+    });
+    let endless = Fault::Page { code: 200, content_type: "application/json", body: page.to_string().into_bytes() };
     scene.server.fault(Match::list(Kind::Secret), endless, Times::Forever);
     let mut agent = scene.start(&OFF);
     agent.until(
         "warning: cannot read Secret shop/web (it is tried again): GET /api/v1/namespaces/shop/secrets: the listing has more \
-         than 
+         than 1000 pages",
     );
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
 }
