@@ -180,9 +180,8 @@ impl Line {
         let mut pages = 1;
         while let Some(token) = whole.next.take() {
             if pages == PAGES_MAX {
-                return Err(Failure::TooLong(Cause(format!(
-                    "GET {path}: the listing has more than {PAGES_MAX} pages"
-                ))));
+                let of = path.split('?').next().unwrap_or(path);
+                return Err(Failure::TooLong(Cause(format!("GET {of}: the listing has more than {PAGES_MAX} pages"))));
             }
             pages += 1;
             let (page, still_left) = self.page(&paths::next_page(path, &token), kind, left).await?;
