@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::durable::{Batch, Durable};
 use super::steps::changes;
 use super::store_thread::StoreHandle;
+use crate::checkpoint::object::{Kind, ObjectKey, Shown};
 use crate::date::utc;
 use crate::source::api::connect::Connections;
 use crate::source::api::credentials::{Credentials, CredentialsError, Fingerprint, Place};
@@ -113,6 +114,9 @@ pub enum FollowError {
     /// The store failed, or refuses: it is another cluster's or node's, or no key opens it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// This node's name is none. Nothing was asked or stored.
+    #[error("{0} is no name of a node (a lower-case RFC 1123 subdomain); give the right one with --node-name")]
+    NodeName(Shown),
     /// The credentials are those of another node than the operator says. Nothing was stored.
     #[error(
         "--node-name says {told}, but the credentials are those of node {found}; nothing was stored. Leave the option out, \
@@ -261,6 +265,9 @@ async fn whose(store: &StoreHandle, following: &Following, credentials: &Credent
         (None, None) if stored.node_name.is_empty() => following.host_name.clone(),
         (None, None) => stored.node_name.clone(),
     };
+    if ObjectKey::new(Kind::Node, "", &node).is_err() {
+        return Err(FollowError::NodeName(Shown::new(&node)));
+    }
     let owner = Owner { node, ca_sha256: credentials.cluster_ca_sha256().to_vec() };
     let mut known = owner.changes();
     known.retain(|change| match change {

@@ -189,6 +189,7 @@ fn bytes(change: &Change) -> usize {
         Change::Reset { objects, .. } => objects.iter().map(|object| object.body.len()).sum(),
         Change::Delete { .. }
         | Change::Absent { .. }
+        | Change::Complete
         | Change::NodeName(_)
         | Change::Cluster { .. }
         | Change::Position(_)

@@ -20,6 +20,8 @@ pub fn changes(step: &Step) -> Vec<Change> {
         Step::Pod(gathered) => {
             let mut changes = vec![Change::Apply { object: gathered.pod.clone(), with: gathered.with.clone() }];
             changes.extend(absent(gathered));
+            // A feed begins with a listing.
+            changes.push(Change::Complete);
             changes.push(Change::Position(gathered.pod.resource_version.clone()));
             changes
         }

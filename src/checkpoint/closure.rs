@@ -8,6 +8,9 @@ use super::json::{flag, items, text};
 use super::object::{Kind, Object, ObjectKey};
 use super::pod::{ParentPod, PodError, PodProblem};
 
+/// The most objects that one pod may name. A hundred is a lot; whoever may create pods must not make a node follow more.
+pub const REFERENCES_MAX: usize = 4096;
+
 /// One object that a pod names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
@@ -44,6 +47,10 @@ pub fn references(pod: &Object) -> Result<Vec<Reference>, PodError> {
         if text(secret, "name").is_some_and(|name| !name.is_empty()) {
             found.name(Kind::Secret, secret, "name", true, &format!("spec.imagePullSecrets[{n}]"))?;
         }
+    }
+    if found.all.len() > REFERENCES_MAX {
+        let problem = PodProblem::TooManyReferences(found.all.len());
+        return Err(PodError { pod: found.pod.key.clone(), problem });
     }
     Ok(found.all.into_iter().map(|(key, (optional, field))| Reference { key, optional, field }).collect())
 }

@@ -41,6 +41,9 @@ pub enum PodProblem {
         /// The field, as a JSON path in the pod.
         field: String,
     },
+    /// It names more objects than are followed or stored for one pod.
+    #[error("it names {0} ConfigMaps and Secrets; more than {max} are not kept for one pod", max = super::closure::REFERENCES_MAX)]
+    TooManyReferences(usize),
     /// A field that names another object has a name that Kubernetes does not allow.
     #[error("{field}: {problem}")]
     Name {

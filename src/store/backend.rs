@@ -43,6 +43,9 @@ pub enum Change {
         /// What to do with stored objects of these kinds that the listing lacks.
         missing: Missing,
     },
+    /// A complete listing was read before, and every step since: with a pod in the same batch the store is populated. A node
+    /// that joins has none when it is listed.
+    Complete,
     /// Which node the source speaks for. A store that was made before its node had a name takes it; one of another node
     /// refuses the whole batch with [`StoreError::OtherNode`].
     NodeName(String),

@@ -36,6 +36,7 @@ pub fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
     another_cluster_is_refused(make(), secret);
     another_node_is_refused(make(), secret);
     a_refused_pod_ends_its_predecessor(make(), secret);
+    a_pod_after_an_empty_listing_populates(make(), secret);
     a_position_is_kept_with_what_is_written(make(), secret);
 }
 
@@ -436,6 +437,19 @@ fn another_node_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
     let snapshot = store.snapshot().expect("a snapshot can be taken").into_inner();
     assert_eq!(snapshot.objects().count(), 0, "and nothing of it stored");
     assert_eq!(snapshot.node_name(), Some(own.as_str()), "the store stays whose it was");
+}
+
+fn a_pod_after_an_empty_listing_populates(store: Box<dyn Backend>, secret: &NodeSecret) {
+    let mut store = keyed(store, secret);
+    let empty = Change::Reset { objects: vec![], kinds: vec![Kind::Pod], missing: Missing::Report };
+    let _ = store.update(vec![empty, Change::Complete], NOW).expect("an empty listing is taken");
+    let populated = |store: &dyn Backend| store.snapshot().expect("a snapshot can be taken").get().populated();
+    assert!(!populated(&*store), "a listing without pods says too little");
+    let _ = store.update(apply(pod("a", "ua", &[]), vec![]), NOW).expect("stored");
+    assert!(!populated(&*store), "a pod alone is no listing");
+    let joined = vec![Change::Apply { object: pod("b", "ub", &[]), with: vec![] }, Change::Complete];
+    let _ = store.update(joined, NOW).expect("stored");
+    assert!(populated(&*store), "the first pod after a complete listing populates");
 }
 
 fn a_refused_pod_ends_its_predecessor(store: Box<dyn Backend>, secret: &NodeSecret) {

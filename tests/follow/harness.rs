@@ -41,6 +41,7 @@ pub(crate) const NEVER: Duration = Duration::from_secs(60 * 60);
 /// Retries at once. What happens rarely does not happen in a test that does not ask for it.
 pub(crate) fn pace() -> Pace {
     Pace {
+        spread: Duration::ZERO,
         patience: NEVER,
         watch: NEVER,
         poll: Duration::from_millis(50),

@@ -64,7 +64,8 @@ impl Default for Limits {
             connect: Duration::from_secs(5),
             dial: Duration::from_secs(10),
             watch_begins: Duration::from_secs(15),
-            progress: Duration::from_secs(10),
+            // Longer than a request may queue in an API server under load (15 s); dead peers are found by pings.
+            progress: Duration::from_secs(30),
             total: Duration::from_secs(60),
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(10),

@@ -104,12 +104,13 @@ impl fmt::Display for Note {
 
 /// What a follower hears.
 pub(super) enum Heard {
-    Listed { listing: Listing, epoch: u64 },
+    Listed { listing: Listing, epoch: u64, refused: bool },
+    Answering,
     Pod(Object),
     Doubtful(Vec<(ObjectKey, String)>),
     PodGone { key: ObjectKey, uid: String, epoch: u64 },
     Failed(Failure),
-    Answer { key: ObjectKey, generation: u64, answer: Answer },
+    Answer { key: ObjectKey, generation: u64, epoch: u64, answer: Answer },
     Services(Step),
     Note(Note),
 }
@@ -289,9 +290,13 @@ impl Driver {
     async fn hear(&mut self, heard: Heard) -> Result<(), Ended> {
         let now = self.now_ms();
         let seen = match heard {
-            Heard::Listed { listing, epoch } => {
+            Heard::Answering => return self.reach(Reach::Answering).await,
+            Heard::Listed { listing, epoch, refused } => {
                 self.epoch = epoch;
-                self.reach(Reach::Answering).await?;
+                // While watches are refused it is not told to answer and to refuse in turns.
+                if !refused {
+                    self.reach(Reach::Answering).await?;
+                }
                 // What was wrong before may be right now, and is said again if not; how rights are is said once.
                 self.said.retain(|note| matches!(note, Note::GetOnly { .. }));
                 let mut pods = Vec::with_capacity(listing.objects.len());
@@ -320,14 +325,16 @@ impl Driver {
                 }
                 Seen::PodGone { key, uid }
             }
-            Heard::Answer { key, generation: NODE_GENERATION, answer } => {
+            // Of before the API server was away: each tracker answers anew.
+            Heard::Answer { epoch, .. } if epoch != self.epoch => return Ok(()),
+            Heard::Answer { key, generation: NODE_GENERATION, answer, .. } => {
                 return match answer {
                     Answer::Found(node) if key.kind() == Kind::Node => self.tell(Told::Step(Step::Node(node))).await,
                     // A Node that is gone is no reason to forget it.
                     _ => Ok(()),
                 };
             }
-            Heard::Answer { key, generation, answer } => {
+            Heard::Answer { key, generation, answer, .. } => {
                 // An answer of a tracker that has been ended since is of the past.
                 if self.trackers.get(&key).is_none_or(|(current, _)| *current != generation) {
                     return Ok(());

@@ -16,6 +16,8 @@ pub struct Pace {
     pub poll: Duration,
     /// How often the Services are listed again.
     pub services: Duration,
+    /// Over how long the objects are read again after the API server was away.
+    pub spread: Duration,
     /// The first wait after a failure; each further one is twice as long.
     pub retry_first: Duration,
     /// The longest wait after a failure.
@@ -35,6 +37,7 @@ impl Default for Pace {
             watch: Duration::from_secs(30 * 60),
             poll: Duration::from_secs(60),
             services: Duration::from_secs(60 * 60),
+            spread: Duration::from_secs(5),
             retry_first: Duration::from_millis(500),
             retry_longest: Duration::from_secs(30),
             forbidden_longest: Duration::from_secs(5 * 60),

@@ -12,7 +12,7 @@ use super::line::{Line, Standing};
 use super::pace::Backoff;
 use super::paths;
 use super::reach::Failure;
-use super::watching::{End, Watching};
+use super::watching::{End, Watching, is_before};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 
 /// A watch that lasted this long shows that all is well, and the next failure is the first one.
@@ -21,6 +21,11 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 /// Lists, watches, and lists again where a watch can't go on. Ends with the feed.
 pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, heard: mpsc::Sender<Heard>) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
+    // Whether what the other followers know may be of another past: nobody answered in between.
+    let mut away = true;
+    // Whether the last watch was refused: then a listing alone is no sign that all is well.
+    let mut refused = false;
+    let mut last: Option<String> = None;
     loop {
         let listed = line.list(&paths::pods_of(&line.node), Kind::Pod).await;
         let mut position = match listed {
@@ -29,23 +34,29 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
                     let _ = heard.send(Heard::Note(Note::Unreadable(bad.to_string()))).await;
                 }
                 let position = listing.resource_version.clone();
-                let epoch = standing.borrow().epoch + 1;
-                if heard.send(Heard::Listed { listing, epoch }).await.is_err() {
+                // A watch that was cut is no reason to read everything again: whose own watch was cut too does it by itself.
+                let rewound = last.as_ref().is_some_and(|last| is_before(&position, last));
+                let epoch = standing.borrow().epoch + u64::from(away || rewound);
+                if heard.send(Heard::Listed { listing, epoch, refused }).await.is_err() {
                     return;
                 }
+                standing.send_modify(|standing| *standing = Standing { answering: true, epoch });
+                away = false;
                 position
             }
             Err(failure) => {
+                away = true;
                 silence(&mut line, &standing, &heard, failure, &mut backoff).await;
                 continue;
             }
         };
-        standing.send_modify(|standing| *standing = Standing { answering: true, epoch: standing.epoch + 1 });
         let began = Instant::now();
         let end = watch(&mut line, &mut position, &heard).await;
         if began.elapsed() >= WELL_AFTER {
             backoff.reset();
         }
+        refused = matches!(&end, End::Failed(failure) if failure.status().is_some());
+        last = Some(position);
         match end {
             // Not at once: a server that loses every position would be asked without end.
             End::InTime | End::Lost | End::Early => sleep(line.jitter(|jitter| backoff.wait(jitter, None))).await,
@@ -82,6 +93,7 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
             Ok(watching) => watching,
             Err(end) => return end,
         };
+        let _ = heard.send(Heard::Answering).await;
         let end = loop {
             let event = tokio::select! {
                 event = watching.next() => event,

@@ -40,24 +40,27 @@ pub(super) async fn follow(
         let missing: BTreeSet<String> = if all { wanted.clone() } else { wanted.difference(&known).cloned().collect() };
         if !missing.is_empty() {
             line.answering().await;
-            match list(&mut line, &missing).await {
-                Ok(found) => {
+            let (found, failed) = list(&mut line, &missing).await;
+            // A cluster always has this one: a listing without it is not the whole truth.
+            let plausible = found.keys().any(|(namespace, name)| namespace == ALWAYS && name == "kubernetes");
+            let complete = all && plausible && failed.is_empty();
+            if !found.is_empty() {
+                let step = Step::Services { services: found.into_values().collect(), complete };
+                if heard.send(Heard::Services(step)).await.is_err() {
+                    return;
+                }
+            }
+            let forbidden = failed.values().any(|failure| failure.status() == Some(403));
+            known = wanted.into_iter().filter(|namespace| !failed.contains_key(namespace)).collect();
+            match failed.into_values().next() {
+                None => {
                     failures = 0;
                     backoff.reset();
                     if all {
                         all_due = Instant::now() + line.jitter(|jitter| jitter.around(line.pace.services));
                     }
-                    // A cluster always has this one: a listing without it is not the whole truth.
-                    let plausible = found.keys().any(|(namespace, name)| namespace == ALWAYS && name == "kubernetes");
-                    known = wanted;
-                    let step = Step::Services { services: found.into_values().collect(), complete: all && plausible };
-                    if heard.send(Heard::Services(step)).await.is_err() {
-                        return;
-                    }
                 }
-                Err(failure) => {
-                    // Credentials that may not list Services do without.
-                    let forbidden = failure.status() == Some(403);
+                Some(failure) => {
                     let asked = failure.retry_after_s();
                     failures += 1;
                     // The follower of the pods tells when the API server goes away; this is about the Services.
@@ -65,6 +68,7 @@ pub(super) async fn follow(
                         let _ = heard.send(Heard::Note(Note::NoServices(failure.to_string()))).await;
                     }
                     let wait = line.jitter(|jitter| match forbidden {
+                        // Credentials that may not list Services do without.
                         true => jitter.around(line.pace.services),
                         false => backoff.wait(jitter, asked),
                     });
@@ -80,17 +84,27 @@ pub(super) async fn follow(
     }
 }
 
-async fn list(line: &mut Line, namespaces: &BTreeSet<String>) -> Result<BTreeMap<(String, String), Object>, Failure> {
-    let mut found = BTreeMap::new();
+/// What the namespaces have, and those that did not tell.
+async fn list(
+    line: &mut Line,
+    namespaces: &BTreeSet<String>,
+) -> (BTreeMap<(String, String), Object>, BTreeMap<String, Failure>) {
+    let (mut found, mut failed) = (BTreeMap::new(), BTreeMap::new());
     for namespace in namespaces {
         let path = paths::services_in(namespace);
-        let listing = line.list(&path, Kind::Service).await?;
-        if let Some(bad) = listing.bad.first() {
-            return Err(Failure::garbage(&format!("GET {path}"), bad));
-        }
-        for service in listing.objects {
-            found.insert((service.key.namespace().to_owned(), service.key.name().to_owned()), service);
+        match line.list(&path, Kind::Service).await {
+            Ok(listing) => {
+                if let Some(bad) = listing.bad.first() {
+                    failed.insert(namespace.clone(), Failure::garbage(&format!("GET {path}"), bad));
+                }
+                for service in listing.objects {
+                    found.insert((service.key.namespace().to_owned(), service.key.name().to_owned()), service);
+                }
+            }
+            Err(failure) => {
+                failed.insert(namespace.clone(), failure);
+            }
         }
     }
-    Ok(found)
+    (found, failed)
 }

@@ -70,8 +70,14 @@ pub(super) async fn track(
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
     let mut forbidden = Backoff::new(line.pace.retry_first, line.pace.forbidden_longest);
     let (mut refused, mut failures) = (0, 0);
+    // Epochs count from one.
+    let mut epoch = 0;
     loop {
-        let epoch = line.answering().await;
+        let former = std::mem::replace(&mut epoch, line.answering().await);
+        if former > 0 && former < epoch {
+            // Everything is read again, by all nodes at about the same time.
+            sleep(line.jitter(|jitter| jitter.between(Duration::ZERO, line.pace.spread))).await;
+        }
         let look = look(&mut line, &key, epoch, refresh, &heard).await;
         let immutable = matches!(&look, Look::Found { object, .. } if is_immutable(object));
         let (answer, watch_from, wait) = match look {
@@ -106,7 +112,7 @@ pub(super) async fn track(
                 (Answer::Failed, None, line.jitter(|jitter| backoff.wait(jitter, asked)))
             }
         };
-        if heard.send(Heard::Answer { key: key.clone(), generation, answer }).await.is_err() {
+        if heard.send(Heard::Answer { key: key.clone(), generation, epoch, answer }).await.is_err() {
             return;
         }
         match watch_from {
@@ -285,7 +291,7 @@ async fn watch(
                 Err(end) => return end,
             };
             let immutable = is_immutable(&object);
-            let answer = Heard::Answer { key: key.clone(), generation, answer: Answer::Found(object) };
+            let answer = Heard::Answer { key: key.clone(), generation, epoch, answer: Answer::Found(object) };
             if heard.send(answer).await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -113,6 +113,6 @@ impl Watching {
 }
 
 /// Whether both are numbers, as those of every API server with etcd, and the first is the smaller one.
-fn is_before(version: &str, other: &str) -> bool {
+pub(super) fn is_before(version: &str, other: &str) -> bool {
     matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version < other)
 }

@@ -73,6 +73,7 @@ pub(in crate::store) fn apply(
             Change::Delete { key, uid } => batch.stage_delete(key, &uid)?,
             Change::Absent { key, why } => drop(batch.absences.insert(key, Some(why))),
             Change::Reset { objects, kinds, missing } => batch.stage_reset(objects, &kinds, missing)?,
+            Change::Complete => batch.populated |= batch.has_pending_pod(),
             Change::NodeName(name) => nodes.push(name),
             Change::Cluster { ca_sha256 } => clusters.push(ca_sha256.into_iter().collect()),
             Change::Position(position) => batch.position = Some(position),
@@ -140,6 +141,10 @@ impl Batch<'_> {
             return;
         };
         self.update.rejected.push(Rejected { object: object.key, problem });
+    }
+
+    fn has_pending_pod(&self) -> bool {
+        self.pending.iter().any(|(key, object)| key.kind() == Kind::Pod && object.is_some())
     }
 
     fn stage_delete(&mut self, key: ObjectKey, uid: &str) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use store_format::{ABSENT_MAX, LINKS_MAX, Link};
 
 use super::{Batch, Needs};
-use crate::checkpoint::closure::references;
+use crate::checkpoint::closure::{REFERENCES_MAX, references};
 use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::store::backend::Rejected;
@@ -13,7 +13,7 @@ use crate::store::tables::RowKey;
 use crate::store::{StoreError, absence, record};
 
 /// What is absent for a pod is among what it names, and that is bounded by its links.
-const _: () = assert!(ABSENT_MAX >= LINKS_MAX);
+const _: () = assert!(LINKS_MAX >= REFERENCES_MAX && ABSENT_MAX >= REFERENCES_MAX);
 
 impl Batch<'_> {
     /// Brings every namespace in order in which a pod, or the set of its objects, may have changed.
@@ -65,9 +65,6 @@ impl Batch<'_> {
         for key in staged {
             let Some(Some(pod)) = self.pending.get(&key) else { continue };
             let refused = match references(pod) {
-                Ok(found) if found.len() > LINKS_MAX => {
-                    format!("it names {} objects; the store takes {LINKS_MAX}", found.len())
-                }
                 Ok(found) => {
                     references_of.insert(key, found.into_iter().map(|reference| reference.key).collect());
                     continue;
