@@ -244,7 +244,7 @@ async fn servers_that_are_not_the_api_server_or_can_t_be_judged() {
     assert!(matches!(other, Failure::Untrusted(_)));
     assert_eq!(
         text(&other),
-        "the server's certificate is not for 127.0.0.1 but for DnsName(\"kubernetes.default.svc\")"
+        "the server's certificate is not for 127.0.0.1 but for kubernetes.default.svc"
     );
     let by_name = format!("{}, tls-server-name: kubernetes.default.svc", cluster(&named.url(), &named.authority));
     let by_name = Connections::new(&load(named.dir.path(), &by_name, token), Limits::default());
