@@ -20,7 +20,6 @@ use ckpt_db::source::api::connect::Limits;
 use ckpt_db::source::api::credentials::Place;
 use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
-use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::store::{Backend, Change, Committed, LockState, MemoryStore, Revision, Snapshot, StoreError, Update};
 use serde_json::{Value, json};
@@ -28,7 +27,7 @@ use store_format::{Identity, NodeSecret, StoreId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::fake::{Match, Options, Server};
+use crate::fake::{Fault, Match, Options, Server, Times};
 use crate::held::not_held;
 
 pub(crate) const NODE: &str = "node-1";
@@ -101,6 +100,12 @@ impl Cluster {
             let name = format!("elsewhere-{}-{n}", self.server.resource_version());
             self.server.create(Kind::Pod, "shop", &name, json!({"spec": {"nodeName": "node-2", "containers": []}}));
         }
+    }
+
+    /// The API server does not answer for a moment.
+    pub(crate) fn is_away(&self) {
+        self.server.fault(pods_listing(), Fault::status(503), Times::Once);
+        self.server.close_connections();
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
@@ -405,18 +410,6 @@ impl Agent {
 
     /// Returns when everything that was doubted before is settled: one is asked for after the other, and the last is a pod
     /// that comes and goes.
-    /// The API server goes away, which is noticed, and comes back.
-    pub(crate) async fn sees_an_outage(&mut self, cluster: &Cluster) {
-        cluster.server.stop();
-        cluster.server.close_connections();
-        let of_a_listing = |status: &Status| match status {
-            Status::Reach(Reach::Silent(cause)) => cause.0.starts_with("GET /api/v1/pods at").then_some(()),
-            _ => None,
-        };
-        self.status("a listing that got no answer", of_a_listing).await;
-        cluster.server.listen();
-    }
-
     pub(crate) async fn doubts_are_settled(&mut self, cluster: &Cluster) {
         cluster.pod("passing", &[]);
         let passing = key(Kind::Pod, "passing");

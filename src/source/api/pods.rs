@@ -113,8 +113,9 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
                 std::future::pending::<()>().await;
             }
         };
+        watching.position().clone_into(position);
         match end {
-            End::InTime => watching.position().clone_into(position),
+            End::InTime => {}
             end => return end,
         }
     }
