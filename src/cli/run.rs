@@ -27,14 +27,14 @@ use super::dump::{say_sealed, why_closed};
 use super::output::{Unheard, line, plural};
 use super::{Exit, chain, follow, node, now_unix_ms, say, usage, verdicts};
 
-/// Keep the node's pods: render what the store holds, then store what the source says and render that
+/// Keep the node's pods: render what the store holds, then follow the API server, or files
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   ckpt-db run --once                            render everything from the store, with no source
   ckpt-db run --once --manifests DIR            store what DIR holds, then render it
-  ckpt-db run --manifests DIR                   the same, and again when DIR changes (SIGHUP: at once)
-  ckpt-db run --activation-policy off           follow the API server with the kubelet's credentials, render nothing
-  ckpt-db run                                   the same, and keep trees and manifests prepared; nothing is activated")]
+  ckpt-db run --manifests DIR                   the same, and again when DIR changes, or on SIGHUP
+  ckpt-db run --activation-policy off           follow the API server: store and report only
+  ckpt-db run                                   the same, and keep manifests and trees prepared")]
 pub(crate) struct Run {
     #[command(flatten)]
     store: StoreArgs,
@@ -58,7 +58,7 @@ pub(crate) struct Run {
     #[arg(long, requires = "manifests")]
     strict: bool,
 
-    /// How often the source is looked at again
+    /// How often the files of --manifests are looked at again
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     file_check_frequency: u64,
 

@@ -105,6 +105,7 @@ async fn everything_stays_while_the_api_server_does_not_know_the_node() {
         cluster.pod("q", &[]);
         let mut agent = cluster.followed().await;
         let before = agent.contents().await;
+        cluster.server.wait_for_request(Match::watch(Kind::Pod).answered(200)).await;
 
         let mark = cluster.server.mark();
         cluster.server.rewind(empty);
@@ -225,6 +226,7 @@ async fn a_proof_of_another_past_is_none() {
     let cluster = Cluster::new();
     cluster.pod("p", &[]);
     let mut agent = cluster.followed().await;
+    cluster.server.wait_for_request(Match::watch(Kind::Pod).answered(200)).await;
     let before = cluster.server.resource_version();
     cluster.server.fault(proof("p"), Fault::Drip { bytes: 32, every: Duration::from_secs(1) }, Times::Once);
     cluster.server.delete(Kind::Pod, "shop", "p");

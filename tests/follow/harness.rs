@@ -27,7 +27,7 @@ use store_format::{Identity, NodeSecret, StoreId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::fake::{Match, Options, Server};
+use crate::fake::{Fault, Match, Options, Server, Times};
 use crate::held::not_held;
 
 pub(crate) const NODE: &str = "node-1";
@@ -100,6 +100,12 @@ impl Cluster {
             let name = format!("elsewhere-{}-{n}", self.server.resource_version());
             self.server.create(Kind::Pod, "shop", &name, json!({"spec": {"nodeName": "node-2", "containers": []}}));
         }
+    }
+
+    /// The API server does not answer for a moment.
+    pub(crate) fn is_away(&self) {
+        self.server.fault(pods_listing(), Fault::status(503), Times::Once);
+        self.server.close_connections();
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {

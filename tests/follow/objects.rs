@@ -85,7 +85,7 @@ async fn immutable_objects_are_read_once_and_not_watched() {
     assert_eq!(cluster.server.requests(&Match::list(Kind::Secret)).len(), 1);
 
     // After an interruption they are looked at once more.
-    cluster.server.close_connections();
+    cluster.is_away();
     for kind in [Kind::Secret, Kind::ConfigMap] {
         cluster.server.wait_for_request(Match::list(kind).after(mark)).await;
     }
@@ -131,7 +131,7 @@ async fn a_role_that_may_only_get() {
     agent.in_step(&cluster).await;
     // Listed again, and asked for listings again: rights may have been given.
     let mark = cluster.server.mark();
-    cluster.server.close_connections();
+    cluster.is_away();
     cluster.server.wait_for_request(reads(Verb::List).after(mark)).await;
     cluster.touch(Kind::Secret, "s", "2");
     agent.in_step(&cluster).await;
@@ -151,7 +151,7 @@ async fn a_role_that_may_only_get() {
 
     // With the rights comes the watch, when everything is listed again.
     cluster.server.set_options(|options| options.get_only = false);
-    cluster.server.close_connections();
+    cluster.is_away();
     cluster.server.wait_for_requests(reads(Verb::Watch).answered(200), 2).await;
     cluster.touch(Kind::Secret, "s", "3");
     agent.in_step(&cluster).await;

@@ -11,7 +11,7 @@ use ckpt_db::source::api::reach::Reach;
 
 use crate::fake::{End, Fault, Match, Times, Verb};
 use crate::harness::Named::{ConfigMap, Secret};
-use crate::harness::{Agent, Cluster, NODE, key, of_object, pace, pods_listing};
+use crate::harness::{Agent, Cluster, key, of_object, pace, pods_listing};
 
 async fn followed(cluster: &Cluster, pace: Pace) -> Agent {
     cluster.secret("s", "v");
@@ -24,11 +24,8 @@ async fn followed(cluster: &Cluster, pace: Pace) -> Agent {
 /// How the API server stands, as `answering`, or `silent` or `refusing` and the reason without what is different each time.
 fn shown(cluster: &Cluster, reach: &Reach) -> String {
     let server = format!("https://{}", cluster.server.address());
-    let listing = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{NODE}&resourceVersion=0");
     let read = "cannot read a list of pods that the API server sent: ";
-    let cause = |cause: &dyn ToString| {
-        cause.to_string().replace(&server, "SERVER").replace(&listing, "LISTING").replace(read, "")
-    };
+    let cause = |cause: &dyn ToString| cause.to_string().replace(&server, "SERVER").replace(read, "");
     match reach {
         Reach::Answering => "answering".to_owned(),
         Reach::Silent(why) => format!("silent: {}", cause(why)),
@@ -71,10 +68,10 @@ async fn no_answer_and_no_fact_removes_anything() {
         ("500",                   any(),          Fault::status(500),                Nothing("refusing: GET /api/v1/pods at SERVER: 500 InternalError")),
         ("503",                   any(),          Fault::status(503),                Nothing("refusing: GET /api/v1/pods at SERVER: 503 ServiceUnavailable")),
         ("504",                   any(),          Fault::status(504),                Nothing("refusing: GET /api/v1/pods at SERVER: 504 Timeout")),
-        ("a page of a portal",    any(),          Fault::html(),                     Nothing("refusing: GET LISTING: it is not JSON")),
-        ("another kind",          any(),          Fault::wrong_kind(),               Nothing("refusing: GET LISTING: it says that it is v1 NamespaceList")),
-        ("no resourceVersion",    any(),          Fault::without_resource_version(), Nothing("refusing: GET LISTING: metadata.resourceVersion is not")),
-        ("half a listing",        pods_listing(), Fault::truncated(),                Nothing("refusing: GET LISTING: it is not JSON")),
+        ("a page of a portal",    any(),          Fault::html(),                     Nothing("refusing: GET /api/v1/pods: it is not JSON")),
+        ("another kind",          any(),          Fault::wrong_kind(),               Nothing("refusing: GET /api/v1/pods: it says that it is v1 NamespaceList")),
+        ("no resourceVersion",    any(),          Fault::without_resource_version(), Nothing("refusing: GET /api/v1/pods: metadata.resourceVersion is not")),
+        ("half a listing",        pods_listing(), Fault::truncated(),                Nothing("refusing: GET /api/v1/pods: it is not JSON")),
         ("half, then no more",    pods_listing(), Fault::Cut(End::Connection),       Nothing("silent: GET /api/v1/pods at SERVER: ")),
         ("half, then a reset",    pods_listing(), Fault::Cut(End::Stream),           Nothing("refusing: GET /api/v1/pods at SERVER: ")),
         ("connections close",     any(),          Fault::Close,                      Nothing("silent: GET /api/v1/pods at SERVER: ")),
@@ -200,8 +197,8 @@ async fn a_server_that_is_frozen() {
     let mut agent = followed(&cluster, impatient()).await;
     let before = agent.contents().await;
     cluster.server.pause();
-    let dead = "no answer to keep-alive pings: the peer or the way to it is dead";
-    stands(&mut agent, &cluster, &format!("silent: watch /api/v1/pods at SERVER: {dead}")).await;
+    // That no ping was answered; on a busy machine a request that was being written may tell first.
+    stands(&mut agent, &cluster, "silent: watch /api/v1/pods at SERVER: ").await;
     stands(&mut agent, &cluster, "silent: GET /api/v1/pods at SERVER: ").await;
     assert_eq!(agent.contents().await, before);
     cluster.server.delete(Kind::Pod, "shop", "p");

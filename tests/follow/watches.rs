@@ -7,6 +7,7 @@ use ckpt_db::checkpoint::object::Kind;
 use ckpt_db::source::api::collect::Step;
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
+use serde_json::json;
 
 use crate::fake::{End, Fault, Gone, Match, Options, Times, Verb, error_event};
 use crate::harness::Named::Secret;
@@ -143,17 +144,37 @@ async fn a_watch_that_ends_early_lists_again() {
     }
 }
 
+/// Those who noticed nothing may know another past by now.
 #[tokio::test]
-async fn with_the_pods_everything_is_listed_again() {
+async fn after_an_absence_or_a_step_back_everything_is_listed_again() {
+    let back = Fault::edit(|list| list["metadata"]["resourceVersion"] = json!("1000"));
+    for fault in [Fault::status(503), back] {
+        let cluster = Cluster::new();
+        let mut agent = followed_by_long_watches(&cluster).await;
+        let mark = cluster.server.mark();
+        cluster.server.fault(pods_listing(), fault, Times::Once);
+        assert_eq!(cluster.server.end_watches(&Match::watch(Kind::Pod)), 1);
+        for kind in [Kind::Pod, Kind::Secret, Kind::Node] {
+            cluster.server.wait_for_request(Match::list(kind).after(mark)).await;
+            cluster.server.wait_for_request(Match::watch(kind).after(mark)).await;
+        }
+        touch_both_and_be_in_step(&cluster, &mut agent, "1").await;
+    }
+}
+
+/// An API server, or something before it, that cuts long streams would have every node read everything each time.
+#[tokio::test]
+async fn a_watch_of_the_pods_that_is_cut_is_no_reason_to_list_the_others() {
     let cluster = Cluster::new();
     let mut agent = followed_by_long_watches(&cluster).await;
     let mark = cluster.server.mark();
-    assert_eq!(cluster.server.end_watches(&Match::watch(Kind::Pod)), 1);
-    for kind in [Kind::Pod, Kind::Secret, Kind::Node] {
-        cluster.server.wait_for_request(Match::list(kind).after(mark)).await;
-        cluster.server.wait_for_request(Match::watch(kind).after(mark)).await;
+    for n in 0..3 {
+        let mark = cluster.server.mark();
+        assert_eq!(cluster.server.end_watches(&Match::watch(Kind::Pod)), 1);
+        cluster.server.wait_for_request(Match::watch(Kind::Pod).after(mark).answered(200)).await;
+        touch_both_and_be_in_step(&cluster, &mut agent, &n.to_string()).await;
     }
-    touch_both_and_be_in_step(&cluster, &mut agent, "1").await;
+    assert_eq!(cluster.server.requests(&Match::list(Kind::Secret).after(mark)).len(), 0);
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ mod fake;
 
 mod agent;
 mod connections;
+mod lines;
+mod quiet;
 mod refusal;
 mod rendering;
 mod rotation;

@@ -13,10 +13,7 @@ use crate::agent::at_once;
 use crate::common::object;
 use crate::common::program::STORE;
 use crate::fake::{Fault, Match, Rotation, Times, Validity};
-use crate::scene::{KUBELET, KUBELET_CONF, OFF, PEM, Scene};
-
-const FOLLOWING: &str = "following https://SERVER for node node-1 as O=system:nodes,CN=system:node:node-1 (client certificate), \
-                         certificate valid until DATE";
+use crate::scene::{FOLLOWING, KUBELET, KUBELET_CONF, OFF, PEM, Scene};
 
 /// The message about pods that can't be listed.
 fn refusing(why: &str) -> String {

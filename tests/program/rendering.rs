@@ -54,7 +54,7 @@ fn off_touches_nothing() {
     let before = (listing(&scene.node.at("etc")), outside_of_the_store(&scene));
 
     let mut agent = scene.start(&OFF);
-    agent.in_step(5);
+    agent.in_step(2);
     scene.server.replace(Kind::Secret, "shop", "web", secret("another"));
     agent.stored(1, 0);
     scene.pod("shop", "api");
@@ -97,7 +97,7 @@ fn prepared_and_not_activated() {
         assert!(stamps(&scene.node.at(MANIFESTS)) == active.1, "{why}: the active copy was written anew");
     };
     let mut agent = scene.start::<&str>(&[]);
-    agent.in_step(5);
+    agent.in_step(2);
     left_alone("after the start");
 
     scene.pod("shop", "api");

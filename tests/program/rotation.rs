@@ -9,10 +9,7 @@ use rustix::process::Signal;
 
 use crate::agent::Agent;
 use crate::fake::{Match, Validity, Verb};
-use crate::scene::{KUBELET, OFF, PEM, Scene, secret, wait};
-
-const FOLLOWING: &str = "following https://SERVER for node node-1 as O=system:nodes,CN=system:node:node-1 (client certificate), \
-                         certificate valid until DATE";
+use crate::scene::{FOLLOWING, KUBELET, OFF, PEM, Scene, secret, wait};
 
 /// Its pods, its Node and the two objects of its pod are watched.
 const WATCHES: usize = 4;

@@ -21,6 +21,10 @@ pub(crate) const PEM: &str = "var/lib/kubelet/pki/kubelet-client-current.pem";
 /// Shadow mode: how a fleet starts.
 pub(crate) const OFF: [&str; 2] = ["--activation-policy", "off"];
 
+/// What is said of the kubelet's credentials.
+pub(crate) const FOLLOWING: &str = "following https://SERVER for node node-1 as O=system:nodes,CN=system:node:node-1 (client \
+                                    certificate), certificate valid until DATE";
+
 pub(crate) struct Scene {
     pub(crate) node: Node,
     pub(crate) server: Server,

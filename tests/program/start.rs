@@ -4,23 +4,32 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use ckpt_db::checkpoint::object::Kind;
-use ckpt_db::source::api::credentials::KUBELET_KUBECONFIGS;
 use rustix::process::Signal;
 use serde_json::json;
 
 use crate::fake::{Match, Options, Server};
-use crate::scene::{KUBELET, KUBELET_CONF, OFF, PEM, Scene, shown};
+use crate::scene::{FOLLOWING, KUBELET, KUBELET_CONF, OFF, PEM, Scene, shown};
 
 const TRIAL: &str = "note: trial below ROOT: owners of files are not changed, and the secret root \
                      ROOT/etc/kubernetes/checkpoint-secrets is a plain directory, not memory";
+const SHADOW: &str = "note: activation policy off: pods are stored and reported, and nothing is rendered";
 const NO_STORE: &str = "there is no store at ROOT/var/lib/ckpt-db/checkpoint-store.db yet: it is made now";
 const NO_KEY: &str =
     "note: no node key yet: Secrets are not stored until the kubelet has one (or name another with --node-key)";
 const FIRST_KEY: &str = "the store has its first key: Secrets are stored from now on";
-const FOLLOWING: &str = "following https://SERVER for node node-1 as O=system:nodes,CN=system:node:node-1 (client certificate), \
-                         certificate valid until DATE";
 const IN_STEP: &str = "in step with the API server: ROOT/var/lib/ckpt-db/checkpoint-store.db: revision N, node node-1, \
                        1 Pod, 1 ConfigMap, 1 Secret";
+
+/// kubeadm, k3s, RKE2, k0s (two), MicroShift, and the kubelet's own default, in the order in which they are looked for.
+const KUBECONFIGS: [&str; 7] = [
+    KUBELET_CONF,
+    "var/lib/rancher/k3s/agent/kubelet.kubeconfig",
+    "var/lib/rancher/rke2/agent/kubelet.kubeconfig",
+    "run/k0s/nllb/kubeconfig.yaml",
+    "var/lib/k0s/kubelet.conf",
+    "var/lib/microshift/resources/kubelet/kubeconfig",
+    "var/lib/kubelet/kubeconfig",
+];
 
 #[test]
 fn the_kubelets_credentials_and_the_node_that_they_name() {
@@ -30,22 +39,22 @@ fn the_kubelets_credentials_and_the_node_that_they_name() {
     agent.until("in step");
     let ended = agent.stop(Signal::TERM);
     assert_eq!(ended.code, Some(0));
-    assert_eq!(ended.lines, [TRIAL, NO_STORE, FOLLOWING, "API server: answering", IN_STEP]);
+    assert_eq!(ended.lines, [TRIAL, SHADOW, NO_STORE, FOLLOWING, "API server: answering", IN_STEP]);
     // The second start says what it has before it asks anybody.
     let mut agent = scene.start(&OFF);
     agent.until("in step");
     let stored = IN_STEP.replace("in step with the API server: ", "store ");
-    assert_eq!(agent.stop(Signal::TERM).lines, [TRIAL, &stored, FOLLOWING, "API server: answering", IN_STEP]);
+    assert_eq!(agent.stop(Signal::TERM).lines, [TRIAL, SHADOW, &stored, FOLLOWING, "API server: answering", IN_STEP]);
 }
 
 #[test]
 fn every_place_where_a_kubelet_may_keep_its_kubeconfig() {
-    for place in KUBELET_KUBECONFIGS {
+    for place in KUBECONFIGS {
         let scene = Scene::joining();
         scene.write_kubeconfig(place);
         let mut agent = scene.start(&OFF);
         agent.until("in step");
-        assert_eq!(agent.lines()[2], FOLLOWING, "{place}");
+        assert_eq!(agent.lines()[3], FOLLOWING, "{place}");
         assert_eq!(scene.request(Match::list(Kind::Pod)).user.as_deref(), Some("system:node:node-1"), "{place}");
     }
 }
@@ -56,9 +65,9 @@ fn a_joining_node_is_waited_for() {
     let scene = Scene::joining();
     scene.pod("shop", "web");
     let mut agent = scene.start(&OFF);
-    let looked: Vec<String> = KUBELET_KUBECONFIGS.iter().map(|place| format!("ROOT/{place}")).collect();
+    let looked: Vec<String> = KUBECONFIGS.iter().map(|place| format!("ROOT/{place}")).collect();
     let waiting = format!("note: waiting for credentials: no kubeconfig yet; looked for {}", looked.join(", "));
-    assert_eq!(agent.until("note: waiting"), [TRIAL, NO_STORE, NO_KEY, &waiting]);
+    assert_eq!(agent.until("note: waiting"), [TRIAL, SHADOW, NO_STORE, NO_KEY, &waiting]);
 
     let text = scene.kubeconfig_text();
     let mut look_again = |why: &str| {
@@ -97,7 +106,7 @@ fn a_node_name_that_contradicts_the_credentials() {
     let mut agent = scene.start(&["--activation-policy", "off", "--node-name", "edge-9"]);
     let said = agent.until("error:");
     assert_eq!(
-        said[2..],
+        said[3..],
         [
             "error: --node-name says edge-9, but the credentials are those of node node-1; nothing was stored. Leave the \
           option out, or give the credentials of edge-9 with --kubeconfig (tried again until it works)"
@@ -119,7 +128,7 @@ fn a_kubeconfig_that_is_named() {
     scene.write(KUBELET_CONF, &fs::read_to_string(other.kubeconfig(&scene.node.at(KUBELET))).unwrap());
     let mut agent = scene.start(&["--activation-policy", "off", "--kubeconfig", &path]);
     agent.until("in step");
-    assert_eq!(agent.lines()[2], FOLLOWING);
+    assert_eq!(agent.lines()[3], FOLLOWING);
     assert_eq!(other.connections(), 0);
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
 
@@ -141,7 +150,7 @@ fn a_token_file() {
     let said = agent.until("in step");
     let following =
         format!("following https://SERVER for node node-1 as the token in {}", shown(&kubelet.path().join("token")));
-    assert_eq!(said[3..], [&following, "API server: answering", IN_STEP]);
+    assert_eq!(said[4..], [&following, "API server: answering", IN_STEP]);
 
     // Renewed, and the old one is refused from the next request on.
     let mark = scene.server.mark();
@@ -211,7 +220,7 @@ fn an_exec_plugin() {
     let mut agent = scene.start(&options);
     let said = agent.until("in step");
     let following = "following https://SERVER for node node-1 as the token of exec plugin sh";
-    assert_eq!(said[3..], [following, "API server: answering", IN_STEP]);
+    assert_eq!(said[4..], [following, "API server: answering", IN_STEP]);
     let info = fs::read_to_string(asked).unwrap();
     assert_eq!(
         info,
@@ -247,14 +256,14 @@ fn inside_of_a_cluster() {
     };
     let mut agent = scene.watch(command());
     let said = agent.until("note: waiting");
-    let end = format!("ROOT/{}, /var/run/secrets/kubernetes.io/serviceaccount/token", KUBELET_KUBECONFIGS[6]);
+    let end = format!("ROOT/{}, /var/run/secrets/kubernetes.io/serviceaccount/token", KUBECONFIGS[6]);
     assert!(said.last().unwrap().ends_with(&end), "{said:#?}");
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
 
     scene.write_kubeconfig(KUBELET_CONF);
     let mut agent = scene.watch(command());
     agent.until("in step");
-    assert_eq!(agent.lines()[2], FOLLOWING);
+    assert_eq!(agent.lines()[3], FOLLOWING);
 }
 
 /// The control plane was restored from a snapshot, has lived on, and is reached at another address: a watch from the old

@@ -20,6 +20,8 @@ fn it_is_there_before_there_are_credentials() {
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
     let verified = scene.node.ran("verify", &[]).expect(0);
     assert!(verified.stdout.starts_with("sound: 0 findings"), "{}", verified.stdout);
+    let said = scene.start(&OFF).until("store ");
+    assert_eq!(said.last().unwrap(), "store ROOT/var/lib/ckpt-db/checkpoint-store.db: revision N");
 }
 
 #[test]

@@ -104,11 +104,11 @@ impl fmt::Display for Note {
 
 /// What a follower hears.
 pub(super) enum Heard {
-    Listed { listing: Listing, epoch: u64, refused: bool },
+    Listed { listing: Listing, epoch: u64, listings: u64, refused: bool },
     Answering,
     Pod(Object),
     Doubtful(Vec<(ObjectKey, String)>),
-    PodGone { key: ObjectKey, uid: String, epoch: u64 },
+    PodGone { key: ObjectKey, uid: String, listings: u64 },
     Failed(Failure),
     Answer { key: ObjectKey, generation: u64, epoch: u64, answer: Answer },
     Services(Step),
@@ -193,8 +193,9 @@ struct Driver {
     namespaces: watch::Sender<BTreeSet<String>>,
     trackers: BTreeMap<ObjectKey, (u64, AbortHandle)>,
     generation: u64,
-    /// That of the last listing.
+    /// Those of the last listing.
     epoch: u64,
+    listings: u64,
     reach: Option<Reach>,
     /// What was said once and need not be said again while it holds.
     said: BTreeSet<Note>,
@@ -233,6 +234,7 @@ impl Driver {
             trackers: BTreeMap::new(),
             generation: NODE_GENERATION,
             epoch: 0,
+            listings: 0,
             reach: None,
             said: BTreeSet::new(),
             tasks,
@@ -291,8 +293,9 @@ impl Driver {
         let now = self.now_ms();
         let seen = match heard {
             Heard::Answering => return self.reach(Reach::Answering).await,
-            Heard::Listed { listing, epoch, refused } => {
+            Heard::Listed { listing, epoch, listings, refused } => {
                 self.epoch = epoch;
+                self.listings = listings;
                 // While watches are refused it is not told to answer and to refuse in turns.
                 if !refused {
                     self.reach(Reach::Answering).await?;
@@ -317,9 +320,9 @@ impl Driver {
                 }
                 Seen::Pod(pod)
             }
-            Heard::PodGone { key, uid, epoch } => {
+            Heard::PodGone { key, uid, listings } => {
                 // What was read before the last listing may be of another past than the listing.
-                if epoch != self.epoch {
+                if listings != self.listings {
                     self.doubt(vec![(key, uid)]);
                     return Ok(());
                 }

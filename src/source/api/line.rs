@@ -34,6 +34,8 @@ pub(super) struct Standing {
     pub(super) answering: bool,
     /// Raised whenever everything has to be listed again: what was heard before may be of another past.
     pub(super) epoch: u64,
+    /// How many listings of the pods there were: what was proven before one says nothing after it.
+    pub(super) listings: u64,
 }
 
 /// One follower's view of what all share.
@@ -90,6 +92,12 @@ impl Line {
             Ok(epoch) => epoch,
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Waits until the API server answers; the listing of the pods that holds then.
+    pub(super) async fn listed(&mut self) -> u64 {
+        self.answering().await;
+        self.standing.borrow().listings
     }
 
     /// Returns in an epoch after `epoch`.
@@ -172,9 +180,8 @@ impl Line {
         let mut pages = 1;
         while let Some(token) = whole.next.take() {
             if pages == PAGES_MAX {
-                return Err(Failure::TooLong(Cause(format!(
-                    "GET {path}: the listing has more than {PAGES_MAX} pages"
-                ))));
+                let of = path.split('?').next().unwrap_or(path);
+                return Err(Failure::TooLong(Cause(format!("GET {of}: the listing has more than {PAGES_MAX} pages"))));
             }
             pages += 1;
             let (page, still_left) = self.page(&paths::next_page(path, &token), kind, left).await?;

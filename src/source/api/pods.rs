@@ -37,10 +37,11 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
                 // A watch that was cut is no reason to read everything again: whose own watch was cut too does it by itself.
                 let rewound = last.as_ref().is_some_and(|last| is_before(&position, last));
                 let epoch = standing.borrow().epoch + u64::from(away || rewound);
-                if heard.send(Heard::Listed { listing, epoch, refused }).await.is_err() {
+                let listings = standing.borrow().listings + 1;
+                if heard.send(Heard::Listed { listing, epoch, listings, refused }).await.is_err() {
                     return;
                 }
-                standing.send_modify(|standing| *standing = Standing { answering: true, epoch });
+                standing.send_modify(|standing| *standing = Standing { answering: true, epoch, listings });
                 away = false;
                 position
             }
@@ -112,8 +113,9 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
                 std::future::pending::<()>().await;
             }
         };
+        watching.position().clone_into(position);
         match end {
-            End::InTime => watching.position().clone_into(position),
+            End::InTime => {}
             end => return end,
         }
     }
@@ -143,7 +145,7 @@ pub(super) async fn prove(
             }
             continue;
         };
-        let epoch = line.answering().await;
+        let listings = line.listed().await;
         let (told, asked) = match is_gone(&mut line, &pod, &uid).await {
             Ok(Verdict::StillThere) => {
                 backoff.reset();
@@ -151,7 +153,7 @@ pub(super) async fn prove(
             }
             Ok(Verdict::Gone) => {
                 backoff.reset();
-                if heard.send(Heard::PodGone { key: pod, uid, epoch }).await.is_err() {
+                if heard.send(Heard::PodGone { key: pod, uid, listings }).await.is_err() {
                     return;
                 }
                 continue;
