@@ -1,0 +1,130 @@
+//! One look at the world around the store: what runs here, and whether the API server answers. Values only; whoever
+//! looked says why something is not known.
+//!
+//! Times are milliseconds of `CLOCK_BOOTTIME`, which no wrong wall clock moves.
+
+use std::collections::BTreeMap;
+
+use super::node::Fact;
+use super::rendering::PodName;
+
+/// Everything that was seen at one moment.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// When it was looked, in milliseconds since boot.
+    pub now_ms: u64,
+    /// How the API server stands to us.
+    pub api: ApiServer,
+    /// What the container runtime has.
+    pub runtime: Fact<Runtime>,
+    /// The kubelet's process.
+    pub kubelet: Fact<Kubelet>,
+    /// Whether this boot is another one than that of the last commit.
+    pub boot: Fact<Boot>,
+    /// Manifests of ours in the kubelet's directory, each with the UID of the parent that it stands in for; empty where
+    /// that can't be read any more.
+    pub manifests: Fact<BTreeMap<PodName, String>>,
+}
+
+/// How the API server stands to us, and since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiServer {
+    /// Whether it answers.
+    pub reach: Answers,
+    /// Since when without a break, in milliseconds since boot.
+    pub since_ms: u64,
+    /// When it answered last in this boot; `None` if nobody knows of an answer.
+    pub last_answer_ms: Option<u64>,
+    /// The pods of this node that it named when it was last asked, with their UIDs: a sighting, which may not be stored
+    /// yet. Empty unless it answers.
+    pub sighted: BTreeMap<PodName, String>,
+    /// Whether what the store holds of pods is what it says now: a listing of this time of answering is durable.
+    pub in_step: bool,
+}
+
+/// The three ways in which an API server can stand to us; only `Answering` carries facts about parents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Answers {
+    /// It answers requests for the pods of this node.
+    Answering,
+    /// Nothing is heard of it, or there are no credentials to ask with.
+    Silent,
+    /// It, or something in its place, answers and gives no facts.
+    Refusing,
+}
+
+/// What the container runtime has of pods (CRI v1 `ListPodSandbox` and `ListContainers`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// Every sandbox, dead ones too.
+    pub sandboxes: Vec<Sandbox>,
+}
+
+/// A pod sandbox and its containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// The runtime's name for it.
+    pub id: String,
+    /// The pod that it is of, by the kubelet's labels. A static pod's name ends with `-<node>`.
+    pub pod: PodName,
+    /// `io.kubernetes.pod.uid`: of an API pod its UID; of a static pod a hash that the kubelet makes.
+    pub uid: String,
+    /// Whether it is `SANDBOX_READY`.
+    pub ready: bool,
+    /// Of a copy of ours: the UID of its parent (annotation `ckpt-db.io/parent-uid`).
+    pub parent_uid: Option<String>,
+    /// When it was made, in nanoseconds since 1970 by the clock of that time.
+    pub created_at_unix_ns: i64,
+    /// Its containers, dead ones too.
+    pub containers: Vec<Container>,
+}
+
+/// A container of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// The runtime's name for it.
+    pub id: String,
+    /// Its name in the pod.
+    pub name: String,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// How many there were of this name in the sandbox before it.
+    pub attempt: u32,
+}
+
+/// CRI v1 `ContainerState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, not started.
+    Created,
+    /// Running.
+    Running,
+    /// It has ended.
+    Exited,
+    /// The runtime doesn't know.
+    Unknown,
+}
+
+/// The kubelet of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kubelet {
+    /// There is no such process now.
+    NotRunning,
+    /// It runs.
+    Running {
+        /// Since when, in milliseconds since boot.
+        since_ms: u64,
+    },
+}
+
+/// This boot, compared with that of the last commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// The same, or no boot was recorded.
+    Same,
+    /// Another one.
+    New {
+        /// Whether a kubelet has run in this boot; where nobody knows, it counts as having run.
+        kubelet_ran: bool,
+    },
+}
