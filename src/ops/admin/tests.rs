@@ -293,7 +293,8 @@ fn places_that_are_not_for_us() {
 fn answers_that_are_none() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("admin.sock");
-    let answer = |sent: Option<&'static [u8]>, ask: &dyn Fn(&Client) -> AskError| {
+    type Asking<'a> = &'a dyn Fn(&Client) -> AskError;
+    let answer = |sent: Option<&'static [u8]>, ask: Asking<'_>| {
         let _ = fs::remove_file(&path);
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let server = std::thread::spawn(move || {
@@ -315,7 +316,7 @@ fn answers_that_are_none() {
     let status = |client: &Client| client.status().unwrap_err();
     let image = |client: &Client| client.image().unwrap_err();
     #[rustfmt::skip]
-    let rows: [(Option<&'static [u8]>, &dyn Fn(&Client) -> AskError, &str); 7] = [
+    let rows: [(Option<&'static [u8]>, Asking<'_>, &str); 7] = [
         (None,                                                &status, "may be hung"),
         (Some(b""),                                           &status, "nothing at all"),
         (Some(b"{\"ok\":"),                                   &status, "cut short"),
