@@ -1,5 +1,7 @@
 //! Would this pod come back offline, and as what? Judgement and translation of one stored pod joined.
 
+use std::collections::BTreeSet;
+
 use super::judge;
 use super::lookup::Objects;
 use super::object::Object;
@@ -50,6 +52,10 @@ pub struct Examined {
     pub host_network: bool,
     /// Whether the copy must go before its parent comes back.
     pub yield_first: bool,
+    /// The names of its containers, init containers aside.
+    pub containers: Vec<String>,
+    /// If it is ready by its status: the containers (`containerID`, without the runtime's name) that are.
+    pub ready: Option<BTreeSet<String>>,
 }
 
 /// Examines one stored pod.
@@ -75,6 +81,8 @@ pub fn examine(parent: Parent<'_>, objects: &dyn Objects, services: &[Object], s
         host_ports: Vec::new(),
         host_network: false,
         yield_first: false,
+        containers: Vec::new(),
+        ready: None,
     };
     let pod = match ParentPod::parse(object) {
         Ok(pod) => pod,
@@ -91,6 +99,8 @@ pub fn examine(parent: Parent<'_>, objects: &dyn Objects, services: &[Object], s
     examined.host_ports = translate::host_ports(&pod);
     examined.host_network = pod.host_network();
     examined.yield_first = judge::yields_first(&pod);
+    examined.containers = judge::container_names(&pod);
+    examined.ready = judge::ready_containers(&pod);
 
     if let Some(reason) = judge::not_meant(&pod, parent.ended) {
         examined.verdict = Verdict::NotMeant(reason);

@@ -1,5 +1,7 @@
 //! Which pods are meant to come back, whatever they are made of: parents that were at work when the power went.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::json::{items, text};
@@ -120,6 +122,22 @@ pub(crate) fn is_system_critical(pod: &ParentPod) -> bool {
 /// good (host port), or both would write the same storage, or there would be two of a StatefulSet's pod.
 pub(crate) fn yields_first(pod: &ParentPod) -> bool {
     !host_ports(pod).is_empty() || writes_shared_storage(pod) || is_of_stateful_set(pod)
+}
+
+/// The names of the pod's containers, init containers aside.
+pub(crate) fn container_names(pod: &ParentPod) -> Vec<String> {
+    items(pod.spec(), "containers").iter().filter_map(|container| text(container, "name")).map(str::to_owned).collect()
+}
+
+/// If the pod's status calls it ready (condition `Ready`): the ids of the containers that it speaks of.
+pub(crate) fn ready_containers(pod: &ParentPod) -> Option<BTreeSet<String>> {
+    let status = pod.status();
+    let ready = items(status, "conditions")
+        .iter()
+        .any(|condition| text(condition, "type") == Some("Ready") && text(condition, "status") == Some("True"));
+    // `containerd://<id>`.
+    let id = |status: &Value| text(status, "containerID")?.rsplit_once("://").map(|(_, id)| id.to_owned());
+    ready.then(|| items(status, "containerStatuses").iter().filter_map(id).collect())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod decide;
 pub mod examine;
 mod json;
 pub mod judge;
+pub mod lifecycle;
 pub mod look;
 pub mod lookup;
 pub mod network;
