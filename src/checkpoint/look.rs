@@ -108,6 +108,19 @@ pub enum ContainerState {
     Unknown,
 }
 
+/// An image that the node has (CRI v1 `Image`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// The runtime's name for it: of containerd and CRI-O the digest of its configuration, `sha256:...` or bare.
+    pub id: String,
+    /// The tags by which it is known, with registry: `registry.k8s.io/pause:3.9`.
+    pub repo_tags: Vec<String>,
+    /// The digests by which it is known, with registry: `registry.k8s.io/pause@sha256:...`. Empty where it was imported.
+    pub repo_digests: Vec<String>,
+    /// Whether kubelets leave it alone when they collect garbage.
+    pub pinned: bool,
+}
+
 /// The kubelet of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kubelet {
