@@ -144,3 +144,36 @@ pub enum Boot {
         kubelet_ran: bool,
     },
 }
+
+/// An image that the container runtime has (CRI v1 `ListImages`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The runtime's name for it: the digest of its configuration (`sha256:...`).
+    pub id: String,
+    /// Its names with a tag, e.g. `docker.io/library/busybox:1.36`.
+    pub repo_tags: Vec<String>,
+    /// Its names with a digest, e.g. `docker.io/library/busybox@sha256:...`.
+    pub repo_digests: Vec<String>,
+    /// Whether the kubelet never removes it to make room.
+    pub pinned: bool,
+}
+
+/// The kubelet's record of how an image got here (`ImagePulledRecord`, below `image_manager/pulled`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRecord {
+    /// The runtime's name for the image.
+    pub image_ref: String,
+    /// Which credentials it was pulled with, by the image's full name without tag and digest.
+    pub by_image: BTreeMap<String, PulledWith>,
+}
+
+/// What an image was pulled with (`ImagePullCredentials`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PulledWith {
+    /// Nothing, or credentials of the node: every pod may use it.
+    Node,
+    /// These pull secrets of pods, `namespace/name`.
+    Secrets(Vec<String>),
+    /// Credentials of these service accounts, `namespace/name`.
+    ServiceAccounts(Vec<String>),
+}
