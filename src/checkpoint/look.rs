@@ -145,19 +145,6 @@ pub enum Boot {
     },
 }
 
-/// An image that the container runtime has (CRI v1 `ListImages`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
-    /// The runtime's name for it: the digest of its configuration (`sha256:...`).
-    pub id: String,
-    /// Its names with a tag, e.g. `docker.io/library/busybox:1.36`.
-    pub repo_tags: Vec<String>,
-    /// Its names with a digest, e.g. `docker.io/library/busybox@sha256:...`.
-    pub repo_digests: Vec<String>,
-    /// Whether the kubelet never removes it to make room.
-    pub pinned: bool,
-}
-
 /// The kubelet's record of how an image got here (`ImagePulledRecord`, below `image_manager/pulled`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullRecord {
