@@ -1,6 +1,6 @@
 //! One pass: a durable snapshot in, files in line with it, and an account of what was done.
 
-use store_format::Activity as Recorded;
+use store_format::Lifecycle;
 
 use crate::checkpoint::decide::{Decision, PodNetwork, decide};
 use crate::checkpoint::examine::{Parent, examine};
@@ -186,13 +186,13 @@ fn decided(plan: &Plan, report: &Report) -> Vec<Change> {
         .iter()
         .filter(|planned| !failed(&planned.rendering.pod))
         .filter_map(|planned| {
-            let activity = match planned.activity {
-                Activity::Active => Recorded::Active,
-                Activity::Prepared => Recorded::Inactive,
+            let lifecycle = match planned.activity {
+                Activity::Active => Lifecycle::Active,
+                Activity::Prepared => Lifecycle::Inactive,
                 Activity::AsItIs => return None,
             };
             let Rendering { pod, uid, .. } = &planned.rendering;
-            Some(Change::Decided { pod: pod.clone(), uid: uid.clone(), activity })
+            Some(Change::Decided { pod: pod.clone(), uid: uid.clone(), lifecycle, republished: 0, why: String::new() })
         })
         .collect()
 }
