@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::api::{FollowError, Following, Observer, follow};
 use super::store_thread::StoreThread;
+use crate::ops::notify::Notifier;
 use crate::store::{Backend, StoreError};
 
 /// How long a store that failed, or is not this node's, is left alone.
@@ -65,8 +66,9 @@ pub fn reside<E: From<io::Error>>(
     mut failed: impl FnMut(Result<FollowError, E>),
 ) -> Result<(), E> {
     // Two: one may wait for the materializer, while the other answers the API server's pings.
+    let notifier = Notifier::from_env();
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let resident = async {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -129,6 +131,12 @@ pub fn reside<E: From<io::Error>>(
                 _ = hangup.recv() => {}
                 () = sleep(wait) => {}
             }
+        }
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            ended = resident => ended,
+            never = notifier.pulse() => match never {},
         }
     })
 }

@@ -11,6 +11,7 @@ use ckpt_db::agent::{
     Batch, Departed, FollowError, Following, Look, Observer, Rendered, Status, Target, open_or_create, render, reside,
 };
 use ckpt_db::checkpoint::settings::{Activation, ActivationPolicy, Settings};
+use ckpt_db::ops::notify::Notifier;
 use ckpt_db::source::api::collect::Step;
 use ckpt_db::source::api::credentials::{InCluster, Place, SERVICE_ACCOUNT};
 use ckpt_db::source::api::feed::{Note, Told};
@@ -86,6 +87,7 @@ impl Follow<'_> {
             }
             Err(error) => return Err(error.into()),
         }
+        Notifier::from_env().ready("rendered what the store holds; following the API server");
         let following = Following {
             place: place(self.kubeconfig, layout.root()),
             node_name: self.node_name.clone(),

@@ -194,7 +194,12 @@ impl Machine {
         // The first process of the namespace is the child of `unshare`.
         let children = format!("/proc/{0}/task/{0}/children", self.child.id());
         let first = fs::read_to_string(children).unwrap_or_default();
-        Command::new("nsenter").args(["-a", "-t", first.trim(), "--"]).args(command).stdin(Stdio::null()).output().unwrap()
+        Command::new("nsenter")
+            .args(["-a", "-t", first.trim(), "--"])
+            .args(command)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// Everything that is worth reading after a failure.
