@@ -3,7 +3,7 @@
 //!
 //! Times are milliseconds of `CLOCK_BOOTTIME`, which no wrong wall clock moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::Fact;
 use super::rendering::PodName;
@@ -127,4 +127,38 @@ pub enum Boot {
         /// Whether a kubelet has run in this boot; where nobody knows, it counts as having run.
         kubelet_ran: bool,
     },
+}
+
+/// What a kubelet since 1.35 keeps of the images that it pulled (`<root>/image_manager/{pulling,pulled}`). An image that
+/// no record names counts as preloaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PullRecords {
+    /// What was pulled, and with what.
+    pub pulled: Vec<PullRecord>,
+    /// Images as pods name them, with tag or digest, whose pull has begun and has not been recorded as done. Such an image
+    /// is no preloaded one, though it may be present.
+    pub pulling: BTreeSet<String>,
+}
+
+/// How one image came to this node (`kubelet.config.k8s.io` `ImagePulledRecord`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRecord {
+    /// The image as the container runtime names it (`imageRef`), which is its ID or a digest.
+    pub image_ref: String,
+    /// With what it was pulled, by the pods' name of the image without tag and digest (`credentialMapping`). Under a name
+    /// that is not in here every pod must pull it again.
+    pub by_image: BTreeMap<String, PulledWith>,
+}
+
+/// With what an image was pulled (`ImagePullCredentials`), and so which pods may use it without a new pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PulledWith {
+    /// The node's credentials, or none: any pod may use it.
+    Node,
+    /// Pull secrets, as `namespace/name`: pods that name one of them. Service accounts beside them are left out.
+    Secrets(Vec<String>),
+    /// Service accounts, as `namespace/name`: their pods.
+    ServiceAccounts(Vec<String>),
+    /// Nothing was recorded: no pod may use it without a new pull.
+    Nothing,
 }
