@@ -138,6 +138,9 @@ pub struct PullRecords {
     /// Images as pods name them, with tag or digest, whose pull has begun and has not been recorded as done. Such an image
     /// is no preloaded one, though it may be present.
     pub pulling: BTreeSet<String>,
+    /// Why a record could not be read, if one could not: an image that no other record names may be that one's. The kubelet
+    /// itself lets no pod use such an image without a new pull.
+    pub unreadable: Option<String>,
 }
 
 /// How one image came to this node (`kubelet.config.k8s.io` `ImagePulledRecord`).
@@ -161,4 +164,20 @@ pub enum PulledWith {
     ServiceAccounts(Vec<String>),
     /// Nothing was recorded: no pod may use it without a new pull.
     Nothing,
+}
+
+/// Which images the kubelet lets a pod use only if the pod could pull them (`imagePullCredentialsVerificationPolicy`, the
+/// feature `KubeletEnsureSecretPulledImages`, on by default since 1.35).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ImageVerification {
+    /// The feature is switched off, or the policy is `NeverVerify`: none.
+    Never,
+    /// `NeverVerifyPreloadedImages`, the default: those that it has pulled itself.
+    #[default]
+    Pulled,
+    /// `NeverVerifyAllowlistedImages`: those that it has pulled itself, and of the others those that are not in this list
+    /// (`preloadedImagesVerificationAllowlist`: names without tag or digest, or prefixes that end in `/*`).
+    AllBut(Vec<String>),
+    /// `AlwaysVerify`: all.
+    All,
 }
