@@ -175,8 +175,8 @@ pub enum ImageVerification {
     /// `NeverVerifyPreloadedImages`, the default: those that it has pulled itself.
     #[default]
     Pulled,
-    /// `NeverVerifyAllowlistedImages`: those that it has pulled itself, and of the others those that are not in this list
-    /// (`preloadedImagesVerificationAllowlist`: names without tag or digest, or prefixes that end in `/*`).
+    /// `NeverVerifyAllowlistedImages`: all that are not in this list, whoever pulled them
+    /// (`preloadedImagesVerificationAllowlist`: full names without tag or digest, or prefixes that end in `/*`).
     AllBut(Vec<String>),
     /// `AlwaysVerify`: all.
     All,

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::node::file;
 use crate::regular_file::{self, ReadError};
 
 /// A line of `stat` is a few hundred bytes, a command line at most a few pages.
@@ -40,7 +41,16 @@ pub struct Scan {
     /// one, and while it is being restarted their own start is the time that is certain not to be too late.
     pub kubelets: Vec<Process>,
     /// Whether a kubelet that is not among them can't be there, or why that is not certain.
-    pub complete: Result<(), String>,
+    pub complete: Result<(), Gap>,
+}
+
+/// Why a kubelet may run that was not found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// Not all of the host's processes are shown here.
+    Hidden(String),
+    /// What was attempted on which file, and what came of it.
+    Failed(String),
 }
 
 /// Looks through the processes below `proc`.
@@ -53,13 +63,13 @@ pub fn scan(proc: &Path) -> Scan {
     let mut complete = is_of_the_host(proc);
     let entries = match std::fs::read_dir(proc) {
         Ok(entries) => entries,
-        Err(error) => return Scan { kubelets: found, complete: Err(format!("cannot read {}: {error}", proc.display())) },
+        Err(error) => return Scan { kubelets: found, complete: Err(Gap::Failed(file::cannot("read", proc, &error))) },
     };
     for entry in entries {
         let name = match entry {
             Ok(entry) => entry.file_name(),
             Err(error) => {
-                complete = Err(format!("cannot read {}: {error}", proc.display()));
+                complete = Err(Gap::Failed(file::cannot("read", proc, &error)));
                 break;
             }
         };
@@ -67,7 +77,7 @@ pub fn scan(proc: &Path) -> Scan {
         match look(proc, pid) {
             Ok(Some(process)) => found.push(process),
             Ok(None) => {}
-            Err(why) => complete = complete.and(Err(why)),
+            Err(why) => complete = Err(Gap::Failed(why)),
         }
     }
     if found.iter().any(|process| process.kind == Kind::Kubelet) {
@@ -80,8 +90,8 @@ pub fn scan(proc: &Path) -> Scan {
 /// Whether the process `pid` is still the one that was started at `since_ms`, and lives.
 #[must_use]
 pub fn is_alive(proc: &Path, pid: u32, since_ms: u64) -> bool {
-    let stat = read(&proc.join(pid.to_string()).join("stat"));
-    matches!(stat.as_deref(), Ok(Some(text)) if parse_stat(text).is_some_and(|s| s.lives() && s.since_ms() == since_ms))
+    let Ok(Some(text)) = read(&proc.join(pid.to_string()).join("stat")) else { return false };
+    parse_stat(&text).is_some_and(|stat| stat.lives() && stat.since_ms() == since_ms)
 }
 
 /// Whether all of the host's processes are seen here.
@@ -89,14 +99,13 @@ pub fn is_alive(proc: &Path, pid: u32, since_ms: u64) -> bool {
 /// In the first PID namespace the second process is always the kernel's thread that starts the others. In every other
 /// (a pod without `hostPID`) there is none, and where `hidepid` or `ProtectProc=` hides other users' processes it can't be
 /// seen either: then a kubelet may run unseen.
-fn is_of_the_host(proc: &Path) -> Result<(), String> {
-    let path = proc.join("2/stat");
-    match read(&path)? {
+fn is_of_the_host(proc: &Path) -> Result<(), Gap> {
+    match read(&proc.join("2/stat")).map_err(Gap::Failed)? {
         Some(text) if parse_stat(&text).is_some_and(|stat| stat.flags & KERNEL_THREAD != 0) => Ok(()),
-        Some(_) | None => Err(format!(
+        Some(_) | None => Err(Gap::Hidden(format!(
             "{} shows the processes of a container, or hides some; run with hostPID, or without ProtectProc= and hidepid",
             proc.display()
-        )),
+        ))),
     }
 }
 
@@ -167,7 +176,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
         Ok(file) => Ok(Some(file.contents.expose().to_vec())),
         Err(error) if error.is_absent() => Ok(None),
         Err(ReadError::Open(cause) | ReadError::Read(cause)) if gone(&cause) => Ok(None),
-        Err(ReadError::Open(cause) | ReadError::Read(cause)) => Err(format!("cannot read {}: {cause}", path.display())),
+        Err(ReadError::Open(cause) | ReadError::Read(cause)) => Err(file::cannot("read", path, &cause)),
         Err(error @ (ReadError::NotRegular(_) | ReadError::TooLarge { .. })) => {
             Err(format!("cannot read {}: {error}", path.display()))
         }

@@ -11,8 +11,7 @@ use serde::Deserialize;
 
 use crate::checkpoint::look::{PullRecord, PullRecords, PulledWith};
 use crate::checkpoint::node::Fact;
-
-use super::super::file;
+use crate::node::file;
 
 /// A node has some hundred images. More files than this were not made by a kubelet.
 const FILES_MAX: usize = 10_000;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::look::Kubelet;
 use crate::checkpoint::node::Fact;
+use crate::node::file;
 
 use super::configuration;
-use super::process::{self, Kind, Process};
+use super::process::{self, Gap, Kind, Process};
 
 /// Looks at the kubelet of one node, and remembers what the next look needs.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub struct Watch {
     manifests: PathBuf,
     /// The kubelet that was seen last.
     process: Option<(u32, u64)>,
-    /// Whether a kubelet was ever seen as a process: then it can be seen, and is not running where it is not.
+    /// Whether a kubelet was ever seen as a process: then it can be seen, and where it is not, it does not run.
     seen: bool,
     socket: Option<Socket>,
 }
@@ -68,8 +69,9 @@ impl Watch {
         }
         match scan.complete {
             Ok(()) => Fact::Known(Kubelet::NotRunning),
-            Err(_) if self.seen => Fact::Known(Kubelet::NotRunning),
-            Err(why) => self.look_at_socket(now_ms, why),
+            Err(Gap::Hidden(_)) if self.seen => Fact::Known(Kubelet::NotRunning),
+            Err(Gap::Hidden(why)) => self.look_at_socket(now_ms, &why),
+            Err(Gap::Failed(why)) => Fact::Unknown(why),
         }
     }
 
@@ -84,15 +86,15 @@ impl Watch {
         // nothing is certain.
         let its_root = self.root.join("proc").join(process.pid.to_string()).join("root");
         let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-        match (identity(&super::super::file::below(&its_root, &path)), identity(&self.manifests)) {
+        match (identity(&file::below(&its_root, &path)), identity(&self.manifests)) {
             (Some(its), Some(ours)) => its != ours,
             (Some(_) | None, Some(_) | None) => false,
         }
     }
 
-    fn look_at_socket(&mut self, now_ms: u64, why: String) -> Fact<Kubelet> {
+    fn look_at_socket(&mut self, now_ms: u64, why: &str) -> Fact<Kubelet> {
         let root_dir = configuration::of_files(&self.root).root_dir;
-        let path = super::super::file::below(&self.root, &root_dir).join("device-plugins/kubelet.sock");
+        let path = file::below(&self.root, &root_dir).join("device-plugins/kubelet.sock");
         let identity = match std::fs::symlink_metadata(&path) {
             Ok(found) => (found.ino(), found.mtime(), found.mtime_nsec()),
             Err(error) => return Fact::Unknown(format!("{why}; cannot look at {} either: {error}", path.display())),
