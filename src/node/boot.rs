@@ -47,7 +47,11 @@ pub fn id(root: &Path, source: &Source) -> Fact<String> {
         Ok(Some(text)) => {
             let id = text.trim();
             let is_one = !id.is_empty() && id.len() <= ID_MAX_BYTES && id.chars().all(|c| c.is_ascii_graphic());
-            if is_one { Fact::Known(id.to_owned()) } else { Fact::Unknown(format!("{} holds no boot ID", path.display())) }
+            if is_one {
+                Fact::Known(id.to_owned())
+            } else {
+                Fact::Unknown(format!("{} holds no boot ID", path.display()))
+            }
         }
     }
 }
@@ -208,7 +212,10 @@ fn touched(root_dir: &Path) -> Fact<i64> {
 fn beginning(run: &Path) -> Fact<i64> {
     let is_in_memory = rustix::fs::statfs(run).is_ok_and(|found| found.f_type == TMPFS_MAGIC);
     if !is_in_memory {
-        return Fact::Unknown(format!("{} is not in memory, so its files don't tell when this boot began", run.display()));
+        return Fact::Unknown(format!(
+            "{} is not in memory, so its files don't tell when this boot began",
+            run.display()
+        ));
     }
     oldest(run)
 }

@@ -152,6 +152,7 @@ fn swap(file: &Path) -> Result<Vec<String>, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kubelet::process::tests::FakeProc;
     use super::*;
 
     #[test]
@@ -227,6 +228,31 @@ mod tests {
             std::os::unix::fs::symlink("etc/kubernetes/manifests", root.join("link")).unwrap();
             assert_eq!(static_pod_path(root, &root.join("etc/kubernetes/manifests")), want, "{path}");
         }
+    }
+
+    /// The command line of the kubelet that runs is stronger than every file; of several kubelets, one that reads our
+    /// directory.
+    #[test]
+    fn the_kubelet_that_runs_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let look = || match static_pod_path(root, &root.join("m")).unwrap() {
+            StaticPodPath::Set { path, directory } => format!("{} {directory:?}", path.display()),
+            StaticPodPath::Unset { file } => format!("unset {}", file.is_some()),
+        };
+        std::fs::create_dir(root.join("m")).unwrap();
+        write(root, &configuration::USUAL[0][1..], "staticPodPath: /file\nmaxPods: 5\n");
+        assert_eq!(look(), "/file Other");
+        let proc = FakeProc::of_a_host(root);
+        proc.add(50, "kubelet", 7, &["kubelet"]);
+        assert_eq!(look(), "unset false");
+        proc.add(50, "kubelet", 7, &["kubelet", "--config=/var/lib/kubelet/config.yaml", "--pod-manifest-path="]);
+        assert_eq!(look(), "unset true");
+        proc.add(50, "kubelet", 7, &["kubelet", "--pod-manifest-path=/one"]);
+        proc.add(60, "kubelet", 8, &["kubelet", "--pod-manifest-path=/two"]);
+        assert_eq!(look(), "/one Other");
+        proc.add(70, "kubelet", 9, &["kubelet", "--pod-manifest-path=/m"]);
+        assert_eq!(look(), "/m Ours");
     }
 
     #[test]

@@ -195,7 +195,9 @@ fn verification(
         Some("NeverVerifyAllowlistedImages") => ImageVerification::AllBut(allow_list.unwrap_or_default()),
         Some("AlwaysVerify") => ImageVerification::All,
         Some(_) => {
-            return Fact::Unknown("the kubelet's imagePullCredentialsVerificationPolicy is none that is known".to_owned());
+            return Fact::Unknown(
+                "the kubelet's imagePullCredentialsVerificationPolicy is none that is known".to_owned(),
+            );
         }
     })
 }
@@ -268,7 +270,8 @@ fn merge(root: &Path, path: Option<&Path>, flags: &Flags, directory: &Path) -> R
     let mut merged = Merged::default();
     if let Some(path) = path {
         let here = below(root, path);
-        let document = document(&here)?.ok_or_else(|| format!("cannot read {}: there is no such file", here.display()))?;
+        let document =
+            document(&here)?.ok_or_else(|| format!("cannot read {}: there is no such file", here.display()))?;
         merged.lay_over(document);
         // Relative paths of the file start at its directory; those of a drop-in where the process stands.
         if let Some(pods) = merged.static_pod_path.as_mut().filter(|path| !path.is_empty()) {
@@ -282,7 +285,9 @@ fn merge(root: &Path, path: Option<&Path>, flags: &Flags, directory: &Path) -> R
         for path in files {
             let Some(document) = document(&path)? else { continue };
             let is = |value: &Option<String>, want: &str| value.as_deref() == Some(want);
-            if !is(&document.kind, "KubeletConfiguration") || !is(&document.api_version, "kubelet.config.k8s.io/v1beta1") {
+            if !is(&document.kind, "KubeletConfiguration")
+                || !is(&document.api_version, "kubelet.config.k8s.io/v1beta1")
+            {
                 let path = path.display();
                 return Err(format!("{path}: it is no KubeletConfiguration of kubelet.config.k8s.io/v1beta1"));
             }

@@ -146,3 +146,132 @@ fn object<T: for<'a> Deserialize<'a>>(path: &Path, kind: &str) -> Result<Option<
     }
     serde_json::from_slice(text.expose()).map(Some).map_err(bad)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PULLED: &str = r#""kind": "ImagePulledRecord", "apiVersion": "kubelet.config.k8s.io/v1beta1", "lastUpdatedTime": "2026-01-01T00:00:00Z""#;
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join("image_manager").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn known(root: &Path) -> PullRecords {
+        match read(root) {
+            Fact::Known(records) => records,
+            Fact::Unknown(why) => panic!("{why}"),
+        }
+    }
+
+    #[test]
+    fn with_what_an_image_was_pulled() {
+        let secret =
+            |name: &str| format!(r#"{{"uid": "u", "namespace": "ns", "name": "{name}", "credentialHash": "canary"}}"#);
+        let secrets = |names: &[&str]| PulledWith::Secrets(names.iter().map(|name| format!("ns/{name}")).collect());
+        let account = r#""kubernetesServiceAccounts": [{"uid": "u", "namespace": "ns", "name": "sa"}]"#;
+        let accounts = || PulledWith::ServiceAccounts(vec!["ns/sa".to_owned()]);
+        #[rustfmt::skip]
+        let rows = [
+            (r#"{"nodePodsAccessible": true}"#.to_owned(),                                           PulledWith::Node),
+            (format!(r#"{{"kubernetesSecrets": [{}]}}"#, secret("b")),                               secrets(&["b"])),
+            (format!(r#"{{"kubernetesSecrets": [{}, {}, {}]}}"#, secret("b"), secret("a"), secret("b")), secrets(&["a", "b"])),
+            (format!("{{{account}}}"),                                                               accounts()),
+            (format!(r#"{{"kubernetesSecrets": [{}], {account}}}"#, secret("b")),                    secrets(&["b"])),
+            (format!(r#"{{"kubernetesSecrets": null, {account}}}"#),                                 accounts()),
+            (format!(r#"{{"nodePodsAccessible": true, {account}}}"#),                                PulledWith::Node),
+            ("{}".to_owned(),                                                                        PulledWith::Nothing),
+            (r#"{"nodePodsAccessible": false, "kubernetesSecrets": []}"#.to_owned(),                 PulledWith::Nothing),
+        ];
+        for (credentials, want) in rows {
+            let root = tempfile::tempdir().unwrap();
+            let text = format!(
+                r#"{{{PULLED}, "imageRef": "sha256:1", "credentialMapping": {{"r.example/a": {credentials}}}}}"#
+            );
+            write(root.path(), "pulled/sha256-1", &text);
+            let by_image = BTreeMap::from([("r.example/a".to_owned(), want)]);
+            let want = PullRecords {
+                pulled: vec![PullRecord { image_ref: "sha256:1".to_owned(), by_image }],
+                ..PullRecords::default()
+            };
+            assert_eq!(known(root.path()), want, "{credentials}");
+        }
+    }
+
+    #[test]
+    fn records_of_both_directories_and_versions() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        assert_eq!(known(root), PullRecords::default(), "an older kubelet");
+        std::fs::create_dir(root.join("image_manager")).unwrap();
+        assert_eq!(known(root), PullRecords::default());
+        write(
+            root,
+            "pulling/sha256-9",
+            r#"{"kind":"ImagePullIntent","apiVersion":"kubelet.config.k8s.io/v1alpha1","image":"b:1"}"#,
+        );
+        write(
+            root,
+            "pulling/sha256-8",
+            r#"{"kind":"ImagePullIntent","apiVersion":"kubelet.config.k8s.io/v1beta1","image":"a@sha256:0"}"#,
+        );
+        write(root, "pulling/sha256-7.tmp", "half");
+        write(root, "pulled/sha256-2", &format!(r#"{{{PULLED}, "imageRef": "two"}}"#));
+        write(
+            root,
+            "pulled/sha256-1",
+            &format!("{{{PULLED}, \"imageRef\": \"one\", \"credentialMapping\": null}}").replace("beta", "alpha"),
+        );
+        write(root, "pulled/README", "none");
+        write(root, "pulled/sha256-dir/x", "none");
+        let record = |name: &str| PullRecord { image_ref: name.to_owned(), by_image: BTreeMap::new() };
+        let want = PullRecords {
+            pulled: vec![record("one"), record("two")],
+            pulling: BTreeSet::from(["a@sha256:0".to_owned(), "b:1".to_owned()]),
+            unreadable: None,
+        };
+        assert_eq!(known(root), want);
+    }
+
+    /// One bad file, as a power cut leaves it, hides nothing of the others, and no error carries what is in it.
+    #[test]
+    fn hostile_files() {
+        let good = format!(r#"{{{PULLED}, "imageRef": "good"}}"#);
+        #[rustfmt::skip]
+        let rows = [
+            (String::new(),                                                                  "line 1, column 0"),
+            ("{".to_owned(),                                                                 "line 1, column 1"),
+            ("\u{0}\u{0}\u{0}".to_owned(),                                                   "line 1, column 1"),
+            ("[]".to_owned(),                                                                "it is no ImagePulledRecord"),
+            (good.replace("\"good\"", "[\"canary\"]"),                                       "it is no ImagePulledRecord (line 1"),
+            (good.replace("ImagePulledRecord", "ImagePullIntent"),                           "it is no ImagePulledRecord of kubelet"),
+            (good.replace("kubelet.config.k8s.io", "canary.example"),                        "it is no ImagePulledRecord of kubelet"),
+            (format!(r#"{{{PULLED}, "credentialMapping": {{}}}}"#),                          "it is no ImagePulledRecord"),
+            ("[".repeat(100_000),                                                            "it is no ImagePulledRecord"),
+            (" ".repeat(2 * 1024 * 1024),                                                    "larger than"),
+        ];
+        for (text, why) in rows {
+            let root = tempfile::tempdir().unwrap();
+            write(root.path(), "pulled/sha256-0", &text);
+            write(root.path(), "pulled/sha256-1", &good);
+            let records = known(root.path());
+            let reason = records.unreadable.unwrap();
+            assert!(reason.contains(why) && reason.contains("sha256-0") && !reason.contains("canary"), "{reason}");
+            assert_eq!(records.pulled.len(), 1);
+        }
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "pulled/sha256-1", &good);
+        let pulled = root.path().join("image_manager/pulled");
+        let fifo = pulled.join("sha256-0");
+        rustix::fs::mknodat(rustix::fs::CWD, fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        assert!(known(root.path()).unreadable.unwrap().contains("FIFO"));
+        std::fs::remove_file(pulled.join("sha256-0")).unwrap();
+        std::os::unix::fs::symlink("nowhere", pulled.join("sha256-0")).unwrap();
+        assert_eq!(known(root.path()).unreadable, None, "gone meanwhile");
+
+        std::fs::write(root.path().join("image_manager/pulling"), "").unwrap();
+        assert!(matches!(read(root.path()), Fact::Unknown(why) if why.contains("pulling")));
+    }
+}

@@ -16,7 +16,8 @@ const UNITS: [&str; 5] = [
 ];
 
 /// Where kubeadm and packages leave variables with flags, the strongest last.
-const ENVIRONMENTS: [&str; 3] = ["/var/lib/kubelet/kubeadm-flags.env", "/etc/default/kubelet", "/etc/sysconfig/kubelet"];
+const ENVIRONMENTS: [&str; 3] =
+    ["/var/lib/kubelet/kubeadm-flags.env", "/etc/default/kubelet", "/etc/sysconfig/kubelet"];
 
 /// The arguments of the next kubelet.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -117,7 +118,8 @@ impl Service {
                 "ExecStart" => lay_over(&mut self.start, value, |value| vec![value.to_owned()]),
                 "EnvironmentFile" => lay_over(&mut self.files, value, |value| vec![value.to_owned()]),
                 "Environment" => lay_over(&mut self.environment, value, |value| {
-                    let pair = |word: String| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+                    let pair =
+                        |word: String| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
                     words(value).into_iter().filter_map(pair).collect()
                 }),
                 _ => {}
