@@ -116,6 +116,17 @@ impl fmt::Display for Status {
     }
 }
 
+impl FollowError {
+    /// Whether the store is another node's or cluster's than the credentials.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error, StoreError::OtherCluster { .. } | StoreError::OtherNode { .. }),
+            Self::NodeName(_) | Self::OtherNode { .. } => false,
+        }
+    }
+}
+
 /// Why following ended. What was committed stays; nothing else was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
@@ -160,6 +171,7 @@ pub async fn follow(
     let mut credentials = watch.first(following, observer).await;
     loop {
         let mut owner = whose(store, following, &credentials).await?;
+        following.shared.belongs_to(None);
         let node = owner.node.clone();
         // The kubelet's certificate usually brings both: then nothing has to be listed twice.
         take_first_key(store, following, observer).await?;

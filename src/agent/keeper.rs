@@ -7,7 +7,7 @@ use tokio::runtime::Builder;
 
 use super::eyes::{Eyes, Sights};
 use super::pass::{Outcome, PassError, Target, assess, lifecycle};
-use crate::checkpoint::decide::PodNetwork;
+use crate::checkpoint::decide::{Decision, PodNetwork};
 use crate::checkpoint::images::NodeImages;
 use crate::checkpoint::lifecycle::{Alarm, Lives, Record, Rules, Standing, Timeline, decide};
 use crate::checkpoint::look::{Answers, ApiServer, Look};
@@ -15,7 +15,6 @@ use crate::checkpoint::node::Fact;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::checkpoint::rendering::PodName;
 use crate::checkpoint::settings::{ActivationPolicy, Settings};
-use crate::checkpoint::verdict::Verdict;
 use crate::materialize::{Materializer, Report};
 use crate::store::{Change, Committed, Snapshot};
 
@@ -46,8 +45,8 @@ pub struct Keeper {
 
 /// What one pass saw and did.
 pub struct Kept {
-    /// The verdict of each stored pod.
-    pub verdicts: Vec<(PodName, String, Verdict)>,
+    /// The verdict of each stored pod, and the plan that was carried out.
+    pub decision: Decision,
     /// Where each stored pod stands, in the same order.
     pub standings: Vec<Standing>,
     /// What changed with a pod: where its checkpoint stands now, and why.
@@ -149,12 +148,11 @@ impl Keeper {
         let lives = decide(decision, &checkpoints, &look, &rules, &mut self.timeline);
         let Lives { mut plan, standings, records, removed, released, alarms, next_ms, yielding } = lives;
         let active = standings.iter().any(|standing| standing.state.is_active());
-        let report = materializer.map(|materializer| {
-            plan.stopped = self.stopped(&look, &standings, stored.node_name().unwrap_or_default());
-            // The plan follows from the committed snapshot and from what is seen, and so is as durable as that is.
-            let plan = snapshot.derive(|_| plan.clone());
-            materializer.reconcile(&plan, stored, now_unix_s)
-        });
+        plan.stopped = self.stopped(&look, &standings, stored.node_name().unwrap_or_default());
+        // The plan follows from the committed snapshot and from what is seen, and so is as durable as that is.
+        let plan = snapshot.derive(|_| plan);
+        let report = materializer.map(|materializer| materializer.reconcile(&plan, stored, now_unix_s));
+        let decision = Decision { verdicts, plan: plan.into_inner() };
         let failed = |pod: &PodName| {
             let outcomes = report.iter().flat_map(|report| &report.outcomes);
             outcomes.into_iter().any(|(name, outcome)| name == pod && outcome.is_failure())
@@ -168,7 +166,7 @@ impl Keeper {
         changes.extend(released.into_iter().map(|pod| Change::Hold { pod, held: false }));
         let ended: Vec<PodName> = removed.into_iter().map(|(pod, _)| pod).collect();
         self.departed.extend(ended.iter().cloned());
-        Ok(Kept { verdicts, standings, news, ended, alarms, report, changes, look, next_ms, yielding, active })
+        Ok(Kept { decision, standings, news, ended, alarms, report, changes, look, next_ms, yielding, active })
     }
 
     /// Pods of which the runtime says that no copy lives.

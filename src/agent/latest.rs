@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use super::keeper::Kept;
-use super::pass::PassError;
 use crate::checkpoint::lifecycle::{Alarm, CopyStatus, Running, Standing, State, Why};
 use crate::checkpoint::look::{Answers, Kubelet, Look};
 use crate::checkpoint::node::Fact;
@@ -70,7 +69,7 @@ impl Latest {
             problem: None,
         };
         let verdict = |standing: &Standing| {
-            let found = kept.verdicts.iter().find(|(pod, _, _)| *pod == standing.pod);
+            let found = kept.decision.verdicts.iter().find(|(pod, _, _)| *pod == standing.pod);
             found.map_or(Verdict::NotRecoverable { reasons: Vec::new() }, |(_, _, verdict)| verdict.clone())
         };
         let round = Round {
@@ -89,8 +88,8 @@ impl Latest {
     }
 
     /// No round could be made.
-    pub(super) fn fails(&self, error: &PassError) {
-        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    pub(super) fn fails(&self, why: String) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
     /// The document. `store_problem`: why the store can't be written to, if it can't.

@@ -28,7 +28,7 @@ pub use follow::{Follow, Tick};
 pub use keeper::{Keeper, Keeping, Kept};
 pub use last_answer::LastAnswer;
 pub use latest::{About, Latest};
-pub use pass::{Outcome, PassError, Target, assess};
+pub use pass::{Outcome, PassError, Target, assess, render};
 pub use resident::Resident;
 pub use rounds::{Rounds, Watcher};
 pub use seed::{Seeded, open_or_create, seed};

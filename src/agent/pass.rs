@@ -10,8 +10,8 @@ use crate::checkpoint::object::{Kind, ObjectKey};
 use crate::checkpoint::rendering::{Plan, PodName, Untouched};
 use crate::checkpoint::settings::{ActivationPolicy, KubeletVersion, Settings};
 use crate::checkpoint::verdict::{NotMeant, Note, Verdict};
-use crate::materialize::{MaterializeError, Owners, Roots, SecretRootPolicy};
-use crate::store::{Finding, Snapshot};
+use crate::materialize::{MaterializeError, Materializer, Owners, Report, Roots, SecretRootPolicy};
+use crate::store::{Committed, Finding, Snapshot};
 
 /// Where a pass renders to.
 #[derive(Clone, Debug)]
@@ -138,6 +138,26 @@ pub(super) fn lifecycle(state: State) -> Option<Lifecycle> {
     })
 }
 
+/// Renders everything to a place where no kubelet reads, as if no parent ran.
+///
+/// # Errors
+/// [`PassError`]; then nothing was rendered. Pods that fail one by one are in the report.
+pub fn render(
+    snapshot: &Committed<Snapshot>,
+    settings: &Settings,
+    own_name: Option<&str>,
+    target: &Target,
+    now_unix_s: u64,
+) -> Result<(Decision, Report), PassError> {
+    let outcome = assess(snapshot.get(), settings, own_name, PodNetwork::Unknown, &NodeImages::unknown())?;
+    let materializer = Materializer::open(target.roots.clone(), target.secret_root, target.owners)?
+        .naming_secrets(settings.secret_root.clone().into());
+    // The plan follows from the committed snapshot alone, and so is as durable as it is.
+    let plan = snapshot.derive(|_| outcome.decision.plan.clone());
+    let report = materializer.reconcile(&plan, snapshot.get(), now_unix_s);
+    Ok((outcome.decision, report))
+}
+
 /// A lost Service takes variables out of the manifests of its namespace, or of all if it is the API server's: a copy that
 /// runs with them goes on, and one that has to be made anew says so.
 fn doubt_service_environment(decision: &mut Decision, snapshot: &Snapshot) {
@@ -202,7 +222,7 @@ mod tests {
     use crate::checkpoint::object::Object;
     use crate::checkpoint::verdict::{NotMeant, Reason};
     use crate::crypto::SystemEntropy;
-    use crate::store::{Backend as _, MemoryStore};
+    use crate::store::{Backend as _, Change, MemoryStore};
 
     /// What the store has on record decides, where the stored pod does not tell.
     #[test]

@@ -170,7 +170,12 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 };
                 match &ended {
                     Interrupted::Ceded => shared.cede(),
-                    Interrupted::Failed(error) => shared.closed(Some(error.to_string())),
+                    Interrupted::Failed(error) => {
+                        if error.is_foreign() {
+                            shared.belongs_to(Some(error.to_string()));
+                        }
+                        shared.closed(Some(error.to_string()));
+                    }
                     Interrupted::Stop | Interrupted::Reload | Interrupted::Ended | Interrupted::NoStore(_) => {
                         shared.closed(None);
                     }

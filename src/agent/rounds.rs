@@ -127,13 +127,17 @@ impl Rounds {
             self.last_answer.write(self.keeper.boot_id(), (!self.view.is_answering()).then(boot::now_ms));
         }
         let Some(snapshot) = &self.loaded else { return WATCHFUL };
+        if let Some(other) = self.shared.foreign() {
+            self.latest.fails(other);
+            return WATCHFUL;
+        }
         let (look, images) = self.keeper.look(api).await;
         let now_unix_s = (self.clock_ms)() / 1000;
         let kept = match block_in_place(|| self.keeper.pass(snapshot, look, &images, now_unix_s)) {
             Ok(kept) => kept,
             Err(error) => {
                 self.watcher.failed(&error);
-                self.latest.fails(&error);
+                self.latest.fails(error.to_string());
                 return WATCHFUL;
             }
         };

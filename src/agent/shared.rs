@@ -18,6 +18,8 @@ pub struct Shared {
     durable: Mutex<Episode>,
     bell: Arc<Notify>,
     asked_to_yield: Notify,
+    /// Whose the store is, where it is not this node's.
+    foreign: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -82,6 +84,17 @@ impl Shared {
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         lock(&self.store).problem.clone()
+    }
+
+    /// Says whose the store is, where it is another node's or cluster's: nothing of it is brought back.
+    pub fn belongs_to(&self, other: Option<String>) {
+        *lock(&self.foreign) = other;
+    }
+
+    /// Whose the store is, where it is not this node's.
+    #[must_use]
+    pub fn foreign(&self) -> Option<String> {
+        lock(&self.foreign).clone()
     }
 
     /// Asks this instance to give the store up.
