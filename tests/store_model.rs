@@ -143,7 +143,7 @@ struct Model {
     boot_id: Option<String>,
     said: Vec<Said>,
     /// Pods that are held or released without being there.
-    unknown: usize,
+    unknown: BTreeSet<ObjectKey>,
     /// Pods that listings of this batch lack, with their UIDs.
     missing: BTreeMap<ObjectKey, String>,
     /// A listing without pods was met while there were some: the whole batch must be refused.
@@ -293,7 +293,7 @@ impl Model {
             });
             self.rows.insert(key.clone(), row);
         }
-        self.unknown = 0;
+        self.unknown.clear();
         // Decisions first, whatever the order in the batch.
         self.said.sort_by_key(|said| matches!(said, Said::Hold(..)));
         for said in std::mem::take(&mut self.said) {
@@ -305,7 +305,7 @@ impl Model {
                 }
                 Said::Hold(key, held) => match self.rows.get_mut(&key) {
                     Some(row) => row.held = held,
-                    None => self.unknown += 1,
+                    None => drop(self.unknown.insert(key)),
                 },
             }
         }
@@ -375,7 +375,9 @@ fn history(
                 after.settle();
                 let missing: Vec<_> = std::mem::take(&mut after.missing).into_iter().collect();
                 assert_eq!(update.get().missing, missing, "{batch:?}");
-                assert_eq!(update.get().rejected.len(), std::mem::take(&mut after.unknown), "{batch:?}");
+                let rejected: BTreeSet<_> =
+                    update.get().rejected.iter().map(|rejected| rejected.object.clone()).collect();
+                assert_eq!(rejected, std::mem::take(&mut after.unknown), "{batch:?}");
                 // What changes is written, and what does not is not.
                 let next = Revision(revision.0 + u64::from(after != model));
                 assert_eq!(update.get().revision, next, "{batch:?}");
