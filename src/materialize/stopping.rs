@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::{Arc, Mutex};
 
+use super::gate::{Cut, Gate, Script, Step};
 use super::sandbox::*;
 use super::*;
 use crate::checkpoint::rendering::Activity::{Active, AsItIs, Prepared};
@@ -174,6 +176,22 @@ fn a_manifest_that_was_active_a_moment_ago_may_be_starting_a_copy() {
     let report = node.sandbox.open().reconcile(&stopped(vec![], &["a"]), &Shelf::default(), NOW);
     fine(&report);
     assert!(!node.has_trees(), "somebody else's manifest mounts nothing of ours");
+}
+
+#[test]
+fn nothing_goes_while_what_is_active_may_not_last() {
+    let node = Node::new();
+    let b = || vec![pod("b", Prepared, "v1", vec![])];
+    node.run(&plan(vec![pod("a", Active, "v1", trees("v")), pod("b", Active, "v1", vec![])]), NOW);
+    node.run(&plan(vec![pod("b", Active, "v1", vec![])]), NOW);
+    // Whether b's manifest is gone for good is not known, and neither what else was changed there.
+    let script = Arc::new(Mutex::new(Script { cut: Some(Cut::Every(Step::SyncDir)), log: Vec::new() }));
+    let materializer = node.sandbox.open_with(&Gate { script: Some(script) });
+    let report = materializer.reconcile(&stopped(b(), &["a"]), &Shelf::default(), NOW);
+    assert!(!report.problems.is_empty() && node.has_trees(), "{report:?}");
+    drop(materializer);
+    node.run(&stopped(b(), &["a"]), NOW);
+    assert!(!node.has_trees());
 }
 
 #[test]

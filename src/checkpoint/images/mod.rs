@@ -436,6 +436,41 @@ mod tests {
     }
 
     #[test]
+    fn the_sentences_say_what_to_do() {
+        let image = || "r.example/a:1".to_owned();
+        let credentials = |with: &[&str]| Reason::ImageCredentials {
+            image: image(),
+            with: with.iter().map(|with| (*with).to_owned()).collect(),
+        };
+        let remedy = "so the kubelet would pull it again for a copy, which has no pull secrets: use node-level \
+                      credentials, or in the kubelet's configuration imagePullCredentialsVerificationPolicy: NeverVerify, \
+                      or NeverVerifyAllowlistedImages with the image in preloadedImagesVerificationAllowlist";
+        let rows = [
+            (
+                Reason::ImageAbsent { image: image() },
+                "image r.example/a:1 is not on this node, and offline it can't be pulled: pull it while its registry \
+                 answers (crictl pull r.example/a:1)"
+                    .to_owned(),
+            ),
+            (
+                credentials(&["pull secret shop/s"]),
+                format!("image r.example/a:1 was pulled with pull secret shop/s, {remedy}"),
+            ),
+            (
+                credentials(&["pull secret shop/s", "pull secret shop/t"]),
+                format!("image r.example/a:1 was pulled with pull secret shop/s, pull secret shop/t, {remedy}"),
+            ),
+            (
+                credentials(&[]),
+                format!("image r.example/a:1 was pulled with credentials that are not on record, {remedy}"),
+            ),
+        ];
+        for (reason, want) in rows {
+            assert_eq!(reason.to_string(), want);
+        }
+    }
+
+    #[test]
     fn every_image_of_a_pod_is_asked_for_once() {
         let images = of(
             vec![image("sha256:1", &["r.example/fine:1"]), image("sha256:2", &["r.example/theirs:1"])],
