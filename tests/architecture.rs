@@ -92,7 +92,7 @@ fn crates_with_a_place_of_their_own_stay_there() {
     let places = [
         ("ring::", &["src/crypto.rs"][..]),
         ("redb::", &["src/store/"][..]),
-        ("tokio::", &["src/agent/", "src/node/cri/", "src/ops/admin/", "src/source/api/"][..]),
+        ("tokio::", &["src/agent/", "src/node/cri/", "src/ops/", "src/source/api/"][..]),
         ("kube::", &["src/source/api/"][..]),
         ("hyper::", &["src/node/cri/", "src/source/api/"][..]),
         ("hyper_util::", &["src/node/cri/", "src/source/api/"][..]),

@@ -110,10 +110,16 @@ impl Eyes {
 /// There is none; the sentence says where it was looked for.
 pub fn cri(root: &Path, socket: Option<&Path>) -> Result<Cri, String> {
     let of_kubelet = match configuration::used(root).container_runtime_endpoint {
-        Fact::Known(endpoint) if socket.is_none() => endpoint.map(PathBuf::from),
+        Fact::Known(endpoint) if socket.is_none() => endpoint.map(|endpoint| below(root, &endpoint)),
         Fact::Known(_) | Fact::Unknown(_) => None,
     };
     find(socket.or(of_kubelet.as_deref()), root).map(Cri::new)
+}
+
+/// A path of the node, as seen from here; one that lies below the root already is of a node that was laid out there.
+fn below(root: &Path, endpoint: &str) -> PathBuf {
+    let path = Path::new(endpoint.strip_prefix("unix://").unwrap_or(endpoint));
+    if path.starts_with(root) { path.to_owned() } else { root.join(path.strip_prefix("/").unwrap_or(path)) }
 }
 
 /// What is known of images: those that the runtime has, and the kubelet's records of them.
@@ -121,12 +127,7 @@ pub fn cri(root: &Path, socket: Option<&Path>) -> Result<Cri, String> {
 pub fn images(root: &Path, present: &Fact<Vec<crate::checkpoint::look::Image>>) -> NodeImages {
     let used = configuration::used(root);
     let kubelet_root = root.join(used.root_dir.strip_prefix("/").unwrap_or(&used.root_dir));
-    let records = pull_records::read(&kubelet_root);
-    let (pulled, pulling) = match records {
-        Fact::Known(records) => (Fact::Known(records.pulled), records.pulling),
-        Fact::Unknown(why) => (Fact::Unknown(why), Default::default()),
-    };
-    NodeImages::new(present, &pulled, &used.image_verification).with_pulling(pulling)
+    NodeImages::new(present, &pull_records::read(&kubelet_root), &used.image_verification)
 }
 
 /// Tells `changed` of every event of the container runtime, for ever. Where it has none, nothing is told.
