@@ -100,6 +100,8 @@ async fn sandboxes_and_their_containers() {
         sandbox("s1", "web", "u1", 1, 100, &[]),
         sandbox("s2", "web", "u1", 0, 300, &[]),
         sandbox("s3", "web", "u0", 1, 200, &[]),
+        // Before the clock was set back.
+        sandbox("s0", "web", "u1", 1, 400, &[]),
         sandbox("s4", "copy-node", "u-hash", 0, 1 << 60, &copy),
         // Labels win over metadata, and metadata stands in for labels.
         inner(
@@ -136,6 +138,7 @@ async fn sandboxes_and_their_containers() {
             c("c5", "copy", 0, Created), c("c7", "late", 0, Unknown), c("c6", "side", 0, Unknown)]) },
         seen("s2", "web", "u1", true, 300, vec![
             c("c3", "init", 0, Exited), c("c2", "main", 2, Running), c("c1", "main", 0, Exited)]),
+        seen("s0", "web", "u1", false, 400, vec![]),
         seen("s3", "web", "u0", false, 200, vec![]),
         seen("s1", "web", "u1", false, 100, vec![c("c4", "main", 0, Exited)]),
         seen("s5", "zz", "u5", true, 0, vec![]),
