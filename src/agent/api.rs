@@ -22,9 +22,9 @@ use super::store_thread::StoreHandle;
 use super::view::Episode;
 use crate::checkpoint::object::{Kind, ObjectKey, Shown};
 use crate::date::utc;
+use crate::source::api::collect::Step;
 use crate::source::api::connect::Connections;
 use crate::source::api::credentials::{Credentials, CredentialsError, Fingerprint, Place};
-use crate::source::api::collect::Step;
 use crate::source::api::feed::{Feed, Note, Options, Told};
 use crate::source::api::pace::Pace;
 use crate::source::api::reach::{Reach, clock_is_set};
@@ -250,12 +250,13 @@ pub async fn follow(
 
 /// Asks the API server how it stands, for `time`, while there is no store to write to: copies have to go when it answers
 /// again, and pods of a disk that is full or read-only have to come back. What it says of objects is not kept.
-pub async fn watch_only(following: &mut Following, node: &str, observer: &mut dyn Observer, time: Duration) {
+pub(super) async fn watch_only(following: &mut Following, node: &str, observer: &mut dyn Observer, time: Duration) {
     let clock = following.clock;
     let newest = following.newest_stored_at_unix_s;
     let end = Instant::now() + time;
+    let mut watch = CredentialWatch::default();
     let credentials = tokio::select! {
-        credentials = CredentialWatch::default().first(following, observer) => credentials,
+        credentials = watch.first(following, observer) => credentials,
         () = sleep_until(end) => return,
     };
     let options = Options {

@@ -36,7 +36,7 @@ pub struct Sights {
 }
 
 /// Looks at the node.
-pub struct Eyes {
+pub(super) struct Eyes {
     sights: Sights,
     kubelet: Watch,
     boot: Fact<Boot>,
@@ -47,7 +47,7 @@ pub struct Eyes {
 impl Eyes {
     /// Opens them. `stored_boot_id` is that of the last commit, as the store was found.
     #[must_use]
-    pub fn new(sights: Sights, stored_boot_id: &str) -> Self {
+    pub(super) fn new(sights: Sights, stored_boot_id: &str) -> Self {
         let mut kubelet = Watch::new(&sights.root, &sights.manifests);
         let boot_id = boot::id(&sights.root, &sights.boot);
         let runs = kubelet.look(boot::now_ms());
@@ -57,7 +57,7 @@ impl Eyes {
 
     /// The identity of this boot, if it is known.
     #[must_use]
-    pub fn boot_id(&self) -> Option<&str> {
+    pub(super) fn boot_id(&self) -> Option<&str> {
         match &self.boot_id {
             Fact::Known(id) => Some(id),
             Fact::Unknown(_) => None,
@@ -65,7 +65,7 @@ impl Eyes {
     }
 
     /// Looks at the node now. The kubelet's directory is for the materializer to look at.
-    pub async fn look(&mut self, api: ApiServer) -> Look {
+    pub(super) async fn look(&mut self, api: ApiServer) -> Look {
         let runtime = match self.cri() {
             Ok(cri) => cri.look().await,
             Err(why) => Fact::Unknown(why),
@@ -73,7 +73,9 @@ impl Eyes {
         let now_ms = boot::now_ms();
         let kubelet = self.kubelet.look(now_ms);
         // One that was seen has run, whatever its traces said at the start.
-        if let (Fact::Known(Kubelet::Running { .. }), Fact::Known(Boot::New { kubelet_ran })) = (&kubelet, &mut self.boot) {
+        if let (Fact::Known(Kubelet::Running { .. }), Fact::Known(Boot::New { kubelet_ran })) =
+            (&kubelet, &mut self.boot)
+        {
             *kubelet_ran = true;
         }
         let manifests = Fact::Unknown("nobody has looked".to_owned());
@@ -81,7 +83,7 @@ impl Eyes {
     }
 
     /// What is known of images, at most a minute old.
-    pub async fn images(&mut self) -> NodeImages {
+    pub(super) async fn images(&mut self) -> NodeImages {
         if let Some((at, images)) = &self.images
             && at.elapsed() < IMAGES_AGAIN
         {
@@ -128,7 +130,7 @@ pub fn images(root: &Path, present: &Fact<Vec<crate::checkpoint::look::Image>>) 
 }
 
 /// Tells `changed` of every event of the container runtime, for ever. Where it has none, nothing is told.
-pub async fn watch_runtime(sights: Sights, changed: Arc<Notify>) {
+pub(super) async fn watch_runtime(sights: Sights, changed: Arc<Notify>) {
     loop {
         if let Ok(cri) = cri(&sights.root, sights.cri_socket.as_deref()) {
             match cri.watch(&changed).await {

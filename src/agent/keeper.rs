@@ -1,14 +1,16 @@
 //! Keeps the node's pods: looks, decides, acts, and says what came of it. One pass after the other, whatever the store and
 //! the API server do meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::runtime::Builder;
 
 use super::eyes::{Eyes, Sights};
 use super::pass::{Outcome, PassError, Target, assess, lifecycle};
 use crate::checkpoint::decide::PodNetwork;
 use crate::checkpoint::images::NodeImages;
 use crate::checkpoint::lifecycle::{Alarm, Lives, Record, Rules, Standing, Timeline, decide};
-use crate::checkpoint::look::{ApiServer, Look};
+use crate::checkpoint::look::{Answers, ApiServer, Look};
 use crate::checkpoint::node::Fact;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::checkpoint::rendering::PodName;
@@ -94,6 +96,24 @@ impl Keeper {
         (self.eyes.look(api).await, self.eyes.images().await)
     }
 
+    /// One pass without an API server, for a caller without a runtime: what the store holds comes back now.
+    ///
+    /// # Errors
+    /// As [`Keeper::pass`]; there is no runtime to be had.
+    pub fn pass_now(&mut self, snapshot: &Committed<Snapshot>, now_unix_s: u64) -> Result<Kept, PassError> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(PassError::Runtime)?;
+        let silent = ApiServer {
+            reach: Answers::Silent,
+            since_ms: 0,
+            routed_since_ms: Some(0),
+            last_answer_ms: None,
+            sighted: BTreeMap::new(),
+            in_step: false,
+        };
+        let (look, images) = runtime.block_on(self.look(silent));
+        self.pass(snapshot, look, &images, now_unix_s)
+    }
+
     /// One pass over what is durable.
     ///
     /// # Errors
@@ -158,7 +178,8 @@ impl Keeper {
         let lives = |pod: &PodName| {
             let mut copies = runtime.sandboxes.iter().filter(|sandbox| sandbox.parent_uid.is_some() && sandbox.ready);
             copies.any(|copy| {
-                copy.pod.namespace == pod.namespace && copy.pod.name.strip_prefix(&pod.name) == Some(&format!("-{node}"))
+                copy.pod.namespace == pod.namespace
+                    && copy.pod.name.strip_prefix(&pod.name) == Some(&format!("-{node}"))
             })
         };
         inactive.chain(&self.departed).filter(|pod| !lives(pod)).cloned().collect()

@@ -100,17 +100,15 @@ impl Latest {
         let round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
         let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let path = self.about.path.display().to_string();
-        let mut store = round.as_ref().map_or(status::Store { path, ..Default::default() }, |round| round.store.clone());
+        let mut store =
+            round.as_ref().map_or(status::Store { path, ..Default::default() }, |round| round.store.clone());
         store.read_only = store_problem.is_some();
         store.problem = problem.or(store_problem);
         let pods: Vec<status::Pod> = round.iter().flat_map(|round| round.pods(now_ms)).collect();
         let nobody = || "no round was made yet".to_owned();
         let (runtime, kubelet) = match &*round {
             Some(round) => (known(&round.look.runtime), kubelet(&round.look.kubelet, now_ms)),
-            None => (
-                status::Known { known: false, reason: Some(nobody()) },
-                kubelet(&Fact::Unknown(nobody()), now_ms),
-            ),
+            None => (status::Known { known: false, reason: Some(nobody()) }, kubelet(&Fact::Unknown(nobody()), now_ms)),
         };
         CheckpointerStatus {
             api_version: API_VERSION.to_owned(),
@@ -118,9 +116,9 @@ impl Latest {
             node: round.as_ref().map(|round| round.node.clone()).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             now_unix_s,
-            clock_is_set: round.as_ref().is_none_or(|round| {
-                crate::source::api::reach::clock_is_set(now_unix_s, round.newest_stored_at_unix_s)
-            }),
+            clock_is_set: round
+                .as_ref()
+                .is_none_or(|round| crate::source::api::reach::clock_is_set(now_unix_s, round.newest_stored_at_unix_s)),
             started_at_unix_s: self.about.started_ms.0 / 1000,
             up_s: now_ms.saturating_sub(self.about.started_ms.1) / 1000,
             policy: match self.about.policy {
@@ -245,7 +243,7 @@ fn copy(copy: &CopyStatus) -> status::Copy {
 }
 
 fn codes(verdict: &Verdict) -> Vec<String> {
-    let notes = |first: &str, notes: &[Note]| {
+    let notes = |first: &'static str, notes: &[Note]| {
         [first].into_iter().chain(notes.iter().map(Note::code)).map(str::to_owned).collect()
     };
     match verdict {

@@ -9,7 +9,7 @@ use crate::checkpoint::lifecycle::{Checkpoint, State};
 use crate::checkpoint::object::{Kind, ObjectKey};
 use crate::checkpoint::rendering::{Plan, PodName, Untouched};
 use crate::checkpoint::settings::{ActivationPolicy, KubeletVersion, Settings};
-use crate::checkpoint::verdict::{Note, Verdict};
+use crate::checkpoint::verdict::{NotMeant, Note, Verdict};
 use crate::materialize::{MaterializeError, Owners, Roots, SecretRootPolicy};
 use crate::store::{Finding, Snapshot};
 
@@ -37,6 +37,9 @@ pub enum PassError {
         /// The name that this node goes by.
         own: String,
     },
+    /// Nothing can be asked.
+    #[error("cannot look at the node")]
+    Runtime(#[source] std::io::Error),
     /// The directories for manifests can't be used.
     #[error("cannot render")]
     Materialize(#[from] MaterializeError),
@@ -91,14 +94,16 @@ pub fn assess(
         };
         let mut one = examine(parent, snapshot, &services, &settings, images);
         let rendering = one.rendering.take();
-        checkpoints.push(Checkpoint {
+        // Static pods and copies, by their mirror pods, are nobody's checkpoint.
+        let is_parent = one.verdict != Verdict::NotMeant(NotMeant::NotAParent);
+        checkpoints.extend(is_parent.then(|| Checkpoint {
             examined: one.clone(),
             state: snapshot.lifecycle(&pod.key).map_or(State::None, state),
             gone: snapshot.gone(&pod.key),
             held: snapshot.held(&pod.key),
             republished,
             ended: snapshot.ended(&pod.key).map(str::to_owned),
-        });
+        }));
         examined.push(Examined { rendering, ..one });
     }
     let mut decision = decide(examined, network);

@@ -2,6 +2,7 @@
 //! keeps the pods, until a signal says stop.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,6 @@ use super::admin::Desk;
 use super::api::{FollowError, Following, Observer, follow, watch_only};
 use super::eyes::{Sights, watch_runtime};
 use super::rounds::Rounds;
-use super::shared::Shared;
 use super::store_thread::StoreThread;
 use crate::ops::admin::Listening;
 use crate::ops::notify::Notifier;
@@ -35,6 +35,9 @@ fn after_failure(before: u32) -> Duration {
     AFTER_FAILURE.saturating_mul(2_u32.saturating_pow(before)).min(AFTER_FAILURES)
 }
 
+/// How long another instance may take to open the store that it asked for.
+const YIELDS_FOR: Duration = Duration::from_secs(15);
+
 /// What ends or interrupts following.
 enum Interrupted<E> {
     /// SIGTERM or SIGINT.
@@ -43,6 +46,8 @@ enum Interrupted<E> {
     Reload,
     /// Another instance asks for the store.
     Ceded,
+    /// The task that keeps the pods has ended, which it never should.
+    Ended,
     /// The store can't be opened.
     NoStore(E),
     /// Following ended by itself.
@@ -79,12 +84,12 @@ pub struct Resident<'a, E> {
     /// The service manager.
     pub notifier: Arc<Notifier>,
     /// Where the command line asks.
-    pub admin: Option<(Listening, Desk)>,
+    pub admin: Option<PathBuf>,
+    /// Who answers there.
+    pub desk: Arc<Desk>,
     /// The name of the node in the store that was found, if there was one: with it the agent goes on while the store can't
     /// be written to.
     pub found_node: Option<String>,
-    /// How long after an interruption another instance may take the store.
-    pub yields_for: Duration,
 }
 
 impl<E: From<io::Error>> Resident<'_, E> {
@@ -121,7 +126,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
         let boot = self.rounds.boot_id();
         let mut keeping = tokio::spawn(self.rounds.run(Arc::clone(&self.notifier)));
         let events = tokio::spawn(watch_runtime(self.sights, shared.bell()));
-        let desk = self.admin.map(|(listening, desk)| tokio::spawn(listening.serve(desk)));
+        let mut asked = answer(self.admin.as_deref(), &self.desk);
         let mut failures = 0;
         let mut first = true;
         let ended = loop {
@@ -146,12 +151,17 @@ impl<E: From<io::Error>> Resident<'_, E> {
                     // It matters to the next boot; a store that takes no commit says so soon enough.
                     drop(handle.update(vec![Change::Boot(boot.clone())]));
                 }
+                if shared.is_ceded() {
+                    asked = answer(self.admin.as_deref(), &self.desk);
+                }
                 shared.opened(handle.clone());
                 let ended = tokio::select! {
                     biased;
                     _ = terminate.recv() => Interrupted::Stop,
                     _ = interrupt.recv() => Interrupted::Stop,
                     _ = hangup.recv() => Interrupted::Reload,
+                    // It goes on for ever, or has panicked: what is left can't keep a pod.
+                    _ = &mut keeping => Interrupted::Ended,
                     () = shared.yield_asked() => Interrupted::Ceded,
                     result = follow(&handle, &mut self.following, self.observer) => match result {
                         Ok(never) => match never {},
@@ -161,7 +171,9 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 match &ended {
                     Interrupted::Ceded => shared.cede(),
                     Interrupted::Failed(error) => shared.closed(Some(error.to_string())),
-                    Interrupted::Stop | Interrupted::Reload | Interrupted::NoStore(_) => shared.closed(None),
+                    Interrupted::Stop | Interrupted::Reload | Interrupted::Ended | Interrupted::NoStore(_) => {
+                        shared.closed(None);
+                    }
                 }
                 // Its file is closed, and so unlocked, before it is opened again.
                 drop(handle);
@@ -174,10 +186,12 @@ impl<E: From<io::Error>> Resident<'_, E> {
             }
             let wait = match ended {
                 Interrupted::Stop => break Ok(()),
+                Interrupted::Ended => break Err(E::from(io::Error::other("keeping the pods has ended by a panic"))),
                 Interrupted::Reload => continue,
                 Interrupted::Ceded => {
-                    // Whoever asked opens it meanwhile. If nobody does, it is opened here again.
-                    sleep(self.yields_for).await;
+                    // Whoever asked opens it meanwhile, and answers. If nobody does, it is opened here again.
+                    asked.abort();
+                    sleep(YIELDS_FOR).await;
                     continue;
                 }
                 // Nobody was asked for anything.
@@ -209,16 +223,31 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 _ = terminate.recv() => break Ok(()),
                 _ = interrupt.recv() => break Ok(()),
                 _ = hangup.recv() => {}
-                ended = &mut keeping => break panicked(ended),
                 () = meanwhile => {}
             }
         };
         self.notifier.stopping();
-        for task in [Some(keeping), Some(events), desk.map(forget)].into_iter().flatten() {
+        for task in [keeping, events, asked] {
             task.abort();
         }
         ended
     }
+}
+
+/// Answers on the admin socket, where it can be had. Without it everything else goes on.
+fn answer(path: Option<&Path>, desk: &Arc<Desk>) -> JoinHandle<()> {
+    let listening = path.map(Listening::bind);
+    let desk = Arc::clone(desk);
+    tokio::spawn(async move {
+        let ended = match listening {
+            Some(Ok(listening)) => listening.serve(desk).await.map_err(|error| error.to_string()),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Ok(()),
+        };
+        if let Err(why) = ended {
+            tracing::warn!("nobody can ask this agent: {why}");
+        }
+    })
 }
 
 #[cfg(test)]

@@ -77,6 +77,12 @@ impl Rounds {
         Self { keeper, shared, latest, loaded, clock_ms, watcher, view, last_answer, line: None }
     }
 
+    /// The identity of this boot, if it is known.
+    #[must_use]
+    pub fn boot_id(&self) -> Option<String> {
+        self.keeper.boot_id().map(str::to_owned)
+    }
+
     /// Goes on for ever.
     pub async fn run(mut self, notifier: Arc<Notifier>) {
         loop {

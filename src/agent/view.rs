@@ -15,7 +15,7 @@ pub struct Episode {
 
 /// What is remembered of the API server between looks. Times are milliseconds since boot.
 #[derive(Clone, Debug)]
-pub struct View {
+pub(super) struct View {
     reach: Answers,
     since_ms: u64,
     routed_since_ms: Option<u64>,
@@ -26,14 +26,14 @@ pub struct View {
 impl View {
     /// Nobody was asked yet, at `now_ms`. `last_answer_ms` is what an earlier process of this boot knew.
     #[must_use]
-    pub fn new(now_ms: u64, last_answer_ms: Option<u64>) -> Self {
+    pub(super) fn new(now_ms: u64, last_answer_ms: Option<u64>) -> Self {
         let episode = Episode::default();
         Self { reach: Answers::Silent, since_ms: now_ms, routed_since_ms: None, last_answer_ms, episode }
     }
 
     /// Whether it answers now.
     #[must_use]
-    pub fn is_answering(&self) -> bool {
+    pub(super) fn is_answering(&self) -> bool {
         self.reach == Answers::Answering
     }
 
@@ -41,7 +41,7 @@ impl View {
     /// whose listing is durable.
     ///
     /// Between two feeds, with none, it counts as it stood: nobody asks then.
-    pub fn look(&mut self, now_ms: u64, feed: u64, sighting: Option<&Sighting>, durable: Episode) -> ApiServer {
+    pub(super) fn look(&mut self, now_ms: u64, feed: u64, sighting: Option<&Sighting>, durable: Episode) -> ApiServer {
         let mut sighted = Default::default();
         if let Some(sighting) = sighting
             && let Some(reach) = &sighting.reach
@@ -117,14 +117,8 @@ mod tests {
         for (now, feed, sighting, durable, reach, since_ms, routed_since_ms, last_answer_ms, in_step) in rows {
             let durable = if durable == 0 { none } else { Episode { feed: 1, answering: durable } };
             let found = view.look(now, feed, sighting.as_ref(), durable);
-            let want = ApiServer {
-                reach,
-                since_ms,
-                routed_since_ms,
-                last_answer_ms,
-                sighted: Default::default(),
-                in_step,
-            };
+            let want =
+                ApiServer { reach, since_ms, routed_since_ms, last_answer_ms, sighted: Default::default(), in_step };
             assert_eq!(found, want, "at {now}");
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::json::{items, text};
-use super::look::{Image, PullRecord, PulledWith};
+use super::look::{Image, ImageVerification, PullRecord, PulledWith};
 use super::node::Fact;
 use super::pod::ParentPod;
 use super::settings::KubeletVersion;
@@ -16,20 +16,6 @@ use super::verdict::Reason;
 
 /// The first version whose kubelet asks for credentials of images that are here.
 const VERIFIES_SINCE: KubeletVersion = KubeletVersion { major: 1, minor: 35 };
-
-/// For which images the kubelet asks for credentials although they are here
-/// (`imagePullCredentialsVerificationPolicy` of its configuration).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verification {
-    /// `NeverVerify`, or the feature is switched off.
-    Never,
-    /// `NeverVerifyPreloadedImages`, the kubelet's default: for those that it pulled itself.
-    PulledOnly,
-    /// `NeverVerifyAllowlistedImages`: for all but these (`preloadedImagesVerificationAllowlist`).
-    AllBut(Vec<String>),
-    /// `AlwaysVerify`: for all.
-    Always,
-}
 
 /// What is known of the images on this node.
 ///
@@ -40,7 +26,7 @@ pub struct NodeImages {
     /// By the runtime's name for the image.
     pulled: Option<BTreeMap<String, BTreeMap<String, PulledWith>>>,
     pulling: BTreeSet<String>,
-    verification: Option<Verification>,
+    verification: Option<ImageVerification>,
 }
 
 /// How an image stands to a copy that needs it.
@@ -75,7 +61,11 @@ impl NodeImages {
 
     /// What the runtime has, what the kubelet recorded, and what it does with that.
     #[must_use]
-    pub fn new(present: &Fact<Vec<Image>>, pulled: &Fact<Vec<PullRecord>>, verification: &Fact<Verification>) -> Self {
+    pub fn new(
+        present: &Fact<Vec<Image>>,
+        pulled: &Fact<Vec<PullRecord>>,
+        verification: &Fact<ImageVerification>,
+    ) -> Self {
         let by_ref = |records: &Vec<PullRecord>| {
             records.iter().map(|record| (record.image_ref.clone(), record.by_image.clone())).collect()
         };
@@ -113,10 +103,10 @@ impl NodeImages {
     fn permission(&self, reference: &Reference, id: &str) -> Standing {
         let asked_for_any = match &self.verification {
             None => return Standing::Present,
-            Some(Verification::Never) => return Standing::Usable,
-            Some(Verification::AllBut(listed)) if is_listed(listed, &reference.name()) => return Standing::Usable,
-            Some(Verification::AllBut(_) | Verification::Always) => true,
-            Some(Verification::PulledOnly) => false,
+            Some(ImageVerification::Never) => return Standing::Usable,
+            Some(ImageVerification::AllBut(listed)) if is_listed(listed, &reference.name()) => return Standing::Usable,
+            Some(ImageVerification::AllBut(_) | ImageVerification::All) => true,
+            Some(ImageVerification::Pulled) => false,
         };
         let Some(pulled) = &self.pulled else { return Standing::Present };
         let Some(by_image) = pulled.get(id) else {
@@ -135,7 +125,7 @@ impl NodeImages {
                 Standing::NeedsCredentials(named("service account", accounts))
             }
             // It was pulled under another name: the kubelet knows of nobody who may use this one.
-            None => Standing::NeedsCredentials(Vec::new()),
+            Some(PulledWith::Nothing) | None => Standing::NeedsCredentials(Vec::new()),
         }
     }
 
