@@ -108,22 +108,24 @@ fn pulled(path: &Path) -> Result<Option<PullRecord>, String> {
             list.unwrap_or_default().into_iter().map(|one| format!("{}/{}", one.namespace, one.name)).collect();
         names.into_iter().collect()
     };
+    // Where nothing is recorded nobody is known to have the right, as under a name that is not in the record at all.
     let pulled_with = |credentials: Credentials| {
         let secrets = names(credentials.kubernetes_secrets);
         let accounts = names(credentials.kubernetes_service_accounts);
         if credentials.node_pods_accessible {
-            PulledWith::Node
+            Some(PulledWith::Node)
         } else if !secrets.is_empty() {
-            PulledWith::Secrets(secrets)
+            Some(PulledWith::Secrets(secrets))
         } else if !accounts.is_empty() {
-            PulledWith::ServiceAccounts(accounts)
+            Some(PulledWith::ServiceAccounts(accounts))
         } else {
-            PulledWith::Nothing
+            None
         }
     };
     let Some(record) = object::<Record>(path, "ImagePulledRecord")? else { return Ok(None) };
     let mapping = record.credential_mapping.unwrap_or_default();
-    let by_image = mapping.into_iter().map(|(image, credentials)| (image, pulled_with(credentials))).collect();
+    let one = |(image, credentials)| Some((image, pulled_with(credentials)?));
+    let by_image = mapping.into_iter().filter_map(one).collect();
     Ok(Some(PullRecord { image_ref: record.image_ref, by_image }))
 }
 
@@ -175,15 +177,15 @@ mod tests {
         let accounts = || PulledWith::ServiceAccounts(vec!["ns/sa".to_owned()]);
         #[rustfmt::skip]
         let rows = [
-            (r#"{"nodePodsAccessible": true}"#.to_owned(),                                           PulledWith::Node),
-            (format!(r#"{{"kubernetesSecrets": [{}]}}"#, secret("b")),                               secrets(&["b"])),
-            (format!(r#"{{"kubernetesSecrets": [{}, {}, {}]}}"#, secret("b"), secret("a"), secret("b")), secrets(&["a", "b"])),
-            (format!("{{{account}}}"),                                                               accounts()),
-            (format!(r#"{{"kubernetesSecrets": [{}], {account}}}"#, secret("b")),                    secrets(&["b"])),
-            (format!(r#"{{"kubernetesSecrets": null, {account}}}"#),                                 accounts()),
-            (format!(r#"{{"nodePodsAccessible": true, {account}}}"#),                                PulledWith::Node),
-            ("{}".to_owned(),                                                                        PulledWith::Nothing),
-            (r#"{"nodePodsAccessible": false, "kubernetesSecrets": []}"#.to_owned(),                 PulledWith::Nothing),
+            (r#"{"nodePodsAccessible": true}"#.to_owned(),                                           Some(PulledWith::Node)),
+            (format!(r#"{{"kubernetesSecrets": [{}]}}"#, secret("b")),                               Some(secrets(&["b"]))),
+            (format!(r#"{{"kubernetesSecrets": [{}, {}, {}]}}"#, secret("b"), secret("a"), secret("b")), Some(secrets(&["a", "b"]))),
+            (format!("{{{account}}}"),                                                               Some(accounts())),
+            (format!(r#"{{"kubernetesSecrets": [{}], {account}}}"#, secret("b")),                    Some(secrets(&["b"]))),
+            (format!(r#"{{"kubernetesSecrets": null, {account}}}"#),                                 Some(accounts())),
+            (format!(r#"{{"nodePodsAccessible": true, {account}}}"#),                                Some(PulledWith::Node)),
+            ("{}".to_owned(),                                                                        None),
+            (r#"{"nodePodsAccessible": false, "kubernetesSecrets": []}"#.to_owned(),                 None),
         ];
         for (credentials, want) in rows {
             let root = tempfile::tempdir().unwrap();
@@ -191,7 +193,7 @@ mod tests {
                 r#"{{{PULLED}, "imageRef": "sha256:1", "credentialMapping": {{"r.example/a": {credentials}}}}}"#
             );
             write(root.path(), "pulled/sha256-1", &text);
-            let by_image = BTreeMap::from([("r.example/a".to_owned(), want)]);
+            let by_image = want.map(|want| ("r.example/a".to_owned(), want)).into_iter().collect();
             let want = PullRecords {
                 pulled: vec![PullRecord { image_ref: "sha256:1".to_owned(), by_image }],
                 ..PullRecords::default()
