@@ -11,7 +11,10 @@ mod certificates;
 mod consumer;
 mod control_plane;
 mod facts;
+#[path = "../manifest_checker/mod.rs"]
+mod manifest_checker;
 mod manners;
+mod node;
 mod objects;
 mod operation;
 mod pieces;
