@@ -15,7 +15,7 @@ use tokio::task::block_in_place;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::durable::{Batch, Durable};
-use super::steps::changes;
+use super::steps::{Departed, changes};
 use super::store_thread::StoreHandle;
 use crate::checkpoint::object::{Kind, ObjectKey, Shown};
 use crate::date::utc;
@@ -43,6 +43,8 @@ pub struct Following {
     pub clock: fn() -> u64,
     /// The newest time at which anything was stored: a clock before it is not set.
     pub newest_stored_at_unix_s: u64,
+    /// What becomes of pods whose parents are gone.
+    pub departed: Departed,
     /// A key for a store that has none yet, once there is one.
     pub first_key: Box<dyn FnMut() -> Option<NodeSecret> + Send>,
 }
@@ -166,10 +168,11 @@ pub async fn follow(
         let feed = Feed::start(options, connections);
         let control = feed.control();
         let belongs = Arc::new(Mutex::new(owner.changes()));
+        let departed = following.departed;
         let mut durable = Durable::new(feed, store.clone(), {
             let belongs = Arc::clone(&belongs);
             move |told: &Told| match told {
-                Told::Step(step) => changes(step),
+                Told::Step(step) => changes(step, departed),
                 // Said before any of its steps.
                 Told::Reach(Reach::Answering) => belongs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
                 Told::Reach(_) | Told::Note(_) => Vec::new(),

@@ -20,5 +20,5 @@ pub use follow::{Follow, Tick};
 pub use pass::{Outcome, PassError, Rendered, Target, assess, render};
 pub use resident::reside;
 pub use seed::{Seeded, open_or_create, seed};
-pub use steps::changes;
+pub use steps::{Departed, changes};
 pub use store_thread::{Answer, StoreHandle, StoreThread};

@@ -1,9 +1,10 @@
 //! One pass: a durable snapshot in, files in line with it, and an account of what was done.
 
-use store_format::Activity as Recorded;
+use store_format::Lifecycle;
 
 use crate::checkpoint::decide::{Decision, PodNetwork, decide};
 use crate::checkpoint::examine::{Parent, examine};
+use crate::checkpoint::images::NodeImages;
 use crate::checkpoint::object::{Kind, ObjectKey};
 use crate::checkpoint::rendering::{Activity, Plan, PodName, Rendering, Untouched};
 use crate::checkpoint::settings::{Activation, ActivationPolicy, KubeletVersion, Settings};
@@ -67,6 +68,7 @@ pub fn assess(
     settings: &Settings,
     own_name: Option<&str>,
     network: PodNetwork,
+    images: &NodeImages,
 ) -> Result<Outcome, PassError> {
     let stored = snapshot.node_name().unwrap_or_default();
     if let Some(own) = own_name
@@ -92,8 +94,9 @@ pub fn assess(
                 ran: snapshot.ran(&pod.key),
                 ended: snapshot.ended(&pod.key).is_some(),
                 authenticated: authenticated.get(&pod.key).copied().unwrap_or_default(),
+                republished: 0,
             };
-            examine(parent, snapshot, &services, &settings)
+            examine(parent, snapshot, &services, &settings, images)
         })
         .collect();
     let mut decision = decide(examined, network);
@@ -163,7 +166,7 @@ pub fn render(
     target: &Target,
     now_unix_s: u64,
 ) -> Result<Rendered, PassError> {
-    let decision = assess(snapshot.get(), settings, own_name, network)?.decision;
+    let decision = assess(snapshot.get(), settings, own_name, network, &NodeImages::unknown())?.decision;
     let materializer = Materializer::open(target.roots.clone(), target.secret_root, target.owners)?
         .naming_secrets(settings.secret_root.clone().into());
     // The plan follows from the committed snapshot alone, and so is as durable as it is.
@@ -183,13 +186,13 @@ fn decided(plan: &Plan, report: &Report) -> Vec<Change> {
         .iter()
         .filter(|planned| !failed(&planned.rendering.pod))
         .filter_map(|planned| {
-            let activity = match planned.activity {
-                Activity::Active => Recorded::Active,
-                Activity::Prepared => Recorded::Inactive,
+            let lifecycle = match planned.activity {
+                Activity::Active => Lifecycle::Active,
+                Activity::Prepared => Lifecycle::Inactive,
                 Activity::AsItIs => return None,
             };
             let Rendering { pod, uid, .. } = &planned.rendering;
-            Some(Change::Decided { pod: pod.clone(), uid: uid.clone(), activity })
+            Some(Change::Decided { pod: pod.clone(), uid: uid.clone(), lifecycle, republished: 0, why: String::new() })
         })
         .collect()
 }
@@ -238,7 +241,8 @@ mod tests {
         let mut verdict_after = |changes| {
             let _ = store.update(changes, 0).unwrap();
             let snapshot = store.snapshot().unwrap().into_inner();
-            let mut outcome = assess(&snapshot, &Settings::default(), None, PodNetwork::Yes).unwrap();
+            let mut outcome =
+                assess(&snapshot, &Settings::default(), None, PodNetwork::Yes, &NodeImages::unknown()).unwrap();
             outcome.decision.verdicts.remove(0).2
         };
         let forbidden = Change::Absent { key: key(Kind::Secret, "tls"), why: Absence::Forbidden };

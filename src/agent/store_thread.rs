@@ -82,6 +82,14 @@ impl StoreHandle {
         self.ask(|store, _| store.snapshot())
     }
 
+    /// A copy of the store's file between two commits; see [`Backend::image`].
+    ///
+    /// # Errors
+    /// Those of [`Backend::image`]; the store panicked, failed before, or is closed.
+    pub fn image(&self) -> Answer<Vec<u8>> {
+        self.ask(|store, _| store.image())
+    }
+
     /// Whose store it is.
     ///
     /// # Errors

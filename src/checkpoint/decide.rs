@@ -123,6 +123,8 @@ mod tests {
             host_ports: ports.iter().map(|port| port_of(*port)).collect(),
             host_network: false,
             yield_first: false,
+            containers: Vec::new(),
+            ready: None,
         }
     }
 

@@ -33,10 +33,13 @@ pub struct ApiServer {
     pub reach: Answers,
     /// Since when without a break, in milliseconds since boot.
     pub since_ms: u64,
+    /// Since when without a break it could have been reached and was not: attempts without a network say nothing of it.
+    /// `None` while there was no such attempt.
+    pub routed_since_ms: Option<u64>,
     /// When it answered last in this boot; `None` if nobody knows of an answer.
     pub last_answer_ms: Option<u64>,
-    /// The pods of this node that it named when it was last asked, with their UIDs: a sighting, which may not be stored
-    /// yet. Empty unless it answers.
+    /// The pods of this node that it named when it was last asked and that are neither finished nor being deleted, with
+    /// their UIDs: a sighting, which may not be stored yet. Empty unless it answers.
     pub sighted: BTreeMap<PodName, String>,
     /// Whether what the store holds of pods is what it says now: a listing of this time of answering is durable.
     pub in_step: bool,
@@ -105,6 +108,19 @@ pub enum ContainerState {
     Unknown,
 }
 
+/// An image that the node has (CRI v1 `Image`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// The runtime's name for it: of containerd and CRI-O the digest of its configuration, `sha256:...` or bare.
+    pub id: String,
+    /// The tags by which it is known, with registry: `registry.k8s.io/pause:3.9`.
+    pub repo_tags: Vec<String>,
+    /// The digests by which it is known, with registry: `registry.k8s.io/pause@sha256:...`. Empty where it was imported.
+    pub repo_digests: Vec<String>,
+    /// Whether kubelets leave it alone when they collect garbage.
+    pub pinned: bool,
+}
+
 /// The kubelet of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kubelet {
@@ -127,4 +143,24 @@ pub enum Boot {
         /// Whether a kubelet has run in this boot; where nobody knows, it counts as having run.
         kubelet_ran: bool,
     },
+}
+
+/// The kubelet's record of how an image got here (`ImagePulledRecord`, below `image_manager/pulled`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRecord {
+    /// The runtime's name for the image.
+    pub image_ref: String,
+    /// Which credentials it was pulled with, by the image's full name without tag and digest.
+    pub by_image: BTreeMap<String, PulledWith>,
+}
+
+/// What an image was pulled with (`ImagePullCredentials`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PulledWith {
+    /// Nothing, or credentials of the node: every pod may use it.
+    Node,
+    /// These pull secrets of pods, `namespace/name`.
+    Secrets(Vec<String>),
+    /// Credentials of these service accounts, `namespace/name`.
+    ServiceAccounts(Vec<String>),
 }

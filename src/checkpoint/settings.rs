@@ -1,5 +1,7 @@
 //! What the operator decides about translation. Every value is an argument of the pure core; the defaults are the safe ones.
 
+use super::rendering::PodName;
+
 /// What to do with environment values that come from a Secret (the manifest becomes a mirror pod that others may read).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SecretEnv {
@@ -83,6 +85,9 @@ pub struct Settings {
     pub kept_annotations: Vec<String>,
     /// Refuse records that no key authenticates.
     pub require_authentication: bool,
+    /// The pod that this program runs in, if it runs in one: its copy has to know what it is, and needs credentials that
+    /// a copy keeps.
+    pub own_pod: Option<PodName>,
 }
 
 /// Annotations that runtimes and CNI plugins read, kept on the copy by default.
@@ -111,6 +116,7 @@ impl Default for Settings {
             drop_runtime_class: false,
             kept_annotations: KEPT_ANNOTATIONS.map(str::to_owned).to_vec(),
             require_authentication: false,
+            own_pod: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
-    Batch, FollowError, Following, Look, Observer, Rendered, Status, Target, open_or_create, render, reside,
+    Batch, Departed, FollowError, Following, Look, Observer, Rendered, Status, Target, open_or_create, render, reside,
 };
 use ckpt_db::checkpoint::settings::{Activation, ActivationPolicy, Settings};
 use ckpt_db::source::api::collect::Step;
@@ -94,6 +94,8 @@ impl Follow<'_> {
             pace: Pace::default(),
             clock: || now_unix_ms() / 1000,
             newest_stored_at_unix_s,
+            // Nothing is activated, and so nothing has a grace period.
+            departed: Departed::Remove,
             first_key: Box::new({
                 let arguments = self.store.clone();
                 move || {

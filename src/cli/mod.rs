@@ -9,6 +9,7 @@ mod plan;
 mod redact;
 mod render;
 mod run;
+mod status;
 mod table;
 mod verdicts;
 mod verify;
@@ -44,6 +45,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Status(status::StatusCommand),
     Dump(dump::Dump),
     Plan(plan::PlanCommand),
     Render(render::Render),
@@ -89,6 +91,7 @@ pub(crate) fn main() -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match cli.command {
         Command::Run(command) => command.run(&mut out),
+        Command::Status(command) => command.run(&mut out),
         Command::Dump(command) => command.run(&mut out),
         Command::Plan(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),

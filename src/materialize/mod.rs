@@ -36,6 +36,7 @@ mod sandbox;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use error::{ContentsProblem, Foreign, MaterializeError, NoMount, RenderingProblem, SecretRootError};
@@ -258,6 +259,17 @@ impl Materializer {
     #[must_use]
     pub fn reconcile(&self, plan: &Committed<Plan>, objects: &dyn Objects, now_unix_s: u64) -> Report {
         reconcile::run(self, plan.get(), objects, now_unix_s)
+    }
+
+    /// The manifests of ours in the kubelet's directory, each with the UID of the parent that it stands in for: empty for
+    /// a parent without one, and where the body of the manifest is gone or can't be read.
+    ///
+    /// No link is followed, and no file read that is longer than what the kubelet takes.
+    ///
+    /// # Errors
+    /// The directory can't be listed, or what has a manifest's name in it can't be looked at.
+    pub fn active(&self) -> Result<BTreeMap<PodName, String>, MaterializeError> {
+        self.manifests().active_parents()
     }
 
     fn manifests(&self) -> Manifests<'_> {

@@ -1,3 +1,5 @@
-//! The node as it can be seen without an API server: the kubelet's configuration, the pod network's, the kernel's.
+//! The node as it can be seen without an API server: the configuration of the kubelet and of the pod network, the kernel,
+//! and what the container runtime has.
 
+pub mod cri;
 pub mod facts;

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use store_format::{
-    DecodeError, Envelope, FORMAT_VERSION, Form, Frame, Identity, KeySlot, NodeSecret, PodRow, State, Table,
-    check_format, meta_key,
+    DecodeError, Envelope, FORMAT_VERSION, Form, Frame, Identity, KeySlot, LogRecord, NodeSecret, PodRow, State, Table,
+    check_format, log_key_revision, meta_key,
 };
 
 use super::finding::{Finding, RecordProblem};
@@ -106,7 +106,7 @@ fn slot_key_of(row: &Row) -> Option<&str> {
     match row.table {
         Table::Slots => Some(key),
         Table::Meta => key.strip_prefix(meta_key::SLOT_MIRROR),
-        Table::Objects | Table::Pods => None,
+        Table::Objects | Table::Pods | Table::Log => None,
     }
 }
 
@@ -125,6 +125,7 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
         state: None,
         records: BTreeMap::new(),
         rows: BTreeMap::new(),
+        log: BTreeMap::new(),
         damaged: BTreeSet::new(),
         found: BTreeMap::new(),
         findings: structure,
@@ -137,17 +138,19 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
     }
     loader.look_for_missing();
     let forbidden = loader.forbidden();
-    let Loader { identity, state, records, rows, damaged, findings, .. } = loader;
+    let Loader { identity, state, records, rows, log, damaged, findings, .. } = loader;
     Snapshot {
         identity,
         revision: Revision(state.as_ref().map_or(0, |state| state.revision)),
         // A lost state record must not make a full store look like a new one.
         populated: state.as_ref().map_or(!records.is_empty(), |state| state.populated),
+        boot_id: state.as_ref().map(|state| state.boot_id.clone()).unwrap_or_default(),
         source_position: state.map(|state| state.source_position).unwrap_or_default(),
         lock,
         slots,
         records,
         rows,
+        log,
         forbidden,
         damaged,
         findings,
@@ -163,6 +166,7 @@ struct Loader<'a> {
     state: Option<State>,
     records: BTreeMap<ObjectKey, Record>,
     rows: BTreeMap<(String, String), PodRow>,
+    log: BTreeMap<Revision, LogRecord>,
     damaged: BTreeSet<ObjectKey>,
     /// How many rows of each kind were seen, sound or not.
     found: BTreeMap<String, u64>,
@@ -176,6 +180,7 @@ impl Loader<'_> {
             Table::Meta => self.take_meta(row),
             Table::Pods => self.take_pod_row(row),
             Table::Objects => self.take_object(row),
+            Table::Log => self.take_log(row),
         }
     }
 
@@ -209,6 +214,15 @@ impl Loader<'_> {
         let checked = checked(row, self.vault)?;
         let pod_row = PodRow::decode(checked.payload).map_err(RecordProblem::Malformed)?;
         self.rows.insert((namespace.clone(), name.clone()), pod_row);
+        Ok(())
+    }
+
+    fn take_log(&mut self, row: &Row) -> Result<(), RecordProblem> {
+        let [key] = row.key.as_slice() else { return Err(RecordProblem::Name) };
+        let revision = log_key_revision(key).ok_or(RecordProblem::Name)?;
+        let checked = checked(row, self.vault)?;
+        let record = LogRecord::decode(checked.payload).map_err(RecordProblem::Malformed)?;
+        self.log.insert(Revision(revision), record);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use ckpt_db::agent::{Batch, Following, Look, Observer, Status, open_or_create, reside};
+use ckpt_db::agent::{Batch, Departed, Following, Look, Observer, Status, open_or_create, reside};
 use ckpt_db::checkpoint::closure::references;
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
@@ -118,6 +118,7 @@ fn as_a_process() {
         pace,
         clock: || now_ms() / 1000,
         newest_stored_at_unix_s: 0,
+        departed: Departed::Remove,
         first_key: Box::new(|| None),
     };
     let mut consumer = Consumer { place: Home(place.0.clone()), answering: false, listed: false };

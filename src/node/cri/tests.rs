@@ -1,0 +1,1 @@
+//! Against a runtime of our own on a Unix socket.
