@@ -72,6 +72,8 @@ ip address add 10.77.0.1/24 dev node0
 ip link set node0 up
 ip link set uplink0 up
 ip route add default via 10.77.0.254 dev node0
+# There is no cloud whose metadata the kubelet would wait for.
+ip route add unreachable 169.254.0.0/16
 
 pivot_root . host
 umount -l /host

@@ -22,8 +22,12 @@ fn pod(name: &str, spec: serde_json::Value) -> serde_json::Value {
 
 #[test]
 fn a_node_runs_pods_and_loses_its_power() {
+    let start = std::time::Instant::now();
+    let took = |what: &str| eprintln!("{:5.1} s {what}", start.elapsed().as_secs_f64());
     let Some(cluster) = Cluster::start(ClusterOptions::default()) else { return };
+    took("the control plane runs");
     let Some(mut node) = RealNode::start(&cluster, NODE, &Options::default()) else { return };
+    took("the node runs");
     let admin = cluster.admin();
 
     // A static pod and two of the API server, one in the pod network and one on the host's.
@@ -32,6 +36,7 @@ fn a_node_runs_pods_and_loses_its_power() {
         200 => Ok(()),
         other => Err(format!("{other}: {}", node.kubelet_log())),
     });
+    took("it is registered");
     for (name, spec) in [("api", json!({})), ("hosted", json!({"hostNetwork": true}))] {
         let mut pod = pod(name, spec);
         pod["spec"]["nodeName"] = NODE.into();
@@ -47,6 +52,7 @@ fn a_node_runs_pods_and_loses_its_power() {
         assert_eq!(status["metadata"]["uid"], *container.uid);
     }
     assert_ne!(fixed.uid, "");
+    took("three pods run");
 
     // The API server dies, and then the power goes: nothing runs, and after the boot only what is static.
     cluster.kill_apiserver();
@@ -57,6 +63,7 @@ fn a_node_runs_pods_and_loses_its_power() {
     node.start_containerd();
     node.start_kubelet();
     let again = node.until_running("default/static-edge-1", PATIENCE);
+    took("after the power cut the static pod runs");
     assert_ne!(again.id, fixed.id);
     node.assert_never_running("default/api", Duration::from_secs(3));
     assert_eq!(node.running().len(), 1);
@@ -67,16 +74,19 @@ fn a_node_runs_pods_and_loses_its_power() {
         same if same.id == again.id => Err(format!("{same:?}")),
         other => Ok(other),
     });
+    took("its container was killed, and runs again");
     node.kill_kubelet();
     node.kill_containerd();
     node.start_containerd();
     node.start_kubelet();
     assert_eq!(node.running(), [third]);
+    took("kubelet and runtime were killed and run again");
 
     // The API server is back, and with it its pods.
     cluster.start_apiserver();
     for name in ["api", "hosted"] {
         node.until_running(&format!("default/{name}"), PATIENCE);
     }
+    took("the API server is back and its pods run");
     assert!(node.watched().seen().is_empty(), "nobody else writes there");
 }
