@@ -23,6 +23,7 @@ mod process;
 mod program;
 mod random;
 mod relay;
+mod scenarios;
 mod truth;
 mod workload;
 

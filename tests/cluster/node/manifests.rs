@@ -96,6 +96,19 @@ impl Watched {
     pub(crate) fn files(&self) -> BTreeSet<String> {
         self.seen().into_iter().filter(|seen| seen.came).map(|seen| seen.file).collect()
     }
+
+    /// The files that lie there now.
+    pub(crate) fn present(&self) -> BTreeSet<String> {
+        let mut present = BTreeSet::new();
+        for seen in self.seen() {
+            if seen.came {
+                present.insert(seen.file)
+            } else {
+                present.remove(&seen.file)
+            };
+        }
+        present
+    }
 }
 
 impl Shared {

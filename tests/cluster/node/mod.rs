@@ -253,6 +253,12 @@ impl RealNode {
         self.agent.as_mut().expect("it was started")
     }
 
+    /// `ckpt-db status -o json`, as an operator asks; `Err` where no agent answers.
+    pub(crate) fn status(&self) -> Result<Value, String> {
+        let output = self.program("status").args(["-o", "json"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// SIGTERM, and it has to end well.
     #[track_caller]
     pub(crate) fn stop_agent(&mut self) {
@@ -329,6 +335,18 @@ impl RealNode {
             assert!(found.is_empty(), "{found:?}");
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// What a container has written so far, as the kubelet keeps it.
+    pub(crate) fn log_of(&self, container: &Container) -> String {
+        let pod = container.pod.replace('/', "_");
+        let directory = self.path(&format!("var/log/pods/{pod}_{}/{}", container.uid, container.name));
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        let text = files.last().map(|file| fs::read_to_string(file).unwrap()).unwrap_or_default();
+        // `2026-01-01T00:00:00.000000000Z stdout F text`
+        text.lines().filter_map(|line| Some(format!("{}\n", line.splitn(4, ' ').nth(3)?))).collect()
     }
 
     /// SIGKILL for a container of a pod, as the kernel does it to one that needs too much memory.
