@@ -31,9 +31,13 @@ mod crash;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod mixed;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod sandbox;
+#[cfg(test)]
+mod stopping;
 #[cfg(test)]
 mod tests;
 
