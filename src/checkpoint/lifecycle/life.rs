@@ -58,7 +58,7 @@ pub(super) struct Life<'a> {
     /// Its containers that say nothing of a kubelet that knows it.
     stale: BTreeSet<String>,
     /// When the parent's name is enough for its copy to go, in milliseconds since boot.
-    yields_ms: u64,
+    pub(super) yields_ms: u64,
     /// When something is due though nothing happens, in milliseconds since boot.
     pub(super) due_ms: Option<u64>,
 }
