@@ -1,5 +1,7 @@
 //! Which pods are meant to come back, whatever they are made of: parents that were at work when the power went.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::json::{items, text};
@@ -69,6 +71,12 @@ fn status_outcome(status: &Value) -> Option<String> {
     }
 }
 
+/// Whether the pod is being deleted (`metadata.deletionTimestamp`). A body that is no Pod is not.
+#[must_use]
+pub fn is_being_deleted(pod: &Object) -> bool {
+    ParentPod::parse(pod).is_ok_and(|pod| pod.metadata().get("deletionTimestamp").is_some())
+}
+
 /// Why the pod is not supposed to come back, if so. The first that holds, from identity to habit.
 ///
 /// `ended`: it is on record that the pod has ended, whatever its status says now.
@@ -120,6 +128,22 @@ pub(crate) fn is_system_critical(pod: &ParentPod) -> bool {
 /// good (host port), or both would write the same storage, or there would be two of a StatefulSet's pod.
 pub(crate) fn yields_first(pod: &ParentPod) -> bool {
     !host_ports(pod).is_empty() || writes_shared_storage(pod) || is_of_stateful_set(pod)
+}
+
+/// The names of the pod's containers, init containers aside.
+pub(crate) fn container_names(pod: &ParentPod) -> Vec<String> {
+    items(pod.spec(), "containers").iter().filter_map(|container| text(container, "name")).map(str::to_owned).collect()
+}
+
+/// If the pod's status calls it ready (condition `Ready`): the ids of the containers that it speaks of.
+pub(crate) fn ready_containers(pod: &ParentPod) -> Option<BTreeSet<String>> {
+    let status = pod.status();
+    let ready = items(status, "conditions")
+        .iter()
+        .any(|condition| text(condition, "type") == Some("Ready") && text(condition, "status") == Some("True"));
+    // `containerd://<id>`.
+    let id = |status: &Value| text(status, "containerID")?.rsplit_once("://").map(|(_, id)| id.to_owned());
+    ready.then(|| items(status, "containerStatuses").iter().filter_map(id).collect())
 }
 
 #[cfg(test)]

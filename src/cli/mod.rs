@@ -3,12 +3,14 @@
 mod args;
 mod dump;
 mod follow;
+mod keeping;
 mod node;
 mod output;
 mod plan;
 mod redact;
 mod render;
 mod run;
+mod status;
 mod table;
 mod verdicts;
 mod verify;
@@ -44,6 +46,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Status(status::StatusCommand),
     Dump(dump::Dump),
     Plan(plan::PlanCommand),
     Render(render::Render),
@@ -89,6 +92,7 @@ pub(crate) fn main() -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match cli.command {
         Command::Run(command) => command.run(&mut out),
+        Command::Status(command) => command.run(&mut out),
         Command::Dump(command) => command.run(&mut out),
         Command::Plan(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
@@ -128,8 +132,13 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 /// An error and its causes on one line, fit for a terminal.
 pub(crate) fn chain(error: &anyhow::Error) -> String {
+    chain_of(&**error)
+}
+
+/// The same of a typed error.
+pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
-    for cause in error.chain() {
+    for cause in std::iter::successors(Some(error), |error| error.source()) {
         let cause = cause.to_string();
         // Wrappers that repeat their cause say nothing new.
         if !text.ends_with(&cause) {

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use ckpt_db::agent::assess;
+use ckpt_db::checkpoint::images::NodeImages;
 use ckpt_db::checkpoint::rendering::PodName;
 use ckpt_db::checkpoint::verdict::Verdict;
 use ckpt_db::store::open_offline;
@@ -52,7 +53,7 @@ impl PlanCommand {
         let settings = self.translate.settings(&target.roots)?;
         let layout = self.store.layout()?;
         let own_name = self.translate.node_name.as_deref();
-        let outcome = assess(&snapshot, &settings, own_name, node::network(&layout, &target))?;
+        let outcome = assess(&snapshot, &settings, own_name, node::network(&layout, &target), &NodeImages::unknown())?;
         let decision = &outcome.decision;
         let node = node::look(&layout, &target, &snapshot, outcome.settings.kubelet_version);
         let name = &outcome.settings.node_name;

@@ -1,0 +1,341 @@
+//! One pod in the middle of a decision: what a look shows of it, and why its copy waits.
+
+use std::collections::BTreeSet;
+
+use super::explain::Why;
+use super::parent::{Class, CopyStatus, LONGEST_PAUSE_MS, Sandboxes, kubelet_forgot, parent_running};
+use super::state::{Presence, Running, Seen, State};
+use super::timeline::Past;
+use super::{Checkpoint, Places, Rules};
+use crate::checkpoint::examine::Examined;
+use crate::checkpoint::look::{Answers, Boot, Kubelet, Look};
+use crate::checkpoint::node::Fact;
+use crate::checkpoint::rendering::Activity;
+use crate::checkpoint::verdict::{NotMeant, Reason, Verdict};
+
+/// How long the parent of an overlapping copy has to run without a restart before the copy goes.
+const RUNS_WELL_MS: u64 = 10_000;
+
+/// How long a copy may take to get a sandbox.
+const START_MS: u64 = 60_000;
+
+/// Between one attempt at publishing a copy anew and the next: this, doubled each time.
+const REPUBLISH_MS: u64 = 60_000;
+
+/// And this at most.
+const REPUBLISH_LONGEST_MS: u64 = 30 * 60_000;
+
+/// How exactly what is left of a period is recorded: a crash costs at most this much of it.
+const RECORDED_EACH_MS: u64 = 10_000;
+
+/// For how long a parent whose kubelet may know it has to have no sandbox: a kubelet makes a new one within seconds.
+const SETTLE_MS: u64 = 30_000;
+
+/// One pod in the middle of a decision.
+pub(super) struct Life<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    /// Whether the first stage would activate it, if it gave it a place in the plan.
+    pub(super) wanted: Option<Activity>,
+    sandboxes: Option<Sandboxes<'a>>,
+    pub(super) before: State,
+    pub(super) next: State,
+    pub(super) class: Class,
+    pub(super) running: Running,
+    pub(super) presence: Presence,
+    pub(super) copy: CopyStatus,
+    /// Why it has to wait, if its copy would be started otherwise.
+    pub(super) wait: Option<Why>,
+    pub(super) republish: bool,
+    /// What the state followed from.
+    pub(super) seen: Option<Seen>,
+    /// The containers of the parent that run, and since when they are these.
+    ran: (BTreeSet<(String, String)>, u64),
+    /// Its containers that say nothing of a kubelet that knows it.
+    stale: BTreeSet<String>,
+    /// When the parent's name is enough for its copy to go, in milliseconds since boot.
+    yields_ms: u64,
+    /// When something is due though nothing happens, in milliseconds since boot.
+    pub(super) due_ms: Option<u64>,
+}
+
+impl<'a> Life<'a> {
+    pub(super) fn look(
+        checkpoint: &'a Checkpoint,
+        wanted: Option<Activity>,
+        look: &'a Look,
+        rules: &Rules,
+        past: &mut Past,
+    ) -> Self {
+        let Examined { pod, uid, .. } = &checkpoint.examined;
+        if past.uid != *uid {
+            *past = Past { uid: uid.clone(), ..Past::default() };
+        }
+        let manifest = match &look.manifests {
+            Fact::Known(manifests) => Some(manifests.get(pod)),
+            Fact::Unknown(_) => None,
+        };
+        let copied = manifest.flatten().filter(|copied| !copied.is_empty()).unwrap_or(uid);
+        let sandboxes = Sandboxes::of(look, uid, copied);
+        past.parent(look, sandboxes.as_ref());
+        let running = match parent_running(look, sandboxes.as_ref(), past.idle_ms(look.now_ms)) {
+            Running::Unknown if rules.break_glass => Running::No,
+            running => running,
+        };
+        past.answer(look.now_ms, running);
+        let before = past.state.unwrap_or(checkpoint.state);
+        let before = manifest.map_or(before, |manifest| before.seen_as(manifest.is_some()));
+        let mut life = Self {
+            checkpoint,
+            wanted,
+            sandboxes,
+            before,
+            next: before,
+            class: class(&checkpoint.examined),
+            running,
+            presence: presence(checkpoint, look),
+            copy: CopyStatus::Unknown,
+            wait: None,
+            republish: false,
+            seen: None,
+            ran: past.running.clone(),
+            stale: past.stale.clone().unwrap_or_default(),
+            yields_ms: look.api.since_ms.saturating_add(past.patience_ms),
+            due_ms: None,
+        };
+        if running == Running::Held && look.api.reach != Answers::Answering {
+            let idle_since_ms = look.now_ms.saturating_sub(past.idle_ms(look.now_ms)).max(look.api.since_ms);
+            life.is_due(look.now_ms, idle_since_ms.saturating_add(LONGEST_PAUSE_MS));
+        }
+        life.look_after_copy(look, past);
+        life
+    }
+
+    /// Takes in that something is due at `at_ms`, unless that is over.
+    pub(super) fn is_due(&mut self, now_ms: u64, at_ms: u64) {
+        if at_ms > now_ms {
+            self.due_ms = Some(self.due_ms.map_or(at_ms, |due_ms| due_ms.min(at_ms)));
+        }
+    }
+
+    /// How the copy does, and whether it is to be published anew.
+    fn look_after_copy(&mut self, look: &Look, past: &mut Past) {
+        if !self.before.is_active() {
+            (past.published_ms, past.dead_since_ms) = (None, None);
+            return;
+        }
+        let published_ms = *past.published_ms.get_or_insert(look.now_ms);
+        let Some(sandboxes) = &self.sandboxes else { return };
+        if sandboxes.copy_lives() {
+            past.dead_since_ms = None;
+            let late_ms = published_ms.saturating_add(START_MS);
+            let late = look.now_ms >= late_ms;
+            let runs = sandboxes.copy_runs();
+            if !runs {
+                self.is_due(look.now_ms, late_ms);
+            }
+            self.copy = match runs {
+                true => {
+                    past.attempts = 0;
+                    CopyStatus::Running
+                }
+                false if late => CopyStatus::Failing("it has a sandbox, but none of its containers runs".to_owned()),
+                false => CopyStatus::Starting,
+            };
+            return;
+        }
+        let dead_since_ms = (*past.dead_since_ms.get_or_insert(look.now_ms)).max(published_ms);
+        let dead_ms = look.now_ms.saturating_sub(dead_since_ms);
+        if dead_ms < START_MS {
+            self.copy = CopyStatus::Starting;
+            self.is_due(look.now_ms, dead_since_ms.saturating_add(START_MS));
+            return;
+        }
+        let Fact::Known(Kubelet::Running { .. }) = look.kubelet else {
+            self.copy = CopyStatus::Failing("no kubelet runs that could start it".to_owned());
+            return;
+        };
+        self.copy = CopyStatus::Failing(format!("the kubelet has made no sandbox for it in {} s", dead_ms / 1000));
+        let pause = REPUBLISH_MS.saturating_mul(2_u64.saturating_pow(past.attempts)).min(REPUBLISH_LONGEST_MS);
+        if dead_ms >= pause {
+            self.republish = true;
+            past.attempts += 1;
+            past.published_ms = Some(look.now_ms);
+            past.dead_since_ms = Some(look.now_ms);
+        }
+        self.is_due(look.now_ms, dead_since_ms.saturating_add(pause));
+    }
+
+    /// Whether a kubelet that knows its pods counts the parent among them.
+    pub(super) fn is_known_parent(&self) -> bool {
+        let over =
+            matches!(self.checkpoint.examined.verdict, Verdict::NotMeant(NotMeant::Finished | NotMeant::Deleting));
+        !over && !self.checkpoint.gone
+    }
+
+    /// Whether a copy may be started at all, now or later.
+    fn startable(&self) -> bool {
+        self.wanted == Some(Activity::Active) && !self.checkpoint.held
+    }
+
+    /// Whether a copy that runs has to stop although its parent does not take over.
+    fn stops(&self) -> bool {
+        if self.checkpoint.held {
+            return true;
+        }
+        if let Some(wanted) = self.wanted {
+            return wanted == Activity::Prepared;
+        }
+        match &self.checkpoint.examined.verdict {
+            Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. } => false,
+            // A parent that was made anew may be unknown to this node; its predecessor's copy is handed over.
+            Verdict::NotRecoverable { reasons } => {
+                !reasons.iter().all(|reason| reason.is_ignorance() || *reason == Reason::NeverRan)
+            }
+            Verdict::NotMeant(NotMeant::Finished | NotMeant::Deleting) => false,
+            Verdict::NotMeant(NotMeant::RunsOnce | NotMeant::OptedOut | NotMeant::PolicyOff | NotMeant::NotAParent) => {
+                true
+            }
+        }
+    }
+
+    /// Whether the parent takes over from a copy now.
+    fn takes_over(&mut self, look: &Look) -> bool {
+        let answers = look.api.reach == Answers::Answering;
+        let comes = match self.running {
+            Running::Yes => true,
+            Running::Held => self.sandboxes.as_ref().is_some_and(|sandboxes| sandboxes.comes(&self.stale)),
+            Running::No | Running::Unknown => false,
+        };
+        match self.class {
+            Class::YieldFirst => {
+                let sighted = answers && look.api.sighted.contains_key(&self.checkpoint.examined.pod);
+                if sighted && self.before.is_active() {
+                    self.is_due(look.now_ms, self.yields_ms);
+                }
+                comes || sighted && look.now_ms >= self.yields_ms
+            }
+            Class::HostNetwork => comes,
+            Class::Overlap => self.runs_well(look),
+        }
+    }
+
+    fn runs_well(&mut self, look: &Look) -> bool {
+        let Examined { containers, ready, .. } = &self.checkpoint.examined;
+        let (running, since_ms) = &self.ran;
+        let all = containers.iter().all(|name| running.iter().any(|(running, _)| running == name));
+        if running.is_empty() || !all {
+            return false;
+        }
+        // What the API server calls ready are these very containers, and not those of before.
+        let are_ready = ready.as_ref().is_some_and(|ready| running.iter().all(|(_, id)| ready.contains(id)));
+        let until_ms = since_ms.saturating_add(RUNS_WELL_MS);
+        if self.before.is_active() {
+            self.is_due(look.now_ms, until_ms);
+        }
+        are_ready || look.now_ms >= until_ms
+    }
+
+    pub(super) fn seen(&mut self, look: &Look, rules: &Rules, elapsed_ms: u64) -> Seen {
+        Seen {
+            api: look.api.reach,
+            parent: self.presence,
+            running: self.running,
+            sandbox: self.sandboxes.as_ref().is_some_and(Sandboxes::ready),
+            takes_over: self.takes_over(look),
+            own: rules.own_pod.as_ref() == Some(&self.checkpoint.examined.pod),
+            annotated: self.checkpoint.examined.annotated,
+            startable: self.startable(),
+            due: self.wait.is_none(),
+            stop: self.stops(),
+            elapsed_ms,
+        }
+    }
+
+    /// Whether its copy would be started but for what it waits for.
+    pub(super) fn only_waits(&self, look: &Look) -> bool {
+        let asked = self.checkpoint.examined.annotated && self.presence == Presence::Present;
+        let unanswered = look.api.reach == Answers::Silent && self.presence == Presence::Unknown;
+        self.running == Running::No && self.startable() && (unanswered || asked) && !self.next.is_active()
+    }
+
+    /// Why a copy that would be started has to wait, and until when that may be over.
+    pub(super) fn wait(&self, look: &Look, rules: &Rules, past: &Past, places: &Places) -> Option<Why> {
+        let Examined { annotated, system_critical, .. } = self.checkpoint.examined;
+        let own = rules.own_pod.as_ref() == Some(&self.checkpoint.examined.pod);
+        if rules.break_glass || own {
+            return None;
+        }
+        if !kubelet_forgot(look) {
+            let until_ms = past.no_since_ms.map(|since_ms| since_ms.saturating_add(SETTLE_MS));
+            if let Some(until_ms) = until_ms.filter(|until_ms| look.now_ms < *until_ms) {
+                return Some(Why::Settling { until_ms });
+            }
+        }
+        if !annotated && !system_critical && look.api.reach != Answers::Answering {
+            let until_ms = delay_until(look, rules);
+            if look.now_ms < until_ms {
+                return Some(Why::Delay { until_ms });
+            }
+        }
+        places.wait(look.now_ms, annotated || system_critical)
+    }
+}
+
+impl Life<'_> {
+    /// Where the manifest belongs.
+    pub(super) fn activity(&self, look: &Look, rules: &Rules) -> Activity {
+        if !self.next.is_active() {
+            return Activity::Prepared;
+        }
+        let lives = match (&self.sandboxes, &look.boot) {
+            (Some(sandboxes), _) => sandboxes.copy_lives(),
+            // Nothing that lies there was started in this boot.
+            (None, Fact::Known(Boot::New { kubelet_ran: false })) => false,
+            (None, _) => !rules.break_glass,
+        };
+        // What runs is not restarted for a change; its trees follow.
+        if lives && self.before.is_active() { Activity::AsItIs } else { Activity::Active }
+    }
+
+    /// Whether the row in the store says something else.
+    pub(super) fn is_worth_recording(&self) -> bool {
+        let left = |state| match state {
+            State::InactiveGrace { left_ms } | State::ActiveGrace { left_ms } | State::HandedOver { left_ms } => {
+                left_ms
+            }
+            State::None | State::Inactive | State::Active | State::SelfActive | State::Removed => 0,
+        };
+        let recorded = self.checkpoint.state;
+        // A new pod is inactive, and so is its row.
+        let same = recorded.code() == self.next.code()
+            || matches!((recorded, self.next), (State::Active, State::SelfActive) | (State::None, State::Inactive));
+        self.republish || !same || left(recorded).abs_diff(left(self.next)) >= RECORDED_EACH_MS
+    }
+}
+
+/// When the API server has been silent for long enough.
+fn delay_until(look: &Look, rules: &Rules) -> u64 {
+    if rules.activation_delay_ms == 0 {
+        return look.api.since_ms;
+    }
+    let at_the_latest = look.api.since_ms.saturating_add(rules.without_route_ms.max(rules.activation_delay_ms));
+    let routed = look.api.routed_since_ms.map(|since_ms| since_ms.saturating_add(rules.activation_delay_ms));
+    routed.map_or(at_the_latest, |until_ms| until_ms.min(at_the_latest))
+}
+
+fn class(examined: &Examined) -> Class {
+    match (examined.yield_first, examined.host_network) {
+        (true, _) => Class::YieldFirst,
+        (false, true) => Class::HostNetwork,
+        (false, false) => Class::Overlap,
+    }
+}
+
+fn presence(checkpoint: &Checkpoint, look: &Look) -> Presence {
+    match (&look.api, &checkpoint.examined.verdict) {
+        (api, _) if api.reach != Answers::Answering || !api.in_step => Presence::Unknown,
+        _ if checkpoint.gone => Presence::Absent,
+        (_, Verdict::NotMeant(NotMeant::Finished | NotMeant::Deleting)) => Presence::Ending,
+        _ => Presence::Present,
+    }
+}
