@@ -211,7 +211,7 @@ fn open(arguments: &StoreArgs, path: &Path) -> anyhow::Result<Box<dyn Backend>> 
 }
 
 /// Where credentials are looked for.
-fn place(kubeconfig: Option<PathBuf>, root: &Path) -> Place {
+pub(super) fn place(kubeconfig: Option<PathBuf>, root: &Path) -> Place {
     match kubeconfig {
         Some(path) => Place::Explicit(path),
         None => {
