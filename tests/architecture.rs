@@ -24,7 +24,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("ops", &["checkpoint"]),
     // `Committed` alone, the evidence that it asks for.
     ("materialize", &["checkpoint", "clear", "store"]),
-    ("agent", &["checkpoint", "crypto", "date", "materialize", "ops", "source", "store"]),
+    ("agent", &["checkpoint", "crypto", "date", "materialize", "node", "ops", "source", "store"]),
     (
         "cli",
         &["agent", "checkpoint", "crypto", "date", "keys", "layout", "materialize", "node", "ops", "source", "store"],
@@ -92,7 +92,7 @@ fn crates_with_a_place_of_their_own_stay_there() {
     let places = [
         ("ring::", &["src/crypto.rs"][..]),
         ("redb::", &["src/store/"][..]),
-        ("tokio::", &["src/agent/", "src/node/cri/", "src/ops/admin/", "src/source/api/"][..]),
+        ("tokio::", &["src/agent/", "src/node/cri/", "src/ops/", "src/source/api/"][..]),
         ("kube::", &["src/source/api/"][..]),
         ("hyper::", &["src/node/cri/", "src/source/api/"][..]),
         ("hyper_util::", &["src/node/cri/", "src/source/api/"][..]),

@@ -281,6 +281,105 @@ mod tests {
         );
     }
 
+    /// Each number makes another manifest, and so another UID; none leaves it as it always was.
+    #[test]
+    fn what_is_published_anew_says_how_often() {
+        let kept = Settings { kept_annotations: vec!["ckpt-db.io/".to_owned()], ..Settings::default() };
+        let own_word = json!({"annotations": {"ckpt-db.io/republished": "9", "ckpt-db.io/x": "y"}});
+        for (settings, metadata) in
+            [(Settings::default(), json!({})), (Settings::default(), own_word.clone()), (kept, own_word)]
+        {
+            let object = pod(metadata, json!({}));
+            let rendered = |republished| {
+                let parent = Parent { object: &object, ran: true, ended: false, authenticated: true, republished };
+                let examined = examine(parent, &Nothing, &[], &settings, &NodeImages::unknown());
+                examined.rendering.unwrap().manifest.json.expose().to_vec()
+            };
+            let said = |manifest: &[u8]| {
+                let manifest: Value = serde_json::from_slice(manifest).unwrap();
+                manifest["metadata"]["annotations"].get("ckpt-db.io/republished").cloned()
+            };
+            let plain = translate::translate(&object, &Nothing, &[], &settings).unwrap().rendering.manifest.json;
+            assert_eq!(rendered(0), plain.expose());
+            for (republished, want) in [(0, None), (1, Some("1")), (2, Some("2")), (u32::MAX, Some("4294967295"))] {
+                let manifest = rendered(republished);
+                assert_eq!(said(&manifest), want.map(Value::from));
+                assert_eq!(manifest, rendered(republished), "the same number, the same bytes");
+                // But for that line it is the same manifest.
+                let mut without: Value = serde_json::from_slice(&manifest).unwrap();
+                without["metadata"]["annotations"].as_object_mut().unwrap().remove("ckpt-db.io/republished");
+                assert_eq!(without, serde_json::from_slice::<Value>(plain.expose()).unwrap());
+            }
+        }
+    }
+
+    /// What the node has of images, and what the agent's own pod has of credentials, against the same pods.
+    #[test]
+    fn images_and_own_credentials_reach_the_verdict() {
+        use super::super::look::{Image, ImageVerification, PullRecord, PullRecords, PulledWith};
+        use super::super::node::Fact::{Known, Unknown};
+        use super::super::settings::KubeletVersion;
+        let image = Image {
+            id: "sha256:1".to_owned(),
+            repo_tags: vec!["docker.io/library/i:1".to_owned()],
+            ..Image::default()
+        };
+        let by_secret = PulledWith::Secrets(vec!["default/regcred".to_owned()]);
+        let record = PullRecord {
+            image_ref: image.id.clone(),
+            by_image: [("docker.io/library/i".to_owned(), by_secret)].into(),
+        };
+        let records = Known(PullRecords { pulled: vec![record], ..PullRecords::default() });
+        let none = Known(PullRecords::default());
+        let policy = Known(ImageVerification::Pulled);
+        let nobody = NodeImages::unknown();
+        let absent = NodeImages::new(&Known(vec![]), &none, &policy);
+        let usable = NodeImages::new(&Known(vec![image.clone()]), &none, &policy);
+        let theirs = NodeImages::new(&Known(vec![image.clone()]), &records, &policy);
+        let unsure = NodeImages::new(&Known(vec![image]), &Unknown("x".to_owned()), &policy);
+
+        let plain = || json!({});
+        let secrets = || json!({"imagePullSecrets": [{"name": "regcred"}]});
+        let token = || {
+            json!({
+            "volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}],
+            "containers": [{"name": "c", "image": "i:1", "volumeMounts": [{"name": "t", "mountPath": "/t"}]}]})
+        };
+        let named = |name: &str| Some(PodName { namespace: "default".to_owned(), name: name.to_owned() });
+        let (own, other) = (named("web"), named("other"));
+        let (new, old) = (None, Some(KubeletVersion { major: 1, minor: 34 }));
+        type Row<'a> = (Value, &'a NodeImages, &'a Option<PodName>, Option<KubeletVersion>, bool, &'a [&'a str], bool);
+        #[rustfmt::skip]
+        let rows: [Row<'_>; 16] = [
+            // spec       images    own pod  kubelet  ran    codes                                           rendered
+            (plain(),    &nobody,  &None,   new,     true,  &["NoServices"],                                true),
+            (plain(),    &absent,  &None,   new,     true,  &["ImageAbsent"],                               false),
+            (plain(),    &absent,  &None,   old,     true,  &["ImageAbsent"],                               false),
+            (plain(),    &absent,  &None,   new,     false, &["NeverRan", "ImageAbsent"],                   false),
+            (plain(),    &usable,  &None,   new,     true,  &["NoServices"],                                true),
+            (plain(),    &theirs,  &None,   new,     true,  &["ImageCredentials"],                          false),
+            (plain(),    &theirs,  &None,   old,     true,  &["NoServices"],                                true),
+            (plain(),    &unsure,  &None,   new,     true,  &["NoServices"],                                true),
+            // Whether the dropped pull secrets matter is said where it is not known.
+            (secrets(),  &nobody,  &None,   new,     true,  &["PullSecretsDropped", "NoServices"],          true),
+            (secrets(),  &unsure,  &None,   new,     true,  &["PullSecretsDropped", "NoServices"],          true),
+            (secrets(),  &usable,  &None,   new,     true,  &["NoServices"],                                true),
+            (secrets(),  &theirs,  &None,   new,     true,  &["ImageCredentials"],                          false),
+            (token(),    &nobody,  &None,   new,     true,  &["TokenOmitted", "NoServices"],                true),
+            (token(),    &nobody,  &other,  new,     true,  &["TokenOmitted", "NoServices"],                true),
+            (token(),    &nobody,  &own,    new,     true,  &["OwnToken"],                                  false),
+            (plain(),    &nobody,  &own,    new,     true,  &["NoServices"],                                true),
+        ];
+        for (spec, images, own_pod, kubelet_version, ran, want, rendered) in rows {
+            let settings = Settings { own_pod: own_pod.clone(), kubelet_version, ..Settings::default() };
+            let object = pod(json!({}), spec);
+            let parent = Parent { object: &object, ran, ended: false, authenticated: true, republished: 0 };
+            let examined = examine(parent, &Nothing, &[], &settings, images);
+            assert_eq!(codes(&examined.verdict), want, "{images:?}");
+            assert_eq!((examined.rendering.is_some(), examined.activate), (rendered, rendered), "{want:?}");
+        }
+    }
+
     #[test]
     fn a_copy_is_no_parent() {
         let object = pod(json!({}), json!({}));

@@ -3,7 +3,7 @@
 //!
 //! Times are milliseconds of `CLOCK_BOOTTIME`, which no wrong wall clock moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::Fact;
 use super::rendering::PodName;
@@ -59,7 +59,7 @@ pub enum Answers {
 /// What the container runtime has of pods (CRI v1 `ListPodSandbox` and `ListContainers`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Runtime {
-    /// Every sandbox, dead ones too.
+    /// Every sandbox, dead ones too; of each pod the ready one first, and then the newest.
     pub sandboxes: Vec<Sandbox>,
 }
 
@@ -78,7 +78,7 @@ pub struct Sandbox {
     pub parent_uid: Option<String>,
     /// When it was made, in nanoseconds since 1970 by the clock of that time.
     pub created_at_unix_ns: i64,
-    /// Its containers, dead ones too.
+    /// Its containers, dead ones too; of each name the newest first.
     pub containers: Vec<Container>,
 }
 
@@ -145,12 +145,27 @@ pub enum Boot {
     },
 }
 
+/// What a kubelet since 1.35 keeps of the images that it pulled (`<root>/image_manager/{pulling,pulled}`). An image that
+/// no record names counts as preloaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PullRecords {
+    /// What was pulled, and with what.
+    pub pulled: Vec<PullRecord>,
+    /// Images as pods name them, with tag or digest, whose pull has begun and has not been recorded as done. Such an image
+    /// is no preloaded one, though it may be present.
+    pub pulling: BTreeSet<String>,
+    /// Why a record could not be read, if one could not: an image that no other record names may be that one's. The kubelet
+    /// itself lets no pod use such an image without a new pull.
+    pub unreadable: Option<String>,
+}
+
 /// The kubelet's record of how an image got here (`ImagePulledRecord`, below `image_manager/pulled`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullRecord {
     /// The runtime's name for the image.
     pub image_ref: String,
-    /// Which credentials it was pulled with, by the image's full name without tag and digest.
+    /// Which credentials it was pulled with, by the image's full name without tag and digest. Under a name that is not in
+    /// here, or of which no credentials are recorded, every pod must pull it again.
     pub by_image: BTreeMap<String, PulledWith>,
 }
 
@@ -159,7 +174,7 @@ pub struct PullRecord {
 pub enum PulledWith {
     /// Nothing, or credentials of the node: every pod may use it.
     Node,
-    /// These pull secrets of pods, `namespace/name`.
+    /// These pull secrets of pods, `namespace/name`. Service accounts beside them are left out.
     Secrets(Vec<String>),
     /// Credentials of these service accounts, `namespace/name`.
     ServiceAccounts(Vec<String>),

@@ -85,3 +85,117 @@ fn holds_credentials(path: &str) -> bool {
     let named = path.last().is_some_and(|last| last == "pki" || last.contains("kubeconfig") || last == "kubelet.conf");
     above || named
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Secrets `token` of the type, `plain` of none, `sealed` that can't be opened, and no other.
+    struct Shelf;
+
+    impl Objects for Shelf {
+        fn get(&self, key: &ObjectKey) -> Lookup {
+            let body = match key.name() {
+                "token" => json!({"type": "kubernetes.io/service-account-token", "data": {"token": "eA=="}}),
+                "plain" => json!({"data": {"token": "eA=="}}),
+                "opaque" => json!({"type": "Opaque", "data": {"token": "eA=="}}),
+                "odd" => json!({"type": ["kubernetes.io/service-account-token"]}),
+                "sealed" => return Lookup::Sealed,
+                "keyless" => return Lookup::NoKeyYet,
+                "forbidden" => return Lookup::Forbidden,
+                "damaged" => return Lookup::Damaged,
+                _ => return Lookup::Missing,
+            };
+            Lookup::Found(Object {
+                key: key.clone(),
+                uid: String::new(),
+                resource_version: String::new(),
+                body: body.to_string().into(),
+            })
+        }
+    }
+
+    fn parsed(spec: &Value) -> ParentPod {
+        let key = ObjectKey::new(Kind::Pod, "kube-system", "agent").unwrap();
+        let body = json!({"spec": spec}).to_string().into();
+        ParentPod::parse(&Object { key, uid: String::new(), resource_version: String::new(), body }).unwrap()
+    }
+
+    /// A pod with a projected token in volume `t`, and these other volumes; all are mounted.
+    fn with(volumes: &[Value]) -> Value {
+        let mut all = vec![json!({"name": "t", "projected": {"sources": [
+            {"configMap": {"name": "kube-root-ca.crt"}}, {"serviceAccountToken": {"path": "token"}}]}})];
+        all.extend(volumes.iter().cloned());
+        let mounts: Value = all.iter().map(|volume| json!({"name": volume["name"], "mountPath": "/m"})).collect();
+        json!({"volumes": all, "containers": [{"name": "c", "volumeMounts": mounts}]})
+    }
+
+    #[test]
+    fn what_a_copy_would_have_to_ask_with() {
+        let host = |path: &str| json!({"name": "h", "hostPath": {"path": path}});
+        let secret = |name: &str| json!({"name": "s", "secret": {"secretName": name}});
+        let projected = |name: &str| json!({"name": "s", "projected": {"sources": [{"secret": {"name": name}}]}});
+        let mounted_in = |list: &str, mount: Value| {
+            let mut spec = with(&[host("/etc/kubernetes")]);
+            spec["containers"][0]["volumeMounts"] = json!([]);
+            spec[list] = json!([{"name": "c", "volumeMounts": [mount]}]);
+            if list == "initContainers" {
+                spec["containers"][0]["volumeMounts"] = json!([{"name": "t", "mountPath": "/m"}]);
+            }
+            spec
+        };
+        #[rustfmt::skip]
+        let rows = [
+            // Nothing but the token.
+            (with(&[]),                                           true),
+            (with(&[json!({"name": "e", "emptyDir": {}})]),       true),
+            (with(&[host("/etc/kubernetes/manifests")]),          true),
+            (with(&[host("/etc/kubernetes/checkpoint-secrets")]), true),
+            (with(&[host("/etc/kubernetes2")]),                   true),
+            (with(&[host("/etc/kube")]),                          true),
+            (with(&[host("/var/lib/kubelet/pods")]),              true),
+            (with(&[host("/run/containerd/containerd.sock")]),    true),
+            (with(&[host("/run/../etc/kubernetes")]),             true),
+            (with(&[host("/etc/kubernetes/..")]),                 true),
+            (with(&[secret("plain")]),                            true),
+            (with(&[secret("opaque")]),                           true),
+            (with(&[secret("odd")]),                              true),
+            (with(&[secret("missing")]),                          true),
+            (with(&[projected("plain")]),                         true),
+            (with(&[json!({"name": "m", "configMap": {"name": "token"}})]), true),
+            // The kubelet's credentials.
+            (with(&[host("/etc/kubernetes")]),                    false),
+            (with(&[host("/etc/kubernetes/")]),                   false),
+            (with(&[host("//etc/./kubernetes")]),                 false),
+            (with(&[host("/etc")]),                               false),
+            (with(&[host("/")]),                                  false),
+            (with(&[host("/var/lib/kubelet")]),                   false),
+            (with(&[host("/var/lib/kubelet/pki")]),               false),
+            (with(&[host("/var/lib/kubelet/kubeconfig")]),        false),
+            (with(&[host("/etc/kubernetes/kubelet.conf")]),       false),
+            (with(&[host("/opt/edge/kubelet.kubeconfig")]),       false),
+            (with(&[host("/run"), json!({"name": "i", "hostPath": {"path": "/etc/kubernetes"}})]), false),
+            // A token that is data.
+            (with(&[secret("token")]),                            false),
+            (with(&[projected("token")]),                         false),
+            // Nobody can look: that is its own reason.
+            (with(&[secret("sealed")]),                           false),
+            (with(&[secret("keyless")]),                          false),
+            (with(&[secret("forbidden")]),                        false),
+            (with(&[secret("damaged")]),                          false),
+            // Only what is mounted counts.
+            (json!({"volumes": with(&[])["volumes"], "containers": [{"name": "c"}]}),            false),
+            (mounted_in("containers", json!({"name": "t", "mountPath": "/m"})),                  true),
+            (mounted_in("initContainers", json!({"name": "h", "mountPath": "/m"})),              false),
+            (mounted_in("initContainers", json!({"name": "other", "mountPath": "/m"})),          true),
+            // No projected token at all.
+            (json!({"containers": [{"name": "c"}]}),                                             false),
+            (json!({"volumes": [projected("plain")], "containers": [{"name": "c", "volumeMounts": [{"name": "s", "mountPath": "/m"}]}]}), false),
+        ];
+        for (spec, want) in rows {
+            assert_eq!(token_only(&parsed(&spec), &Shelf), want.then(|| "t".to_owned()), "{spec}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod args;
 mod dump;
 mod follow;
+mod keeping;
 mod node;
 mod output;
 mod plan;
@@ -131,8 +132,13 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 /// An error and its causes on one line, fit for a terminal.
 pub(crate) fn chain(error: &anyhow::Error) -> String {
+    chain_of(&**error)
+}
+
+/// The same of a typed error.
+pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
-    for cause in error.chain() {
+    for cause in std::iter::successors(Some(error), |error| error.source()) {
         let cause = cause.to_string();
         // Wrappers that repeat their cause say nothing new.
         if !text.ends_with(&cause) {

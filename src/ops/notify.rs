@@ -96,6 +96,18 @@ impl Notifier {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\n"));
     }
 
+    /// Says [`Self::alive`] as often as the service manager wants to hear it, for ever. To be polled by the loop that must
+    /// not hang, in its own `select!`: a task of its own would go on where that loop does not.
+    pub async fn pulse(&self) -> std::convert::Infallible {
+        let Some(interval) = self.watchdog_interval() else { return std::future::pending().await };
+        let mut interval = tokio::time::interval(interval);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.alive();
+        }
+    }
+
     fn send(&self, message: &str) {
         let Some((socket, address)) = &self.to else { return };
         if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
@@ -193,6 +205,27 @@ mod tests {
         }
         drop(socket);
         unread.alive();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pulse_is_twice_as_fast_as_the_watchdog() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let variable = |name: &str| match name {
+            "NOTIFY_SOCKET" => Some(path.clone().into_os_string()),
+            "WATCHDOG_USEC" => Some(OsString::from("60000000")),
+            _ => None,
+        };
+        let notifier = Notifier::new(variable, 1);
+        let ended = tokio::time::timeout(Duration::from_secs(100), notifier.pulse()).await;
+        assert!(ended.is_err());
+        // At 0, 30, 60 and 90 seconds.
+        let beats = std::iter::from_fn(|| socket.recv(&mut [0; 64]).ok()).count();
+        assert_eq!(beats, 4);
+        let unheard = tokio::time::timeout(Duration::from_secs(100), Notifier::silent().pulse()).await;
+        assert!(unheard.is_err());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Each check panics with the sentence that does not hold, as a test does.
 
+mod lifecycle;
+
 use store_format::{Lifecycle, NodeSecret};
 
 use super::{Backend, Change, LockState, Missing, StoreError};
@@ -38,6 +40,7 @@ pub fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
     a_refused_pod_ends_its_predecessor(make(), secret);
     a_pod_after_an_empty_listing_populates(make(), secret);
     a_position_is_kept_with_what_is_written(make(), secret);
+    lifecycle::run(make, secret);
 }
 
 const NOW: u64 = 1_700_000_000_000;

@@ -66,8 +66,9 @@ pub(in crate::store) fn apply(
         noted: Vec::new(),
         wrote: false,
     };
-    let mut decided = Vec::new();
-    let mut holds = Vec::new();
+    // The last word counts: what is taken back in the same batch is no news.
+    let mut decided = BTreeMap::new();
+    let mut holds = BTreeMap::new();
     let mut owners = Owners::default();
     for change in changes {
         match change {
@@ -92,15 +93,15 @@ pub(in crate::store) fn apply(
             Change::Boot(id) if id.is_empty() || id.len() > store_format::TEXT_MAX_BYTES => {}
             Change::Boot(id) => batch.boot_id = Some(id),
             Change::Decided { pod, uid, lifecycle, republished, why } => {
-                decided.push((pod, uid, Decision { lifecycle, republished, why }));
+                decided.insert((pod, uid), Decision { lifecycle, republished, why });
             }
-            Change::Hold { pod, held } => holds.push((pod, held)),
+            Change::Hold { pod, held } => drop(holds.insert(pod, held)),
         }
     }
     batch.settle_namespaces()?;
     batch.write_cluster_objects()?;
     batch.write_gone()?;
-    for (pod, uid, decision) in decided {
+    for ((pod, uid), decision) in decided {
         batch.write_decision(&pod, &uid, decision)?;
     }
     for (pod, held) in holds {
@@ -180,14 +181,18 @@ impl Batch<'_> {
         } else if texts > store_format::TEXT_MAX_BYTES {
             "its uid or resourceVersion is too long".to_owned()
         } else {
-            let key = object.key.clone();
-            let replaced = self.pending.insert(key.clone(), Some(object)).flatten();
-            if let Some(pod) = replaced.filter(|_| key.kind() == Kind::Pod) {
-                self.overtaken.entry(key).or_default().push(pod);
-            }
+            self.set_pending(object.key.clone(), Some(object));
             return;
         };
         self.update.rejected.push(Rejected { object: object.key, problem });
+    }
+
+    /// What the object shall be after the batch, unless a later step says otherwise.
+    fn set_pending(&mut self, key: ObjectKey, object: Option<Object>) {
+        let replaced = self.pending.insert(key.clone(), object).flatten();
+        if let Some(pod) = replaced.filter(|_| key.kind() == Kind::Pod) {
+            self.overtaken.entry(key).or_default().push(pod);
+        }
     }
 
     fn has_pending_pod(&self) -> bool {
@@ -203,7 +208,7 @@ impl Batch<'_> {
         let another = current.is_some_and(|current| !uid.is_empty() && current != uid);
         if !another {
             self.absences.insert(key.clone(), Some(Absence::NotFound));
-            self.pending.insert(key, None);
+            self.set_pending(key, None);
         }
         Ok(())
     }
@@ -268,7 +273,7 @@ impl Batch<'_> {
         let absent: Vec<ObjectKey> = there.into_iter().filter(|key| !listed.contains(key)).collect();
         for key in absent {
             match missing {
-                Missing::Delete => drop(self.pending.insert(key, None)),
+                Missing::Delete => self.set_pending(key, None),
                 Missing::Report if self.is_gone(&key)? => {}
                 Missing::Report => {
                     let uid = match self.pending.get(&key) {
