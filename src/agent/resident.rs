@@ -1,8 +1,9 @@
 //! The resident agent: brings back what the store holds, says that it is ready, follows the API server into the store, and
 //! keeps the pods, until a signal says stop.
 
+use std::future::pending;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,16 +78,12 @@ pub struct Resident<'a, E> {
     pub observer: &'a mut dyn Observer,
     /// Learns why following was interrupted.
     pub failed: Box<dyn FnMut(Result<FollowError, E>) + 'a>,
-    /// Keeps the pods.
-    pub rounds: Rounds,
-    /// Where the node is looked at.
-    pub sights: Sights,
+    /// What keeps the pods, and where the node is looked at. Without it the agent only follows and stores.
+    pub keeps: Option<(Rounds, Sights)>,
     /// The service manager.
     pub notifier: Arc<Notifier>,
-    /// Where the command line asks.
-    pub admin: Option<PathBuf>,
-    /// Who answers there.
-    pub desk: Arc<Desk>,
+    /// Where the command line asks, and who answers there.
+    pub desk: Option<(PathBuf, Arc<Desk>)>,
     /// The name of the node in the store that was found, if there was one: with it the agent goes on while the store can't
     /// be written to.
     pub found_node: Option<String>,
@@ -112,7 +109,9 @@ impl<E: From<io::Error>> Resident<'_, E> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let shared = Arc::clone(&self.following.shared);
-        self.rounds.round().await;
+        if let Some((rounds, _)) = &mut self.keeps {
+            rounds.round().await;
+        }
         let mut store = match (self.open)() {
             Ok(store) => Some(store),
             Err(error) if self.found_node.is_none() => return Err(error),
@@ -123,10 +122,15 @@ impl<E: From<io::Error>> Resident<'_, E> {
             }
         };
         self.notifier.ready("what the store holds is rendered");
-        let boot = self.rounds.boot_id();
-        let mut keeping = tokio::spawn(self.rounds.run(Arc::clone(&self.notifier)));
-        let events = tokio::spawn(watch_runtime(self.sights, shared.bell()));
-        let mut asked = answer(self.admin.as_deref(), &self.desk);
+        let boot = self.keeps.as_ref().and_then(|(rounds, _)| rounds.boot_id());
+        let (mut keeping, events) = match self.keeps {
+            Some((rounds, sights)) => (
+                tokio::spawn(rounds.run(Arc::clone(&self.notifier))),
+                tokio::spawn(watch_runtime(sights, shared.bell())),
+            ),
+            None => (tokio::spawn(pending()), tokio::spawn(pending())),
+        };
+        let mut asked = answer(self.desk.as_ref());
         let mut failures = 0;
         let mut first = true;
         let ended = loop {
@@ -152,7 +156,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
                     drop(handle.update(vec![Change::Boot(boot.clone())]));
                 }
                 if shared.is_ceded() {
-                    asked = answer(self.admin.as_deref(), &self.desk);
+                    asked = answer(self.desk.as_ref());
                 }
                 shared.opened(handle.clone());
                 let ended = tokio::select! {
@@ -240,14 +244,13 @@ impl<E: From<io::Error>> Resident<'_, E> {
 }
 
 /// Answers on the admin socket, where it can be had. Without it everything else goes on.
-fn answer(path: Option<&Path>, desk: &Arc<Desk>) -> JoinHandle<()> {
-    let listening = path.map(Listening::bind);
-    let desk = Arc::clone(desk);
+fn answer(desk: Option<&(PathBuf, Arc<Desk>)>) -> JoinHandle<()> {
+    let Some((path, desk)) = desk else { return tokio::spawn(pending()) };
+    let (listening, desk) = (Listening::bind(path), Arc::clone(desk));
     tokio::spawn(async move {
         let ended = match listening {
-            Some(Ok(listening)) => listening.serve(desk).await.map_err(|error| error.to_string()),
-            Some(Err(error)) => Err(error.to_string()),
-            None => Ok(()),
+            Ok(listening) => listening.serve(desk).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
         if let Err(why) = ended {
             tracing::warn!("nobody can ask this agent: {why}");

@@ -159,23 +159,41 @@ pub struct PullRecords {
     pub unreadable: Option<String>,
 }
 
-/// The kubelet's record of how an image got here (`ImagePulledRecord`, below `image_manager/pulled`).
+/// How one image came to this node (`kubelet.config.k8s.io` `ImagePulledRecord`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullRecord {
-    /// The runtime's name for the image.
+    /// The image as the container runtime names it (`imageRef`), which is its ID or a digest.
     pub image_ref: String,
-    /// Which credentials it was pulled with, by the image's full name without tag and digest. Under a name that is not in
-    /// here, or of which no credentials are recorded, every pod must pull it again.
+    /// With what it was pulled, by the pods' name of the image without tag and digest (`credentialMapping`). Under a name
+    /// that is not in here every pod must pull it again.
     pub by_image: BTreeMap<String, PulledWith>,
 }
 
-/// What an image was pulled with (`ImagePullCredentials`).
+/// With what an image was pulled (`ImagePullCredentials`), and so which pods may use it without a new pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PulledWith {
-    /// Nothing, or credentials of the node: every pod may use it.
+    /// The node's credentials, or none: any pod may use it.
     Node,
-    /// These pull secrets of pods, `namespace/name`. Service accounts beside them are left out.
+    /// Pull secrets, as `namespace/name`: pods that name one of them. Service accounts beside them are left out.
     Secrets(Vec<String>),
-    /// Credentials of these service accounts, `namespace/name`.
+    /// Service accounts, as `namespace/name`: their pods.
     ServiceAccounts(Vec<String>),
+    /// Nothing was recorded: no pod may use it without a new pull.
+    Nothing,
+}
+
+/// Which images the kubelet lets a pod use only if the pod could pull them (`imagePullCredentialsVerificationPolicy`, the
+/// feature `KubeletEnsureSecretPulledImages`, on by default since 1.35).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ImageVerification {
+    /// The feature is switched off, or the policy is `NeverVerify`: none.
+    Never,
+    /// `NeverVerifyPreloadedImages`, the default: those that it has pulled itself.
+    #[default]
+    Pulled,
+    /// `NeverVerifyAllowlistedImages`: all that are not in this list, whoever pulled them
+    /// (`preloadedImagesVerificationAllowlist`: full names without tag or digest, or prefixes that end in `/*`).
+    AllBut(Vec<String>),
+    /// `AlwaysVerify`: all.
+    All,
 }

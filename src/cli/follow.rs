@@ -137,11 +137,9 @@ impl Follow<'_> {
                     *said = Some(why);
                 }
             }),
-            rounds,
-            sights,
+            keeps: Some((rounds, sights)),
             notifier: Arc::new(Notifier::from_env()),
-            admin: Some(self.store.admin_socket()?),
-            desk: Arc::new(desk),
+            desk: Some((self.store.admin_socket()?, Arc::new(desk))),
             found_node,
         };
         resident.run()?;

@@ -161,6 +161,7 @@ impl Cluster {
             clock: || now_ms() / 1000,
             newest_stored_at_unix_s: 0,
             departed: Departed::Remove,
+            shared: std::sync::Arc::default(),
             first_key: Box::new(|| None),
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::checkpoint::images::Verification;
+use crate::checkpoint::look::ImageVerification;
 use crate::checkpoint::node::Fact;
 use crate::node::file::{self, below};
 
@@ -46,7 +46,7 @@ pub struct Configuration {
     /// `maxPods`
     pub max_pods: Fact<u32>,
     /// Which images need a pod's credentials.
-    pub image_verification: Fact<Verification>,
+    pub image_verification: Fact<ImageVerification>,
 }
 
 /// The configuration of the kubelet that runs (the oldest, if there are several), or else of the one that systemd would
@@ -160,7 +160,7 @@ impl Configuration {
             self.max_pods = Fact::Known(pods);
         }
         if flags.feature_gates.as_deref().and_then(gate) == Some(false) {
-            self.image_verification = Fact::Known(Verification::Never);
+            self.image_verification = Fact::Known(ImageVerification::Never);
         }
         self
     }
@@ -185,15 +185,15 @@ fn verification(
     policy: Option<&str>,
     allow_list: Option<Vec<String>>,
     gates: Option<&BTreeMap<String, bool>>,
-) -> Fact<Verification> {
+) -> Fact<ImageVerification> {
     if gates.and_then(|gates| gates.get(GATE)) == Some(&false) {
-        return Fact::Known(Verification::Never);
+        return Fact::Known(ImageVerification::Never);
     }
     Fact::Known(match policy {
-        None | Some("" | "NeverVerifyPreloadedImages") => Verification::PulledOnly,
-        Some("NeverVerify") => Verification::Never,
-        Some("NeverVerifyAllowlistedImages") => Verification::AllBut(allow_list.unwrap_or_default()),
-        Some("AlwaysVerify") => Verification::Always,
+        None | Some("" | "NeverVerifyPreloadedImages") => ImageVerification::Pulled,
+        Some("NeverVerify") => ImageVerification::Never,
+        Some("NeverVerifyAllowlistedImages") => ImageVerification::AllBut(allow_list.unwrap_or_default()),
+        Some("AlwaysVerify") => ImageVerification::All,
         Some(_) => {
             return Fact::Unknown(
                 "the kubelet's imagePullCredentialsVerificationPolicy is none that is known".to_owned(),

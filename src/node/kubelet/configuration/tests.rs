@@ -202,26 +202,26 @@ fn where_the_command_line_comes_from() {
 
 #[test]
 fn verification_of_images() {
-    use Verification::{AllBut, Always, Never, PulledOnly};
+    use ImageVerification::{All, AllBut, Never, Pulled};
     let list = || vec!["docker.io/library/a".to_owned(), "r.example/*".to_owned()];
     let allowed = "imagePullCredentialsVerificationPolicy: NeverVerifyAllowlistedImages\n";
     let allow_list = "preloadedImagesVerificationAllowlist: [docker.io/library/a, r.example/*]\n";
     #[rustfmt::skip]
     let rows = [
-        (String::new(),                                                        "",                                       Some(PulledOnly)),
-        ("imagePullCredentialsVerificationPolicy: \"\"\n".to_owned(),          "",                                       Some(PulledOnly)),
-        ("imagePullCredentialsVerificationPolicy: NeverVerifyPreloadedImages\n".to_owned(), "",                          Some(PulledOnly)),
+        (String::new(),                                                        "",                                       Some(Pulled)),
+        ("imagePullCredentialsVerificationPolicy: \"\"\n".to_owned(),          "",                                       Some(Pulled)),
+        ("imagePullCredentialsVerificationPolicy: NeverVerifyPreloadedImages\n".to_owned(), "",                          Some(Pulled)),
         ("imagePullCredentialsVerificationPolicy: NeverVerify\n".to_owned(),   "",                                       Some(Never)),
-        ("imagePullCredentialsVerificationPolicy: AlwaysVerify\n".to_owned(),  "",                                       Some(Always)),
+        ("imagePullCredentialsVerificationPolicy: AlwaysVerify\n".to_owned(),  "",                                       Some(All)),
         ("imagePullCredentialsVerificationPolicy: Later\n".to_owned(),         "",                                       None),
         (allowed.to_owned(),                                                   "",                                       Some(AllBut(Vec::new()))),
         (format!("{allowed}{allow_list}"),                                     "",                                       Some(AllBut(list()))),
-        (allow_list.to_owned(),                                                "",                                       Some(PulledOnly)),
+        (allow_list.to_owned(),                                                "",                                       Some(Pulled)),
         ("featureGates: {KubeletEnsureSecretPulledImages: false}\n".to_owned(),"",                                       Some(Never)),
-        ("featureGates: {KubeletEnsureSecretPulledImages: true}\n".to_owned(), "",                                       Some(PulledOnly)),
-        ("featureGates: {Other: false}\n".to_owned(),                          "",                                       Some(PulledOnly)),
+        ("featureGates: {KubeletEnsureSecretPulledImages: true}\n".to_owned(), "",                                       Some(Pulled)),
+        ("featureGates: {Other: false}\n".to_owned(),                          "",                                       Some(Pulled)),
         (String::new(),                                          "A=true,KubeletEnsureSecretPulledImages=false",         Some(Never)),
-        (String::new(),                                          "KubeletEnsureSecretPulledImages=true",                 Some(PulledOnly)),
+        (String::new(),                                          "KubeletEnsureSecretPulledImages=true",                 Some(Pulled)),
     ];
     for (text, gates, want) in rows {
         let root = tempfile::tempdir().unwrap();
@@ -240,5 +240,5 @@ fn verification_of_images() {
     let verification = || of_process(root.path(), &kubelet(&["--config=/c", "--config-dir=/d"])).image_verification;
     assert_eq!(verification(), Fact::Known(Never));
     write(root.path(), "d/b.conf", &drop_in("featureGates: {KubeletEnsureSecretPulledImages: null}"));
-    assert_eq!(verification(), Fact::Known(PulledOnly));
+    assert_eq!(verification(), Fact::Known(Pulled));
 }
