@@ -59,7 +59,7 @@ pub enum Answers {
 /// What the container runtime has of pods (CRI v1 `ListPodSandbox` and `ListContainers`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Runtime {
-    /// Every sandbox, dead ones too.
+    /// Every sandbox, dead ones too; of each pod the ready one first, and then the newest.
     pub sandboxes: Vec<Sandbox>,
 }
 
@@ -78,7 +78,7 @@ pub struct Sandbox {
     pub parent_uid: Option<String>,
     /// When it was made, in nanoseconds since 1970 by the clock of that time.
     pub created_at_unix_ns: i64,
-    /// Its containers, dead ones too.
+    /// Its containers, dead ones too; of each name the newest first.
     pub containers: Vec<Container>,
 }
 
@@ -191,8 +191,8 @@ pub enum ImageVerification {
     /// `NeverVerifyPreloadedImages`, the default: those that it has pulled itself.
     #[default]
     Pulled,
-    /// `NeverVerifyAllowlistedImages`: those that it has pulled itself, and of the others those that are not in this list
-    /// (`preloadedImagesVerificationAllowlist`: names without tag or digest, or prefixes that end in `/*`).
+    /// `NeverVerifyAllowlistedImages`: all that are not in this list, whoever pulled them
+    /// (`preloadedImagesVerificationAllowlist`: full names without tag or digest, or prefixes that end in `/*`).
     AllBut(Vec<String>),
     /// `AlwaysVerify`: all.
     All,

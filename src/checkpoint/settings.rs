@@ -36,17 +36,6 @@ pub enum ActivationPolicy {
     All,
 }
 
-/// Whether manifests are moved into and out of the kubelet's directory as the policy says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Activation {
-    /// They are.
-    #[default]
-    Decide,
-    /// None is, whatever the policy: nothing tells what runs on this node, so that a copy could run beside its parent, or
-    /// stop while nothing takes its place. Trees and prepared manifests are kept up to date all the same.
-    Hold,
-}
-
 /// A kubelet's `major.minor`; rules that say *since* compare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KubeletVersion {
@@ -69,8 +58,6 @@ pub struct Settings {
     pub configmap_root: String,
     /// Which pods are activated.
     pub activation: ActivationPolicy,
-    /// Whether that is acted upon.
-    pub acting: Activation,
     /// Environment values from Secrets.
     pub secret_env: SecretEnv,
     /// Projected service account tokens.
@@ -108,7 +95,6 @@ impl Default for Settings {
             secret_root: "/etc/kubernetes/checkpoint-secrets".to_owned(),
             configmap_root: "/etc/kubernetes/checkpoint-configmaps".to_owned(),
             activation: ActivationPolicy::default(),
-            acting: Activation::default(),
             secret_env: SecretEnv::default(),
             tokens: TokenPolicy::default(),
             keep_labels: false,

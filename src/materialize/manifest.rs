@@ -22,7 +22,7 @@ use crate::clear::Clear;
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 
 /// Below the secret root: the manifests that carry values of Secrets. No namespace starts with a dot.
-const BODIES: &str = ".manifests";
+pub(super) const BODIES: &str = ".manifests";
 
 /// The kubelet reads no larger file (`maxConfigLength` in `pkg/kubelet/config/file.go`), so no such file is ours.
 const MANIFEST_MAX_BYTES: u64 = 10 << 20;

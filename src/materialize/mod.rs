@@ -8,6 +8,7 @@
 //!
 //! There is one writer: whoever calls this holds the store's lock.
 
+mod clearing;
 mod dir;
 mod error;
 mod gate;
@@ -43,6 +44,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use clearing::{OnDisk, on_disk};
 pub use error::{ContentsProblem, Foreign, MaterializeError, NoMount, RenderingProblem, SecretRootError};
 pub use medium::probe as probe_secret_root;
 

@@ -31,6 +31,8 @@ pub struct Standing {
     pub why: Why,
     /// When something is due, in milliseconds since boot.
     pub deadline_ms: Option<u64>,
+    /// `spec.priority`.
+    pub priority: i64,
 }
 
 /// Why a pod runs as a copy, or does not.
@@ -81,6 +83,30 @@ pub enum Why {
     GraceStopped,
     /// The grace period is over.
     Over,
+}
+
+impl Why {
+    /// When it is no reason any more, in milliseconds since boot.
+    const fn until_ms(&self) -> Option<u64> {
+        match self {
+            Self::Delay { until_ms } | Self::Settling { until_ms } | Self::Wave { until_ms } => Some(*until_ms),
+            Self::StandsIn
+            | Self::Own
+            | Self::ParentRuns
+            | Self::ParentHeld
+            | Self::RunningUnknown
+            | Self::Answering
+            | Self::Refusing
+            | Self::NoRoom
+            | Self::Held
+            | Self::Contested
+            | Self::Verdict
+            | Self::HandedOver
+            | Self::Grace
+            | Self::GraceStopped
+            | Self::Over => None,
+        }
+    }
 }
 
 impl fmt::Display for Why {
@@ -161,6 +187,7 @@ impl Life<'_> {
             (_, Some(Activity::Prepared)) => Why::Contested,
             (Running::Unknown, _) => Why::RunningUnknown,
             (Running::No, _) => match look.api.reach {
+                Answers::Answering if self.only_waits(look) => self.wait.clone().unwrap_or(Why::Answering),
                 Answers::Answering => Why::Answering,
                 Answers::Refusing => Why::Refusing,
                 Answers::Silent => self.wait.clone().unwrap_or(Why::Contested),
@@ -170,14 +197,15 @@ impl Life<'_> {
 
     /// When something is due.
     pub(super) fn deadline_ms(&self, look: &Look, why: &Why) -> Option<u64> {
-        match (why, self.next) {
-            (Why::Delay { until_ms } | Why::Settling { until_ms } | Why::Wave { until_ms }, _) => Some(*until_ms),
+        let waits = self.wait.as_ref().filter(|_| self.only_waits(look)).and_then(Why::until_ms);
+        let ends = match (why, self.next) {
             (
                 Why::Grace | Why::HandedOver,
                 State::ActiveGrace { left_ms } | State::InactiveGrace { left_ms } | State::HandedOver { left_ms },
             ) => Some(look.now_ms.saturating_add(left_ms)),
             _ => None,
-        }
+        };
+        [waits, ends].into_iter().flatten().min()
     }
 
     /// A parent that was rejected although, or because, its copy was there.

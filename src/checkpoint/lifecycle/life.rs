@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::explain::Why;
-use super::parent::{Class, CopyStatus, Sandboxes, kubelet_forgot, parent_running};
+use super::parent::{Class, CopyStatus, LONGEST_PAUSE_MS, Sandboxes, kubelet_forgot, parent_running};
 use super::state::{Presence, Running, Seen, State};
 use super::timeline::Past;
 use super::{Checkpoint, Places, Rules};
@@ -50,6 +50,12 @@ pub(super) struct Life<'a> {
     pub(super) seen: Option<Seen>,
     /// The containers of the parent that run, and since when they are these.
     ran: (BTreeSet<(String, String)>, u64),
+    /// Its containers that say nothing of a kubelet that knows it.
+    stale: BTreeSet<String>,
+    /// When the parent's name is enough for its copy to go, in milliseconds since boot.
+    yields_ms: u64,
+    /// When something is due though nothing happens, in milliseconds since boot.
+    pub(super) due_ms: Option<u64>,
 }
 
 impl<'a> Life<'a> {
@@ -70,12 +76,12 @@ impl<'a> Life<'a> {
         };
         let copied = manifest.flatten().filter(|copied| !copied.is_empty()).unwrap_or(uid);
         let sandboxes = Sandboxes::of(look, uid, copied);
-        let running = match parent_running(look, sandboxes.as_ref()) {
+        past.parent(look, sandboxes.as_ref());
+        let running = match parent_running(look, sandboxes.as_ref(), past.idle_ms(look.now_ms)) {
             Running::Unknown if rules.break_glass => Running::No,
             running => running,
         };
-        let containers = sandboxes.as_ref().map(Sandboxes::running).unwrap_or_default();
-        past.parent(look.now_ms, running, containers);
+        past.answer(look.now_ms, running);
         let before = past.state.unwrap_or(checkpoint.state);
         let before = manifest.map_or(before, |manifest| before.seen_as(manifest.is_some()));
         let mut life = Self {
@@ -92,9 +98,23 @@ impl<'a> Life<'a> {
             republish: false,
             seen: None,
             ran: past.running.clone(),
+            stale: past.stale.clone().unwrap_or_default(),
+            yields_ms: look.api.since_ms.saturating_add(past.patience_ms),
+            due_ms: None,
         };
+        if running == Running::Held && look.api.reach != Answers::Answering {
+            let idle_since_ms = look.now_ms.saturating_sub(past.idle_ms(look.now_ms)).max(look.api.since_ms);
+            life.is_due(look.now_ms, idle_since_ms.saturating_add(LONGEST_PAUSE_MS));
+        }
         life.look_after_copy(look, past);
         life
+    }
+
+    /// Takes in that something is due at `at_ms`, unless that is over.
+    pub(super) fn is_due(&mut self, now_ms: u64, at_ms: u64) {
+        if at_ms > now_ms {
+            self.due_ms = Some(self.due_ms.map_or(at_ms, |due_ms| due_ms.min(at_ms)));
+        }
     }
 
     /// How the copy does, and whether it is to be published anew.
@@ -107,8 +127,13 @@ impl<'a> Life<'a> {
         let Some(sandboxes) = &self.sandboxes else { return };
         if sandboxes.copy_lives() {
             past.dead_since_ms = None;
-            let late = look.now_ms.saturating_sub(published_ms) >= START_MS;
-            self.copy = match sandboxes.copy_runs() {
+            let late_ms = published_ms.saturating_add(START_MS);
+            let late = look.now_ms >= late_ms;
+            let runs = sandboxes.copy_runs();
+            if !runs {
+                self.is_due(look.now_ms, late_ms);
+            }
+            self.copy = match runs {
                 true => {
                     past.attempts = 0;
                     CopyStatus::Running
@@ -122,6 +147,7 @@ impl<'a> Life<'a> {
         let dead_ms = look.now_ms.saturating_sub(dead_since_ms);
         if dead_ms < START_MS {
             self.copy = CopyStatus::Starting;
+            self.is_due(look.now_ms, dead_since_ms.saturating_add(START_MS));
             return;
         }
         let Fact::Known(Kubelet::Running { .. }) = look.kubelet else {
@@ -136,6 +162,14 @@ impl<'a> Life<'a> {
             past.published_ms = Some(look.now_ms);
             past.dead_since_ms = Some(look.now_ms);
         }
+        self.is_due(look.now_ms, dead_since_ms.saturating_add(pause));
+    }
+
+    /// Whether a kubelet that knows its pods counts the parent among them.
+    pub(super) fn is_known_parent(&self) -> bool {
+        let over =
+            matches!(self.checkpoint.examined.verdict, Verdict::NotMeant(NotMeant::Finished | NotMeant::Deleting));
+        !over && !self.checkpoint.gone
     }
 
     /// Whether a copy may be started at all, now or later.
@@ -165,26 +199,43 @@ impl<'a> Life<'a> {
     }
 
     /// Whether the parent takes over from a copy now.
-    fn takes_over(&self, look: &Look) -> bool {
-        let Examined { pod, containers, ready, .. } = &self.checkpoint.examined;
+    fn takes_over(&mut self, look: &Look) -> bool {
+        let answers = look.api.reach == Answers::Answering;
+        let comes = match self.running {
+            Running::Yes => true,
+            Running::Held => self.sandboxes.as_ref().is_some_and(|sandboxes| sandboxes.comes(&self.stale)),
+            Running::No | Running::Unknown => false,
+        };
         match self.class {
             Class::YieldFirst => {
-                let sighted = look.api.reach == Answers::Answering && look.api.sighted.contains_key(pod);
-                sighted || self.running == Running::Yes
+                let sighted = answers && look.api.sighted.contains_key(&self.checkpoint.examined.pod);
+                if sighted && self.before.is_active() {
+                    self.is_due(look.now_ms, self.yields_ms);
+                }
+                comes || sighted && look.now_ms >= self.yields_ms
             }
-            Class::HostNetwork => self.sandboxes.as_ref().is_some_and(Sandboxes::has_container),
-            Class::Overlap => {
-                let (running, since_ms) = &self.ran;
-                let all = containers.iter().all(|name| running.iter().any(|(running, _)| running == name));
-                // What the API server calls ready are these very containers, and not those of before.
-                let are_ready = ready.as_ref().is_some_and(|ready| running.iter().all(|(_, id)| ready.contains(id)));
-                let long = look.now_ms.saturating_sub(*since_ms) >= RUNS_WELL_MS;
-                !running.is_empty() && all && (long || are_ready)
-            }
+            Class::HostNetwork => comes,
+            Class::Overlap => self.runs_well(look),
         }
     }
 
-    pub(super) fn seen(&self, look: &Look, rules: &Rules, elapsed_ms: u64) -> Seen {
+    fn runs_well(&mut self, look: &Look) -> bool {
+        let Examined { containers, ready, .. } = &self.checkpoint.examined;
+        let (running, since_ms) = &self.ran;
+        let all = containers.iter().all(|name| running.iter().any(|(running, _)| running == name));
+        if running.is_empty() || !all {
+            return false;
+        }
+        // What the API server calls ready are these very containers, and not those of before.
+        let are_ready = ready.as_ref().is_some_and(|ready| running.iter().all(|(_, id)| ready.contains(id)));
+        let until_ms = since_ms.saturating_add(RUNS_WELL_MS);
+        if self.before.is_active() {
+            self.is_due(look.now_ms, until_ms);
+        }
+        are_ready || look.now_ms >= until_ms
+    }
+
+    pub(super) fn seen(&mut self, look: &Look, rules: &Rules, elapsed_ms: u64) -> Seen {
         Seen {
             api: look.api.reach,
             parent: self.presence,
@@ -198,6 +249,13 @@ impl<'a> Life<'a> {
             stop: self.stops(),
             elapsed_ms,
         }
+    }
+
+    /// Whether its copy would be started but for what it waits for.
+    pub(super) fn only_waits(&self, look: &Look) -> bool {
+        let asked = self.checkpoint.examined.annotated && self.presence == Presence::Present;
+        let unanswered = look.api.reach == Answers::Silent && self.presence == Presence::Unknown;
+        self.running == Running::No && self.startable() && (unanswered || asked) && !self.next.is_active()
     }
 
     /// Why a copy that would be started has to wait, and until when that may be over.
@@ -219,7 +277,7 @@ impl<'a> Life<'a> {
                 return Some(Why::Delay { until_ms });
             }
         }
-        places.wait(look.now_ms)
+        places.wait(look.now_ms, annotated || system_critical)
     }
 }
 
@@ -229,15 +287,14 @@ impl Life<'_> {
         if !self.next.is_active() {
             return Activity::Prepared;
         }
-        let starts = rules.break_glass || !self.before.is_active();
         let lives = match (&self.sandboxes, &look.boot) {
             (Some(sandboxes), _) => sandboxes.copy_lives(),
             // Nothing that lies there was started in this boot.
             (None, Fact::Known(Boot::New { kubelet_ran: false })) => false,
-            (None, _) => true,
+            (None, _) => !rules.break_glass,
         };
         // What runs is not restarted for a change; its trees follow.
-        if starts || !lives { Activity::Active } else { Activity::AsItIs }
+        if lives && self.before.is_active() { Activity::AsItIs } else { Activity::Active }
     }
 
     /// Whether the row in the store says something else.
@@ -258,6 +315,9 @@ impl Life<'_> {
 
 /// When the API server has been silent for long enough.
 fn delay_until(look: &Look, rules: &Rules) -> u64 {
+    if rules.activation_delay_ms == 0 {
+        return look.api.since_ms;
+    }
     let at_the_latest = look.api.since_ms.saturating_add(rules.without_route_ms.max(rules.activation_delay_ms));
     let routed = look.api.routed_since_ms.map(|since_ms| since_ms.saturating_add(rules.activation_delay_ms));
     routed.map_or(at_the_latest, |until_ms| until_ms.min(at_the_latest))

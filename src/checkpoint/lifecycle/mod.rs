@@ -22,6 +22,7 @@ use super::look::{Answers, Look};
 use super::node::Fact;
 use super::rendering::{Activity, Plan, PodName, Untouched};
 use life::Life;
+use parent::kubelet_forgot;
 
 /// How long a copy that does not run yet counts among those that are being started.
 const WAVE_PATIENCE_MS: u64 = 15_000;
@@ -126,7 +127,8 @@ pub fn decide(
     rules: &Rules,
     timeline: &mut Timeline,
 ) -> Lives {
-    let elapsed_ms = timeline.elapsed_ms(look.now_ms);
+    // What was before the API server began to answer, or ceased to, counts for neither.
+    let elapsed_ms = timeline.elapsed_ms(look.now_ms).min(look.now_ms.saturating_sub(look.api.since_ms));
     timeline.looked_ms = Some(look.now_ms);
     timeline.pods.retain(|pod, _| checkpoints.iter().any(|checkpoint| checkpoint.examined.pod == *pod));
     let wanted: BTreeMap<&PodName, Activity> =
@@ -138,14 +140,14 @@ pub fn decide(
         let past = timeline.pods.entry(pod.clone()).or_default();
         lives.insert(pod.clone(), Life::look(checkpoint, wanted.get(pod).copied(), look, rules, past));
     }
-    yield_for_room(&mut lives, rules);
+    yield_for_room(&mut lives, look, rules);
 
     // In the order of activation, so that the first pods get the places that there are.
     let mut places = Places::count(&lives, timeline, look, rules);
     let mut order: Vec<PodName> = decision.plan.pods.iter().map(|planned| planned.rendering.pod.clone()).collect();
     order.extend(lives.keys().filter(|pod| !wanted.contains_key(pod)).cloned());
     for pod in &order {
-        let (Some(life), Some(past)) = (lives.get_mut(pod), timeline.pods.get(pod)) else { continue };
+        let (Some(life), Some(past)) = (lives.get_mut(pod), timeline.pods.get_mut(pod)) else { continue };
         life.wait = life.wait(look, rules, past, &places);
         let seen = life.seen(look, rules, elapsed_ms);
         life.next = life.before.next(&seen, rules.grace_ms);
@@ -160,23 +162,26 @@ pub fn decide(
 
 /// As many copies as there are pods too many on the node, those of the lowest priority first, go before their parents come:
 /// the kubelet rejects a parent that finds no place, for good.
-fn yield_for_room(lives: &mut BTreeMap<PodName, Life<'_>>, rules: &Rules) {
+fn yield_for_room(lives: &mut BTreeMap<PodName, Life<'_>>, look: &Look, rules: &Rules) {
     let Some(room) = rules.pods_max else { return };
-    let parents = lives.values().filter(|life| life.presence == Presence::Present).count();
+    if look.api.reach != Answers::Answering {
+        return;
+    }
+    let present = lives.iter().filter(|(_, life)| life.presence == Presence::Present).map(|(pod, _)| pod.clone());
+    let parents: BTreeSet<PodName> = look.api.sighted.keys().cloned().chain(present).collect();
     let copies = lives.values().filter(|life| life.before.is_active()).count();
-    let mut surplus = (parents + copies + rules.others as usize).saturating_sub(room as usize);
-    let mut copies: Vec<&mut Life<'_>> = lives.values_mut().filter(|life| life.before.is_active()).collect();
+    let surplus = (parents.len() + copies + rules.others as usize).saturating_sub(room as usize);
+    let going = |life: &Life<'_>| life.class == Class::YieldFirst;
+    let mut copies: Vec<&mut Life<'_>> = lives
+        .values_mut()
+        .filter(|life| life.before.is_active() && look.api.sighted.contains_key(&life.checkpoint.examined.pod))
+        .filter(|life| rules.own_pod.as_ref() != Some(&life.checkpoint.examined.pod))
+        .collect();
+    let gone = copies.iter().filter(|life| going(life)).count();
+    copies.retain(|life| !going(life));
     copies.sort_by_key(|life| (life.checkpoint.examined.annotated, life.checkpoint.examined.priority));
-    for life in copies {
-        if surplus == 0 {
-            return;
-        }
-        if life.presence == Presence::Present && life.class != Class::YieldFirst {
-            life.class = Class::YieldFirst;
-            surplus -= 1;
-        } else if life.class == Class::YieldFirst {
-            surplus -= 1;
-        }
+    for life in copies.into_iter().take(surplus.saturating_sub(gone)) {
+        life.class = Class::YieldFirst;
     }
 }
 
@@ -188,9 +193,10 @@ fn own_goes_last(lives: &mut BTreeMap<PodName, Life<'_>>, rules: &Rules) {
     }
     let others = lives.len() > 1;
     for (pod, life) in lives {
-        life.next = match pod == own && others {
-            true => State::ActiveGrace { left_ms: 1 },
-            false => State::Removed,
+        life.next = match (pod == own && others, life.before.is_active()) {
+            (true, true) => State::ActiveGrace { left_ms: 1 },
+            (true, false) => State::InactiveGrace { left_ms: 1 },
+            (false, _) => State::Removed,
         };
     }
 }
@@ -211,27 +217,36 @@ impl Places {
                 && published_ms.is_some_and(|at_ms| look.now_ms.saturating_sub(at_ms) < WAVE_PATIENCE_MS)
         };
         let active = lives.values().filter(|life| life.before.is_active()).count();
-        let others = match &look.runtime {
-            Fact::Known(runtime) => {
-                let sandboxes =
-                    runtime.sandboxes.iter().filter(|sandbox| sandbox.ready && sandbox.parent_uid.is_none());
-                let uids: BTreeSet<&str> = sandboxes.map(|sandbox| sandbox.uid.as_str()).collect();
-                uids.len().max(rules.others as usize)
+        // A kubelet counts the pods that it knows, whether they have a sandbox or not.
+        let knows = !kubelet_forgot(look);
+        let known = lives.values().filter(|life| knows && life.is_known_parent());
+        let mut parents: BTreeSet<&str> = known.map(|life| life.checkpoint.examined.uid.as_str()).collect();
+        parents.extend(look.api.sighted.values().map(String::as_str));
+        let stored: BTreeSet<&str> = lives.values().map(|life| life.checkpoint.examined.uid.as_str()).collect();
+        let mut others = BTreeSet::new();
+        if let Fact::Known(runtime) = &look.runtime {
+            for sandbox in runtime.sandboxes.iter().filter(|sandbox| sandbox.ready && sandbox.parent_uid.is_none()) {
+                let uid = sandbox.uid.as_str();
+                if stored.contains(uid) || parents.contains(uid) {
+                    parents.insert(uid);
+                } else {
+                    others.insert(uid);
+                }
             }
-            Fact::Unknown(_) => rules.others as usize,
-        };
+        }
+        let taken = active + parents.len() + others.len().max(rules.others as usize);
         Self {
             wave: rules.wave.max(1),
             starting: lives.iter().filter(starts).count(),
-            free: rules.pods_max.map(|room| (room as usize).saturating_sub(active + others)),
+            free: rules.pods_max.map(|room| (room as usize).saturating_sub(taken)),
         }
     }
 
-    /// Why one more copy has to wait.
-    fn wait(&self, now_ms: u64) -> Option<Why> {
+    /// Why one more copy has to wait. What is urgent is not started in waves.
+    fn wait(&self, now_ms: u64, urgent: bool) -> Option<Why> {
         match self.free {
             Some(0) => Some(Why::NoRoom),
-            _ if self.starting >= self.wave => Some(Why::Wave { until_ms: now_ms + 1000 }),
+            _ if !urgent && self.starting >= self.wave => Some(Why::Wave { until_ms: now_ms + 1000 }),
             _ => None,
         }
     }
@@ -251,7 +266,11 @@ fn finish(
 ) -> Lives {
     let mut plan = decision.plan;
     plan.pods.retain_mut(|planned| {
-        let Some(life) = lives.get(&planned.rendering.pod) else { return true };
+        let Some(life) = lives.get(&planned.rendering.pod) else {
+            // Of a pod without a checkpoint nobody knows whether it runs.
+            planned.activity = Activity::AsItIs;
+            return true;
+        };
         planned.activity = life.activity(look, rules);
         life.next != State::Removed
     });
@@ -277,7 +296,7 @@ fn finish(
     for (pod, life) in lives {
         let checkpoint = life.checkpoint;
         if let Some(past) = timeline.pods.get_mut(pod) {
-            past.state = Some(life.next);
+            past.step(look.now_ms, life.before, life.next, life.running, life.class);
         }
         let why = life.why(look);
         if life.next == State::Removed {
@@ -302,10 +321,11 @@ fn finish(
             running: life.running,
             copy: life.next.is_active().then(|| life.copy.clone()),
             class: life.class,
+            priority: checkpoint.examined.priority,
             deadline_ms: life.deadline_ms(look, &why),
             why,
         };
-        out.next_ms = [out.next_ms, standing.deadline_ms].into_iter().flatten().min();
+        out.next_ms = [out.next_ms, standing.deadline_ms, life.due_ms].into_iter().flatten().min();
         out.standings.push(standing);
     }
     out

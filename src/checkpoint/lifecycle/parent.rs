@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::state::Running;
+use super::state::{HANDED_OVER_MS, Running};
 use crate::checkpoint::look::{Answers, Boot, Container, ContainerState, Kubelet, Look, Sandbox};
 use crate::checkpoint::node::Fact;
+
+/// How long a kubelet takes at most between two attempts at a container.
+pub(super) const LONGEST_PAUSE_MS: u64 = HANDED_OVER_MS;
 
 /// When the copy of a pod goes, once the API server answers again (lifecycle.md, "Hand-over").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,9 +53,23 @@ impl<'a> Sandboxes<'a> {
         self.parent.iter().any(|sandbox| sandbox.ready)
     }
 
-    /// Whether the parent has a ready sandbox with a container, in whatever state: its volumes are mounted then.
-    pub(super) fn has_container(&self) -> bool {
-        self.parent.iter().any(|sandbox| sandbox.ready && !sandbox.containers.is_empty())
+    /// Whether the parent is on its way: in a ready sandbox there is a container that is none of `stale`. Its volumes are
+    /// mounted then, and its kubelet knows it.
+    pub(super) fn comes(&self, stale: &BTreeSet<String>) -> bool {
+        let ready = self.parent.iter().filter(|sandbox| sandbox.ready);
+        ready.flat_map(|sandbox| &sandbox.containers).any(|container| !stale.contains(&container.id))
+    }
+
+    /// The parent's containers, in whatever state.
+    pub(super) fn containers(&self) -> BTreeSet<String> {
+        let containers = self.parent.iter().flat_map(|sandbox| &sandbox.containers);
+        containers.map(|container| container.id.clone()).collect()
+    }
+
+    /// Whether the runtime does not know of a container in a ready sandbox of the parent whether it runs.
+    fn in_doubt(&self) -> bool {
+        let ready = self.parent.iter().filter(|sandbox| sandbox.ready);
+        ready.flat_map(|sandbox| &sandbox.containers).any(|container| container.state == ContainerState::Unknown)
     }
 
     /// The containers of the parent that run: name and id.
@@ -96,8 +113,9 @@ pub(super) fn kubelet_forgot(look: &Look) -> bool {
     }
 }
 
-/// Whether the parent runs (lifecycle.md, "What is looked at").
-pub(super) fn parent_running(look: &Look, sandboxes: Option<&Sandboxes<'_>>) -> Running {
+/// Whether the parent runs (lifecycle.md, "What is looked at"). `idle_ms`: for how long none of its containers has come or
+/// gone.
+pub(super) fn parent_running(look: &Look, sandboxes: Option<&Sandboxes<'_>>, idle_ms: u64) -> Running {
     let Some(sandboxes) = sandboxes else {
         return match look.boot {
             // Nothing can run: no kubelet has started anything since the machine did.
@@ -108,6 +126,26 @@ pub(super) fn parent_running(look: &Look, sandboxes: Option<&Sandboxes<'_>>) -> 
     if !sandboxes.running().is_empty() {
         return Running::Yes;
     }
-    let started_since = matches!(look.kubelet, Fact::Known(Kubelet::Running { .. })) && kubelet_forgot(look);
-    if sandboxes.ready() && !started_since { Running::Held } else { Running::No }
+    if !sandboxes.ready() {
+        return Running::No;
+    }
+    if sandboxes.in_doubt() {
+        return Running::Unknown;
+    }
+    if is_abandoned(look, idle_ms) { Running::No } else { Running::Held }
+}
+
+/// Whether no kubelet restarts what is left of a parent with a ready sandbox.
+fn is_abandoned(look: &Look, idle_ms: u64) -> bool {
+    if look.api.reach == Answers::Answering {
+        return false;
+    }
+    let restarted = match (&look.kubelet, look.api.last_answer_ms) {
+        (Fact::Known(Kubelet::Running { since_ms }), Some(answered_ms)) => *since_ms > answered_ms,
+        // Nobody saw an answer. The sandbox is there, so a kubelet was told of it once, and this one may be it.
+        (Fact::Known(Kubelet::Running { .. } | Kubelet::NotRunning) | Fact::Unknown(_), _) => false,
+    };
+    // A kubelet that knows it tries again at least this often. One that was started while the API server answered for a
+    // moment may not have heard of it.
+    restarted || idle_ms.min(look.now_ms.saturating_sub(look.api.since_ms)) >= LONGEST_PAUSE_MS
 }

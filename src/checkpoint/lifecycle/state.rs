@@ -146,18 +146,41 @@ impl State {
     /// The state after `seen`.
     #[must_use]
     pub fn next(self, seen: &Seen, grace_ms: u64) -> Self {
-        // Difference 6: the agent's own copy is there so that there is an agent after a reboot, whatever else holds.
-        let stays = match self {
-            Self::Active | Self::SelfActive => seen.parent != Presence::Absent,
-            Self::None | Self::Inactive | Self::HandedOver { .. } => seen.startable && seen.parent != Presence::Absent,
-            Self::ActiveGrace { .. } => seen.parent == Presence::Present,
-            Self::InactiveGrace { .. } => seen.startable && seen.parent == Presence::Present,
-            Self::Removed => false,
+        let parent = match seen.api {
+            Answers::Answering => seen.parent,
+            // Difference 1: whoever does not answer says nothing of parents.
+            Answers::Silent | Answers::Refusing => Presence::Unknown,
         };
-        match self.step(seen, grace_ms) {
-            _ if seen.own && stays => Self::SelfActive,
-            Self::Active if seen.own => Self::SelfActive,
-            state => state,
+        let seen = &Seen { parent, ..*seen };
+        if seen.own { self.own(seen, grace_ms) } else { self.step(seen, grace_ms) }
+    }
+
+    /// Difference 6: the agent's own copy is there so that there is an agent after a reboot. Whatever else holds, nothing but
+    /// the absence of its parent ends it.
+    fn own(self, seen: &Seen, grace_ms: u64) -> Self {
+        match (self, seen.parent) {
+            (Self::Removed, _) => Self::Removed,
+            (Self::Active | Self::SelfActive | Self::ActiveGrace { .. }, Presence::Absent) => {
+                self.step(&Seen { takes_over: false, stop: false, ..*seen }, grace_ms)
+            }
+            (Self::Active | Self::SelfActive, _) => Self::SelfActive,
+            (Self::ActiveGrace { .. }, Presence::Present | Presence::Ending) => Self::SelfActive,
+            (Self::ActiveGrace { .. }, Presence::Unknown) => self,
+            (
+                Self::None | Self::Inactive | Self::HandedOver { .. },
+                Presence::Present | Presence::Ending | Presence::Unknown,
+            )
+            | (Self::InactiveGrace { .. }, Presence::Present | Presence::Ending)
+                if seen.startable =>
+            {
+                Self::SelfActive
+            }
+            (Self::None | Self::Inactive | Self::HandedOver { .. } | Self::InactiveGrace { .. }, _) => {
+                match self.step(seen, grace_ms) {
+                    Self::Active => Self::SelfActive,
+                    state => state,
+                }
+            }
         }
     }
 
@@ -190,12 +213,15 @@ impl State {
             },
             Self::ActiveGrace { left_ms } => match seen.parent {
                 Presence::Present | Presence::Ending if seen.stop => Self::Inactive,
-                Presence::Absent | Presence::Unknown if seen.stop => Self::InactiveGrace { left_ms },
-                Presence::Absent | Presence::Ending => {
-                    let left_ms = left_ms.saturating_sub(seen.elapsed_ms);
-                    Self::ActiveGrace { left_ms }.unless_over(seen.parent)
+                Presence::Unknown if seen.stop => Self::InactiveGrace { left_ms },
+                Presence::Absent if seen.stop => Self::InactiveGrace { left_ms }.step(seen, grace_ms),
+                Presence::Absent => {
+                    Self::ActiveGrace { left_ms: left_ms.saturating_sub(seen.elapsed_ms) }.unless_over(seen.parent)
                 }
                 _ if seen.takes_over => Self::HandedOver { left_ms: HANDED_OVER_MS },
+                Presence::Ending => {
+                    Self::ActiveGrace { left_ms: left_ms.saturating_sub(seen.elapsed_ms) }.unless_over(seen.parent)
+                }
                 Presence::Present => Self::Active,
                 // Difference 1.
                 Presence::Unknown => self,

@@ -3,8 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::parent::{Class, Sandboxes};
 use super::state::{Running, State};
+use crate::checkpoint::look::{Answers, Look};
 use crate::checkpoint::rendering::PodName;
+
+/// A kubelet sees its pods within 28 seconds of an API server that is back, and starts them within 15 more.
+const PATIENCE_MS: u64 = 60_000;
+
+/// The longest that a copy waits before it goes for its parent's name once more.
+const PATIENCE_LONGEST_MS: u64 = 10 * 60_000;
 
 /// What is remembered from look to look.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +31,15 @@ pub(super) struct Past {
     pub(super) no_since_ms: Option<u64>,
     /// The containers of the parent that run, and since when they are these.
     pub(super) running: (BTreeSet<(String, String)>, u64),
+    /// The containers of the parent in whatever state, and since when they are these.
+    pub(super) containers: Option<(BTreeSet<String>, u64)>,
+    /// Those that were there before the API server answered, or before this process looked: no sign of a kubelet that knows
+    /// the parent.
+    pub(super) stale: Option<BTreeSet<String>>,
+    /// When the copy went last for nothing but its parent's name.
+    pub(super) yielded_ms: Option<u64>,
+    /// For how long the API server has to answer before the copy goes for its parent's name again.
+    pub(super) patience_ms: u64,
     /// Since when the copy's manifest has been active, or published anew.
     pub(super) published_ms: Option<u64>,
     /// Since when the copy has had no ready sandbox.
@@ -39,14 +56,53 @@ impl Timeline {
 }
 
 impl Past {
+    /// Takes in what the runtime has of the parent; nothing if it does not say.
+    pub(super) fn parent(&mut self, look: &Look, sandboxes: Option<&Sandboxes<'_>>) {
+        let Some(sandboxes) = sandboxes else {
+            self.running = (BTreeSet::new(), look.now_ms);
+            return;
+        };
+        let containers = sandboxes.containers();
+        if self.stale.is_none() || look.api.reach != Answers::Answering {
+            self.stale = Some(containers.clone());
+        }
+        if self.containers.as_ref().is_none_or(|(known, _)| *known != containers) {
+            self.containers = Some((containers, look.now_ms));
+        }
+        let running = sandboxes.running();
+        if self.running.0 != running {
+            self.running = (running, look.now_ms);
+        }
+    }
+
+    /// For how long none of the parent's containers has come or gone.
+    pub(super) fn idle_ms(&self, now_ms: u64) -> u64 {
+        self.containers.as_ref().map_or(0, |(_, since_ms)| now_ms.saturating_sub(*since_ms))
+    }
+
+    /// Takes in what follows for the copy.
+    ///
+    /// Where the copy's going takes the API server away, the parent never comes, and the copy would come and go for ever. So
+    /// it is more patient after each such round.
+    pub(super) fn step(&mut self, now_ms: u64, before: State, next: State, running: Running, class: Class) {
+        self.state = Some(next);
+        match (before.is_active(), next.is_active()) {
+            _ if running == Running::Yes => (self.yielded_ms, self.patience_ms) = (None, 0),
+            (true, false) if class == Class::YieldFirst && matches!(next, State::HandedOver { .. }) => {
+                self.yielded_ms = Some(now_ms);
+            }
+            (false, true) if self.yielded_ms.take().is_some() => {
+                self.patience_ms = self.patience_ms.saturating_mul(2).clamp(PATIENCE_MS, PATIENCE_LONGEST_MS);
+            }
+            (true | false, true | false) => {}
+        }
+    }
+
     /// Takes in whether the parent runs, and for how long it has not.
-    pub(super) fn parent(&mut self, now_ms: u64, answer: Running, containers: BTreeSet<(String, String)>) {
+    pub(super) fn answer(&mut self, now_ms: u64, answer: Running) {
         self.no_since_ms = match answer {
             Running::No => Some(self.no_since_ms.unwrap_or(now_ms)),
             Running::Yes | Running::Held | Running::Unknown => None,
         };
-        if self.running.0 != containers {
-            self.running = (containers, now_ms);
-        }
     }
 }

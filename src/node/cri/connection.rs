@@ -1,7 +1,7 @@
 //! One connection to the runtime, and gRPC on it: a request without content, answered by one message or by many.
 //!
 //! gRPC is framed by hand, on the hyper that is here for the API server anyway. What is needed of it is five bytes before a
-//! message and a status behind it; tonic would bring six more crates, want a connector and a codec of ours all the same, and
+//! message and a status behind it; tonic would bring four more crates, want a connector and a codec of ours all the same, and
 //! put errors of its own over hyper's. Every request of the CRI that is made here has no field set, so that its message is empty.
 
 use std::path::Path;
@@ -130,7 +130,7 @@ impl Answer {
                 Some([_, length @ ..]) => u32::from_be_bytes(*length) as usize,
                 None => 0,
             };
-            if announced.max(whole.len()) > ANSWER_MAX_BYTES {
+            if announced > ANSWER_MAX_BYTES || whole.len() > PREFIX_BYTES + ANSWER_MAX_BYTES {
                 return Err(Problem::TooLong);
             }
         }

@@ -21,7 +21,8 @@ pub(super) fn misses_sandbox(containers: &[messages::Container], sandboxes: &[me
     containers.iter().any(|container| !ids.contains(container.pod_sandbox_id.as_str()))
 }
 
-/// Puts containers into their sandboxes: the newest sandbox of each pod first, and of each name the newest container.
+/// Puts containers into their sandboxes: of each pod the ready sandbox first and then the newest, and of each name the
+/// newest container.
 ///
 /// A container without a sandbox is not lost: by its own labels it makes one that is not ready. What no kubelet has made,
 /// so that nobody knows of which pod it is, is left out.
@@ -29,7 +30,7 @@ pub(super) fn join(
     containers: Vec<messages::Container>,
     sandboxes: Vec<messages::PodSandbox>,
 ) -> Result<Runtime, Problem> {
-    let mut by_id: BTreeMap<String, (Reverse<u32>, Sandbox)> = BTreeMap::new();
+    let mut by_id: BTreeMap<String, Sandbox> = BTreeMap::new();
     for mut sandbox in sandboxes {
         let metadata = sandbox.metadata.take().unwrap_or_default();
         let Some((pod, uid)) = identity(&mut sandbox.labels, metadata.namespace, metadata.name, metadata.uid) else {
@@ -49,7 +50,7 @@ pub(super) fn join(
             created_at_unix_ns: sandbox.created_at,
             containers: Vec::new(),
         };
-        by_id.insert(sandbox.id, (Reverse(metadata.attempt), made));
+        by_id.insert(sandbox.id, made);
     }
     for mut container in containers {
         if !by_id.contains_key(&container.pod_sandbox_id) {
@@ -59,23 +60,24 @@ pub(super) fn join(
             let created_at_unix_ns = container.created_at;
             let containers = Vec::new();
             let made = Sandbox { id, pod, uid, ready: false, parent_uid: None, created_at_unix_ns, containers };
-            by_id.insert(container.pod_sandbox_id.clone(), (Reverse(0), made));
+            by_id.insert(container.pod_sandbox_id.clone(), made);
         }
-        if let Some((_, sandbox)) = by_id.get_mut(&container.pod_sandbox_id) {
+        if let Some(sandbox) = by_id.get_mut(&container.pod_sandbox_id) {
             sandbox.containers.push(made_of(container));
         }
     }
     let mut sandboxes: Vec<_> = by_id.into_values().collect();
-    for (_, sandbox) in &mut sandboxes {
+    for sandbox in &mut sandboxes {
         sandbox
             .containers
             .sort_by(|a, b| (&a.name, Reverse(a.attempt), &a.id).cmp(&(&b.name, Reverse(b.attempt), &b.id)));
     }
-    sandboxes.sort_by(|(attempt_a, a), (attempt_b, b)| {
-        let key = |sandbox: &Sandbox| Reverse(sandbox.created_at_unix_ns);
-        (&a.pod, key(a), attempt_a, &a.id).cmp(&(&b.pod, key(b), attempt_b, &b.id))
+    // A ready one is the newest, even where the clock was set back since an older one was made.
+    sandboxes.sort_by(|a, b| {
+        let age = |sandbox: &Sandbox| Reverse((sandbox.ready, sandbox.created_at_unix_ns));
+        (&a.pod, age(a), &a.id).cmp(&(&b.pod, age(b), &b.id))
     });
-    Ok(Runtime { sandboxes: sandboxes.into_iter().map(|(_, sandbox)| sandbox).collect() })
+    Ok(Runtime { sandboxes })
 }
 
 /// Of which pod something is: by its labels, and where one is missing, by its metadata.

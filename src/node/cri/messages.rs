@@ -55,8 +55,6 @@ pub(super) struct PodSandboxMetadata {
     pub(super) uid: String,
     #[prost(string, tag = "3")]
     pub(super) namespace: String,
-    #[prost(uint32, tag = "4")]
-    pub(super) attempt: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
