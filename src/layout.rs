@@ -56,4 +56,10 @@ impl Layout {
     pub fn configmaps(&self) -> PathBuf {
         self.root.join("etc/kubernetes/checkpoint-configmaps")
     }
+
+    /// The admin socket of the running agent, in a directory of its own.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.root.join("run/ckpt-db/admin.sock")
+    }
 }

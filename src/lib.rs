@@ -12,6 +12,7 @@ pub mod keys;
 pub mod layout;
 pub mod materialize;
 pub mod node;
+pub mod ops;
 pub mod regular_file;
 pub mod source;
 pub mod store;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use ckpt_db::checkpoint::closure;
 use ckpt_db::checkpoint::decide::{PodNetwork, decide};
 use ckpt_db::checkpoint::examine::{Parent, examine};
+use ckpt_db::checkpoint::images::NodeImages;
 use ckpt_db::checkpoint::judge::has_run;
 use ckpt_db::checkpoint::lookup::{Lookup, Objects};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
@@ -53,8 +54,8 @@ fn one_pod_for_each_kind_of_answer() {
     let examined = ours
         .iter()
         .map(|pod| {
-            let parent = Parent { object: pod, ran: has_run(pod), ended: false, authenticated: true };
-            examine(parent, &example, &services, &settings)
+            let parent = Parent { object: pod, ran: has_run(pod), ended: false, authenticated: true, republished: 0 };
+            examine(parent, &example, &services, &settings, &NodeImages::unknown())
         })
         .collect();
     let decision = decide(examined, PodNetwork::Yes);

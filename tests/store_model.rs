@@ -1,7 +1,8 @@
-//! Random histories against the simplest model of the store: a set of pods, and the objects that they name.
+//! Random histories against the simplest model of the store: a set of pods with their lifecycles, and the objects that
+//! they name.
 //!
 //! After each batch the store holds what the model holds, byte for byte, and is sound; redb is closed and opened again in
-//! between. A revision counts up whenever something changed, and never down.
+//! between, and an image of it read. A revision counts up whenever something changed, and never down.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
@@ -11,9 +12,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ckpt_db::checkpoint::lookup::{Absence, Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
+use ckpt_db::checkpoint::rendering::PodName;
 use ckpt_db::crypto::SystemEntropy;
-use ckpt_db::store::{Backend, Change, MemoryStore, Missing, NewStore, RedbStore, Revision, StoreError, open_offline};
+use ckpt_db::store::{
+    Backend, Change, MemoryStore, Missing, NewStore, RedbStore, Revision, Snapshot, StoreError, open_image,
+    open_offline,
+};
 use proptest::prelude::*;
+use store_format::{Lifecycle, NodeSecret};
 
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const NAMES: u8 = 3;
@@ -27,6 +33,11 @@ enum Step {
     DeletePod(usize, u8, bool),
     DeleteObject(usize, Kind, u8),
     Absent(usize, Kind, u8, Absence),
+    /// Pod, and whether the proof is one for another UID.
+    GonePod(usize, u8, bool),
+    Decided(usize, u8, Lifecycle, u32),
+    Hold(usize, u8, bool),
+    Boot(u8),
     /// A listing, and whether what it lacks is deleted or, if it is a pod, reported.
     Listing(Vec<Step>, Missing),
 }
@@ -83,9 +94,39 @@ fn step() -> impl Strategy<Value = Step> {
         8 => simple_step(),
         2 => (0..NAMESPACES.len(), 0..NAMES, any::<bool>()).prop_map(|(ns, name, other)| Step::DeletePod(ns, name, other)),
         1 => (0..NAMESPACES.len(), data_kind(), 0..NAMES).prop_map(|(ns, kind, name)| Step::DeleteObject(ns, kind, name)),
+        3 => (0..NAMESPACES.len(), 0..NAMES, 0..4_u8).prop_map(|(ns, name, other)| Step::GonePod(ns, name, other == 0)),
+        4 => (0..NAMESPACES.len(), 0..NAMES, lifecycle(), 0..2_u32).prop_map(|(ns, name, lifecycle, times)| Step::Decided(ns, name, lifecycle, times)),
+        1 => (0..NAMESPACES.len(), 0..NAMES, any::<bool>()).prop_map(|(ns, name, held)| Step::Hold(ns, name, held)),
+        1 => (0..3_u8).prop_map(Step::Boot),
         2 => (0..NAMESPACES.len(), data_kind(), 0..NAMES, why).prop_map(|(ns, kind, name, why)| Step::Absent(ns, kind, name, why)),
         2 => (proptest::collection::vec(simple_step(), 0..6), missing).prop_map(|(steps, missing)| Step::Listing(steps, missing)),
     ]
+}
+
+fn lifecycle() -> impl Strategy<Value = Lifecycle> {
+    prop_oneof![
+        Just(Lifecycle::Inactive),
+        Just(Lifecycle::Active),
+        (0..3_u32).prop_map(|left_s| Lifecycle::InactiveGrace { left_s }),
+        (0..3_u32).prop_map(|left_s| Lifecycle::ActiveGrace { left_s }),
+        (0..3_u32).prop_map(|left_s| Lifecycle::HandedOver { left_s }),
+    ]
+}
+
+/// What is on record of one pod.
+#[derive(Clone, Debug, PartialEq)]
+struct Row {
+    uid: String,
+    lifecycle: Lifecycle,
+    republished: u32,
+    held: bool,
+}
+
+/// What a batch says of pods after all of its objects.
+#[derive(Clone, Debug, PartialEq)]
+enum Said {
+    Decided(ObjectKey, String, Lifecycle, u32),
+    Hold(ObjectKey, bool),
 }
 
 #[derive(Clone, Default, PartialEq)]
@@ -97,6 +138,12 @@ struct Model {
     /// What is not to be had of what pods name.
     absent: BTreeMap<ObjectKey, Absence>,
     populated: bool,
+    rows: BTreeMap<ObjectKey, Row>,
+    gone: BTreeSet<ObjectKey>,
+    boot_id: Option<String>,
+    said: Vec<Said>,
+    /// Pods that are held or released without being there.
+    unknown: BTreeSet<ObjectKey>,
     /// Pods that listings of this batch lack, with their UIDs.
     missing: BTreeMap<ObjectKey, String>,
     /// A listing without pods was met while there were some: the whole batch must be refused.
@@ -109,6 +156,7 @@ impl Model {
             self.ended.insert((pod.key.clone(), pod.uid.clone()));
         }
         self.missing.remove(&pod.key);
+        self.gone.remove(&pod.key);
         let needs = wanted.iter().map(|(kind, name)| key(*kind, ns, *name)).collect();
         self.pods.insert(pod.key.clone(), (pod.clone(), needs));
     }
@@ -147,6 +195,36 @@ impl Model {
                 self.pods.remove(&key);
                 Change::Delete { key, uid: stored.unwrap_or_default() }
             }
+            Step::GonePod(ns, name, other) => {
+                let key = key(Kind::Pod, *ns, *name);
+                if *other {
+                    return Change::Gone { key, uid: "uid-of-another".to_owned() };
+                }
+                let stored = self.pods.get(&key).map(|(pod, _)| pod.uid.clone());
+                if stored.is_some() {
+                    self.gone.insert(key.clone());
+                    self.missing.remove(&key);
+                }
+                Change::Gone { key, uid: stored.unwrap_or_default() }
+            }
+            Step::Decided(ns, name, lifecycle, republished) => {
+                let key = key(Kind::Pod, *ns, *name);
+                // As the agent does: for the pod that it saw, which a later step may replace.
+                let uid = self.pods.get(&key).map(|(pod, _)| pod.uid.clone()).unwrap_or_default();
+                self.said.push(Said::Decided(key.clone(), uid.clone(), *lifecycle, *republished));
+                let (lifecycle, republished) = (*lifecycle, *republished);
+                Change::Decided { pod: pod_name(&key), uid, lifecycle, republished, why: String::new() }
+            }
+            Step::Hold(ns, name, held) => {
+                let key = key(Kind::Pod, *ns, *name);
+                self.said.push(Said::Hold(key.clone(), *held));
+                Change::Hold { pod: pod_name(&key), held: *held }
+            }
+            Step::Boot(boot) => {
+                let id = format!("boot-{boot}");
+                self.boot_id = Some(id.clone());
+                Change::Boot(id)
+            }
             Step::DeleteObject(ns, kind, name) => {
                 let key = key(*kind, *ns, *name);
                 self.objects.remove(&key);
@@ -176,11 +254,12 @@ impl Model {
                     }
                     Missing::Report => {
                         let uids = self.pods.iter().map(|(key, (pod, _))| (key.clone(), pod.uid.clone()));
-                        self.missing = uids.collect();
+                        self.missing = uids.filter(|(key, _)| !self.gone.contains(key)).collect();
                     }
                 }
                 for (pod, needs) in listed.pods.into_values() {
                     self.missing.remove(&pod.key);
+                    self.gone.remove(&pod.key);
                     self.pods.insert(pod.key.clone(), (pod, needs));
                 }
                 let last = |pod: &Object| String::from_utf8(pod.body.expose().to_vec()).unwrap().contains("Failed");
@@ -199,6 +278,37 @@ impl Model {
         self.absent.retain(|key, _| needed.contains(key) && !self.objects.contains_key(key));
         self.ended.retain(|(key, uid)| self.pods.get(key).is_some_and(|(pod, _)| pod.uid == *uid));
         self.missing.retain(|key, _| self.pods.contains_key(key));
+        self.gone.retain(|key| self.pods.contains_key(key));
+        let before = std::mem::take(&mut self.rows);
+        for (key, (pod, _)) in &self.pods {
+            let known = before.get(key);
+            let row = known.filter(|row| row.uid == pod.uid).cloned().unwrap_or_else(|| Row {
+                uid: pod.uid.clone(),
+                lifecycle: match known.map(|row| row.lifecycle) {
+                    Some(Lifecycle::Active | Lifecycle::ActiveGrace { .. }) => Lifecycle::Active,
+                    _ => Lifecycle::Inactive,
+                },
+                republished: 0,
+                held: known.is_some_and(|row| row.held),
+            });
+            self.rows.insert(key.clone(), row);
+        }
+        self.unknown.clear();
+        // Decisions first, whatever the order in the batch.
+        self.said.sort_by_key(|said| matches!(said, Said::Hold(..)));
+        for said in std::mem::take(&mut self.said) {
+            match said {
+                Said::Decided(key, uid, lifecycle, republished) => {
+                    if let Some(row) = self.rows.get_mut(&key).filter(|row| row.uid == uid) {
+                        (row.lifecycle, row.republished) = (lifecycle, republished);
+                    }
+                }
+                Said::Hold(key, held) => match self.rows.get_mut(&key) {
+                    Some(row) => row.held = held,
+                    None => drop(self.unknown.insert(key)),
+                },
+            }
+        }
     }
 
     fn holds(&self) -> BTreeMap<&ObjectKey, &Object> {
@@ -206,8 +316,11 @@ impl Model {
     }
 }
 
-fn check(store: &dyn Backend, model: &Model) {
-    let snapshot = store.snapshot().unwrap().into_inner();
+fn pod_name(key: &ObjectKey) -> PodName {
+    PodName { namespace: key.namespace().to_owned(), name: key.name().to_owned() }
+}
+
+fn check(snapshot: &Snapshot, model: &Model) {
     assert!(snapshot.findings().is_empty(), "{:?}", snapshot.findings());
     let holds = model.holds();
     let keys: Vec<&ObjectKey> = snapshot.objects().map(|object| object.key).collect();
@@ -230,12 +343,22 @@ fn check(store: &dyn Backend, model: &Model) {
         assert_eq!(recorded.iter().map(|(key, why)| (key, why)).collect::<Vec<_>>(), absent, "{key}");
         assert_eq!(snapshot.ended(key).is_some(), model.ended.contains(&(key.clone(), pod.uid.clone())), "{key}");
     }
+    for (key, row) in &model.rows {
+        assert_eq!(snapshot.lifecycle(key), Some(row.lifecycle), "{key}");
+        assert_eq!((snapshot.republished(key), snapshot.held(key)), (row.republished, row.held), "{key}");
+        assert_eq!(snapshot.gone(key), model.gone.contains(key), "{key}");
+    }
+    assert_eq!(snapshot.boot_id(), model.boot_id.as_deref());
     assert_eq!(snapshot.populated(), model.populated);
+    let logged: Vec<Revision> = snapshot.log().map(|(revision, _)| revision).collect();
+    assert!(logged.is_sorted() && logged.last().is_none_or(|last| *last <= snapshot.revision()));
+    assert!(snapshot.log().all(|(_, record)| !record.items.is_empty()));
 }
 
 /// Runs one history; `reopen` may exchange the store's handle after each batch.
 fn history(
     mut store: Box<dyn Backend>,
+    secrets: &[&NodeSecret],
     batches: &[Vec<Step>],
     mut reopen: impl FnMut(Box<dyn Backend>) -> Box<dyn Backend>,
 ) {
@@ -252,6 +375,9 @@ fn history(
                 after.settle();
                 let missing: Vec<_> = std::mem::take(&mut after.missing).into_iter().collect();
                 assert_eq!(update.get().missing, missing, "{batch:?}");
+                let rejected: BTreeSet<_> =
+                    update.get().rejected.iter().map(|rejected| rejected.object.clone()).collect();
+                assert_eq!(rejected, std::mem::take(&mut after.unknown), "{batch:?}");
                 // What changes is written, and what does not is not.
                 let next = Revision(revision.0 + u64::from(after != model));
                 assert_eq!(update.get().revision, next, "{batch:?}");
@@ -259,7 +385,18 @@ fn history(
                 model = after;
             }
         }
-        check(&*store, &model);
+        let snapshot = store.snapshot().unwrap().into_inner();
+        check(&snapshot, &model);
+        match store.image() {
+            Ok(image) => {
+                let read = open_image(image, secrets).unwrap().into_inner();
+                assert_eq!(read.revision(), snapshot.revision());
+                assert!(read.log().eq(snapshot.log()), "{batch:?}");
+                check(&read, &model);
+            }
+            Err(StoreError::NoFile) => {}
+            Err(error) => panic!("{batch:?}: {error}"),
+        }
         store = reopen(store);
     }
 }
@@ -275,7 +412,7 @@ proptest! {
     fn memory_holds_what_the_model_holds(batches in batches()) {
         let mut store = MemoryStore::new(common::identity(), Box::new(SystemEntropy)).unwrap();
         let _durable = store.add_first_key(&common::secret(), common::NOW).unwrap();
-        history(Box::new(store), &batches, |store| store);
+        history(Box::new(store), &[], &batches, |store| store);
     }
 }
 
@@ -290,7 +427,7 @@ proptest! {
         let new = NewStore { identity: common::identity(), secret: Some(&secret) };
         let store = RedbStore::create(&path, new, Box::new(SystemEntropy)).unwrap();
         let mut batch = 0;
-        history(Box::new(store), &batches, |store| {
+        history(Box::new(store), &[&secret], &batches, |store| {
             batch += 1;
             if reopen >> (batch % 16) & 1 == 0 {
                 return store;

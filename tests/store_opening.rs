@@ -12,15 +12,16 @@ use ckpt_db::checkpoint::lookup::{Absence, Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::crypto::{SystemEntropy, sha256};
 use ckpt_db::store::{
-    Backend as _, Change, Finding, LockState, NewStore, RecordProblem, RedbStore, StoreError, install_panic_hook,
-    open_offline,
+    Backend as _, Change, Finding, LockState, NewStore, RecordProblem, RedbStore, Revision, Snapshot, StoreError,
+    install_panic_hook, open_offline,
 };
 use redb::{ReadableDatabase as _, TableDefinition};
-use store_format::{Frame, Table, digest_input, meta_key};
+use store_format::{FORMAT_VERSION, Frame, Lifecycle, NodeSecret, Table, digest_input, meta_key};
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("objects");
 const PODS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("pods");
+const LOG: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("log");
 
 /// The error of opening for reading and of opening for writing, which must agree, and proof that nothing was changed.
 fn refused(path: &Path) -> StoreError {
@@ -153,12 +154,12 @@ fn a_newer_format_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("checkpoint-store.db");
     drop(common::store_with(&path, common::objects(1), &common::secret()));
-    let payload = 2_u32.to_le_bytes();
+    let payload = (FORMAT_VERSION + 1).to_le_bytes();
     let digest = sha256(&digest_input(Table::Meta, &[meta_key::FORMAT], &payload));
     let frame = Frame { digest, tag: None, payload: &payload }.encode();
     tamper(&path, |txn| drop(txn.open_table(META).unwrap().insert(meta_key::FORMAT, frame.as_slice()).unwrap()));
     let error = refused(&path);
-    assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
 }
 
 #[test]
@@ -354,4 +355,146 @@ fn a_store_made_before_its_node_had_a_name_takes_the_first() {
     assert_eq!(store.identity().node_name, "edge-1");
     let refused = store.update(vec![Change::NodeName("edge-2".to_owned())], 4);
     assert!(matches!(refused, Err(ckpt_db::store::StoreError::OtherNode { .. })));
+}
+
+/// A store of an older version, as `store-format/stores` holds it, and the key that opens it.
+fn older_store(text: &str) -> (Vec<u8>, NodeSecret) {
+    let (header, body) = text.split_once("\n\n").unwrap();
+    let key = header.lines().find_map(|line| line.strip_prefix("key-pkcs8: ")).unwrap();
+    let hex = |digits: &str| data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap();
+    let octets = body.lines().flat_map(|line| {
+        let (digits, count) = line.split_once(" * ").unwrap_or((line, "1"));
+        hex(digits).repeat(count.parse().unwrap())
+    });
+    (octets.collect(), NodeSecret::from_pkcs8(&hex(key)).unwrap())
+}
+
+fn in_shop(kind: Kind, name: &str) -> ObjectKey {
+    ObjectKey::new(kind, "shop", name).unwrap()
+}
+
+/// What the store of version 1 holds, whoever reads it.
+fn check_older(snapshot: &Snapshot, open: bool) {
+    let (web, job) = (in_shop(Kind::Pod, "web"), in_shop(Kind::Pod, "job"));
+    assert!(snapshot.findings().is_empty(), "{:?}", snapshot.findings());
+    assert_eq!(snapshot.objects().count(), 5);
+    assert!(snapshot.populated());
+    assert_eq!(snapshot.lifecycle(&web), Some(Lifecycle::Active));
+    assert_eq!(snapshot.lifecycle(&job), Some(Lifecycle::Inactive));
+    for pod in [&web, &job] {
+        assert!(!snapshot.gone(pod) && !snapshot.held(pod) && snapshot.republished(pod) == 0, "{pod}");
+    }
+    assert_eq!((snapshot.ended(&web), snapshot.ended(&job)), (None, Some("Failed: Evicted")));
+    assert!(snapshot.ran(&web));
+    assert_eq!(snapshot.node_name(), Some("edge-1"));
+    match snapshot.get(&in_shop(Kind::Secret, "web-tls")) {
+        Lookup::Found(secret) if open => {
+            assert!(String::from_utf8_lossy(secret.body.expose()).contains("dGVzdCBkYXRh"));
+        }
+        Lookup::Sealed if !open => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_store_of_version_1_is_read_as_it_is_and_raised_by_the_first_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let (octets, secret) = older_store(include_str!("../store-format/stores/format-1.txt"));
+    fs::write(&path, &octets).unwrap();
+    let format = |path: &Path| {
+        let db = redb::Database::open(path).unwrap();
+        let table = db.begin_read().unwrap().open_table(META).unwrap();
+        let frame = table.get(meta_key::FORMAT).unwrap().unwrap().value().to_vec();
+        store_format::decode_format(Frame::decode(&frame).unwrap().payload).unwrap()
+    };
+    check_older(open_offline(&path, &[&secret]).unwrap().get(), true);
+    check_older(open_offline(&path, &[]).unwrap().get(), false);
+    assert!(fs::read(&path).unwrap() == octets, "reading changed it");
+
+    let mut store = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
+    check_older(store.snapshot().unwrap().get(), true);
+    assert_eq!(store.snapshot().unwrap().get().log().count(), 0);
+    let same = store.update(vec![Change::NodeName("edge-1".to_owned())], 1).unwrap().into_inner();
+    drop(store);
+    let copy = directory.path().join("copy.db");
+    fs::copy(&path, &copy).unwrap();
+    assert_eq!(format(&copy), 1, "what changes nothing raises no version");
+
+    let mut store = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
+    let update = store.update(vec![Change::Boot("b1".to_owned())], 1).unwrap().into_inner();
+    assert_eq!(update.revision, Revision(same.revision.0 + 1));
+    let snapshot = store.snapshot().unwrap().into_inner();
+    check_older(&snapshot, true);
+    assert_eq!((snapshot.boot_id(), snapshot.log().count()), (Some("b1"), 1));
+    let web = ckpt_db::checkpoint::rendering::PodName { namespace: "shop".to_owned(), name: "web".to_owned() };
+    let _ = store.update(vec![Change::Hold { pod: web, held: true }], 2).unwrap();
+    drop(store);
+    assert_eq!(format(&path), FORMAT_VERSION, "the first commit raises it");
+    let reopened = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
+    assert!(reopened.snapshot().unwrap().get().held(&in_shop(Kind::Pod, "web")), "and a row of the new layout is read");
+}
+
+#[test]
+fn a_damaged_record_of_the_log_costs_itself_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let secret = common::secret();
+    drop(common::store_with(&path, common::objects(2), &secret));
+    let before = open_offline(&path, &[&secret]).unwrap().into_inner();
+    let records: Vec<_> = before.log().map(|(revision, record)| (revision, record.clone())).collect();
+    assert!(records.len() >= 2, "{records:?}");
+    let key = store_format::log_key(records[0].0.0);
+    let genuine = {
+        let db = redb::Database::open(&path).unwrap();
+        let table = db.begin_read().unwrap().open_table(LOG).unwrap();
+        table.get(key.as_str()).unwrap().unwrap().value().to_vec()
+    };
+    let stripped = Frame { tag: None, ..Frame::decode(&genuine).unwrap() }.encode();
+    let mut flipped = genuine.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let elsewhere = store_format::log_key(u64::MAX);
+    for (place, octets, code) in [
+        (key.as_str(), &flipped, "Digest"),
+        (key.as_str(), &stripped, "NoTag"),
+        (key.as_str(), &genuine[..20].to_vec(), "Malformed"),
+        (elsewhere.as_str(), &genuine, "Digest"),
+        ("last", &genuine, "Name"),
+    ] {
+        tamper(&path, |txn| {
+            let mut table = txn.open_table(LOG).unwrap();
+            table.insert(key.as_str(), genuine.as_slice()).unwrap();
+            table.insert(place, octets.as_slice()).unwrap();
+        });
+        let snapshot = open_offline(&path, &[&secret]).unwrap().into_inner();
+        let codes: Vec<&str> = snapshot.findings().iter().map(Finding::code).collect();
+        assert_eq!(codes, [code], "{place}");
+        let finding = snapshot.findings()[0].to_string();
+        assert!(finding.starts_with(&format!("record log/{place} ")), "{finding}");
+        let left: Vec<_> = snapshot.log().map(|(revision, record)| (revision, record.clone())).collect();
+        let from = usize::from(place == key);
+        assert_eq!(left, records[from..], "{place}: the others stay");
+        assert_eq!(snapshot.objects().count(), before.objects().count());
+        tamper(&path, |txn| drop(txn.open_table(LOG).unwrap().remove(place).unwrap()));
+    }
+    tamper(&path, |txn| assert!(txn.delete_table(LOG).unwrap()));
+    let snapshot = open_offline(&path, &[&secret]).unwrap().into_inner();
+    assert!(snapshot.findings().is_empty() && snapshot.log().count() == 0, "a log that is not there is empty");
+}
+
+#[test]
+fn a_lost_state_record_does_not_make_the_log_begin_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint-store.db");
+    let secret = common::secret();
+    drop(common::store_with(&path, common::objects(2), &secret));
+    let last = |path: &Path| open_offline(path, &[&secret]).unwrap().get().log().next_back().unwrap().0;
+    let before = last(&path);
+    tamper(&path, |txn| drop(txn.open_table(META).unwrap().remove(meta_key::STATE).unwrap()));
+    let mut store = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
+    let update = store.update(vec![Change::Boot("b1".to_owned())], 9).unwrap().into_inner();
+    drop(store);
+    assert_eq!(update.revision, Revision(before.0 + 1));
+    // What is known anew of a lost state is no event: nobody knows what it was before.
+    assert_eq!(last(&path), before);
 }

@@ -7,18 +7,22 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use store_format::NodeSecret;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::durable::{Batch, Durable};
-use super::steps::changes;
+use super::shared::Shared;
+use super::steps::{Departed, changes};
 use super::store_thread::StoreHandle;
+use super::view::Episode;
 use crate::checkpoint::object::{Kind, ObjectKey, Shown};
 use crate::date::utc;
+use crate::source::api::collect::Step;
 use crate::source::api::connect::Connections;
 use crate::source::api::credentials::{Credentials, CredentialsError, Fingerprint, Place};
 use crate::source::api::feed::{Feed, Note, Options, Told};
@@ -43,6 +47,10 @@ pub struct Following {
     pub clock: fn() -> u64,
     /// The newest time at which anything was stored: a clock before it is not set.
     pub newest_stored_at_unix_s: u64,
+    /// What becomes of pods whose parents are gone.
+    pub departed: Departed,
+    /// What the other tasks of the agent learn of it.
+    pub shared: Arc<Shared>,
     /// A key for a store that has none yet, once there is one.
     pub first_key: Box<dyn FnMut() -> Option<NodeSecret> + Send>,
 }
@@ -108,6 +116,17 @@ impl fmt::Display for Status {
     }
 }
 
+impl FollowError {
+    /// Whether the store is another node's or cluster's than the credentials.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error, StoreError::OtherCluster { .. } | StoreError::OtherNode { .. }),
+            Self::NodeName(_) | Self::OtherNode { .. } => false,
+        }
+    }
+}
+
 /// Why following ended. What was committed stays; nothing else was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
@@ -152,6 +171,7 @@ pub async fn follow(
     let mut credentials = watch.first(following, observer).await;
     loop {
         let mut owner = whose(store, following, &credentials).await?;
+        following.shared.belongs_to(None);
         let node = owner.node.clone();
         // The kubelet's certificate usually brings both: then nothing has to be listed twice.
         take_first_key(store, following, observer).await?;
@@ -165,11 +185,13 @@ pub async fn follow(
         };
         let feed = Feed::start(options, connections);
         let control = feed.control();
+        let mut episode = Episode { feed: following.shared.feeds(&feed), answering: 0 };
         let belongs = Arc::new(Mutex::new(owner.changes()));
+        let departed = following.departed;
         let mut durable = Durable::new(feed, store.clone(), {
             let belongs = Arc::clone(&belongs);
             move |told: &Told| match told {
-                Told::Step(step) => changes(step),
+                Told::Step(step) => changes(step, departed),
                 // Said before any of its steps.
                 Told::Reach(Reach::Answering) => belongs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
                 Told::Reach(_) | Told::Note(_) => Vec::new(),
@@ -190,10 +212,17 @@ pub async fn follow(
                         newest.fetch_max(clock(), Ordering::Relaxed);
                         for told in &batch.get().items {
                             match told {
-                                Told::Reach(reach) => observer.status(&Status::Reach(reach.clone())),
+                                Told::Reach(reach) => {
+                                    episode.answering += u64::from(*reach == Reach::Answering);
+                                    observer.status(&Status::Reach(reach.clone()));
+                                }
                                 Told::Note(note) => observer.status(&Status::Note(note.clone())),
+                                Told::Step(Step::Listing { .. }) => following.shared.is_durable(episode),
                                 Told::Step(_) => {}
                             }
+                        }
+                        if batch.get().items.iter().any(|told| matches!(told, Told::Step(_))) {
+                            following.shared.ring();
                         }
                         block_in_place(|| observer.committed(&batch, &|| wait(store.snapshot())));
                     }
@@ -227,6 +256,37 @@ pub async fn follow(
                     block_in_place(|| observer.tick(&|| wait(store.snapshot())));
                 }
             }
+        }
+    }
+}
+
+/// Asks the API server how it stands, for `time`, while there is no store to write to: copies have to go when it answers
+/// again, and pods of a disk that is full or read-only have to come back. What it says of objects is not kept.
+pub(super) async fn watch_only(following: &mut Following, node: &str, observer: &mut dyn Observer, time: Duration) {
+    let clock = following.clock;
+    let newest = following.newest_stored_at_unix_s;
+    let end = Instant::now() + time;
+    let mut watch = CredentialWatch::default();
+    let credentials = tokio::select! {
+        credentials = watch.first(following, observer) => credentials,
+        () = sleep_until(end) => return,
+    };
+    let options = Options {
+        node: node.to_owned(),
+        refresh: following.refresh,
+        pace: following.pace,
+        clock_is_set: Arc::new(move || clock_is_set(clock(), newest)),
+    };
+    let mut feed = Feed::start(options, Connections::new(&credentials, following.pace.requests));
+    following.shared.feeds(&feed);
+    loop {
+        tokio::select! {
+            told = feed.next() => match told {
+                Some(Told::Reach(reach)) => observer.status(&Status::Reach(reach)),
+                Some(Told::Step(_) | Told::Note(_)) => {}
+                None => return sleep_until(end).await,
+            },
+            () = sleep_until(end) => return,
         }
     }
 }

@@ -188,11 +188,15 @@ fn bytes(change: &Change) -> usize {
         }
         Change::Reset { objects, .. } => objects.iter().map(|object| object.body.len()).sum(),
         Change::Delete { .. }
+        | Change::Gone { .. }
         | Change::Absent { .. }
         | Change::Complete
         | Change::NodeName(_)
         | Change::Cluster { .. }
         | Change::Position(_)
-        | Change::Decided { .. } => 0,
+        | Change::Decided { .. }
+        | Change::Hold { .. }
+        | Change::Adopt { .. }
+        | Change::Boot(_) => 0,
     }
 }

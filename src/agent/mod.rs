@@ -3,22 +3,37 @@
 //! One pass is: read what is durable, decide, bring the files in line, record what was decided. A cold start is a pass over
 //! what an earlier commit left; a change of the source is a commit and then a pass.
 
+mod admin;
 mod api;
-mod cold_start;
 mod durable;
+mod eyes;
 mod follow;
+mod keeper;
+mod last_answer;
+mod latest;
+mod operator;
 mod pass;
 mod resident;
+mod rounds;
 mod seed;
+mod shared;
 mod steps;
 mod store_thread;
+mod view;
 
+pub use admin::Desk;
 pub use api::{FollowError, Following, Look, Observer, Status, follow};
-pub use cold_start::{ColdStart, Ready, cold_start};
 pub use durable::{Batch, Durable, Limits, NotDurable};
+pub use eyes::{Sights, cri, images};
 pub use follow::{Follow, Tick};
-pub use pass::{Outcome, PassError, Rendered, Target, assess, render};
-pub use resident::reside;
+pub use keeper::{Keeper, Keeping, Kept};
+pub use last_answer::LastAnswer;
+pub use latest::{About, Latest};
+pub use operator::{Adoption, Clearing, HeldDown, hold, release};
+pub use pass::{Outcome, PassError, Target, assess, render};
+pub use resident::Resident;
+pub use rounds::{Rounds, Watcher};
 pub use seed::{Seeded, open_or_create, seed};
-pub use steps::changes;
+pub use shared::Shared;
+pub use steps::{Departed, changes};
 pub use store_thread::{Answer, StoreHandle, StoreThread};

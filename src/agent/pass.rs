@@ -1,15 +1,17 @@
-//! One pass: a durable snapshot in, files in line with it, and an account of what was done.
+//! What a durable snapshot says of each pod: its verdict, its rendering, and what is on record of its checkpoint.
 
-use store_format::Activity as Recorded;
+use store_format::Lifecycle;
 
 use crate::checkpoint::decide::{Decision, PodNetwork, decide};
-use crate::checkpoint::examine::{Parent, examine};
+use crate::checkpoint::examine::{Examined, Parent, examine};
+use crate::checkpoint::images::NodeImages;
+use crate::checkpoint::lifecycle::{Checkpoint, State};
 use crate::checkpoint::object::{Kind, ObjectKey};
-use crate::checkpoint::rendering::{Activity, Plan, PodName, Rendering, Untouched};
-use crate::checkpoint::settings::{Activation, ActivationPolicy, KubeletVersion, Settings};
-use crate::checkpoint::verdict::{Note, Verdict};
+use crate::checkpoint::rendering::{Plan, PodName, Untouched};
+use crate::checkpoint::settings::{ActivationPolicy, KubeletVersion, Settings};
+use crate::checkpoint::verdict::{NotMeant, Note, Verdict};
 use crate::materialize::{MaterializeError, Materializer, Owners, Report, Roots, SecretRootPolicy};
-use crate::store::{Change, Committed, Finding, Snapshot};
+use crate::store::{Committed, Finding, Snapshot};
 
 /// Where a pass renders to.
 #[derive(Clone, Debug)]
@@ -35,25 +37,20 @@ pub enum PassError {
         /// The name that this node goes by.
         own: String,
     },
+    /// Nothing can be asked.
+    #[error("cannot look at the node")]
+    Runtime(#[source] std::io::Error),
     /// The directories for manifests can't be used.
     #[error("cannot render")]
     Materialize(#[from] MaterializeError),
 }
 
-/// What a pass did.
-pub struct Rendered {
-    /// What was decided. Under [`Activation::Hold`] it was not acted upon.
-    pub decision: Decision,
-    /// What was done.
-    pub report: Report,
-    /// The activity of each rendered pod, to be recorded in the store.
-    pub decided: Vec<Change>,
-}
-
 /// What a pass found out without doing anything.
 pub struct Outcome {
-    /// What was decided.
+    /// What was decided, as if no parent ran.
     pub decision: Decision,
+    /// Each stored pod, with what is on record of its checkpoint. Their renderings are in the decision.
+    pub checkpoints: Vec<Checkpoint>,
     /// The settings with what the store knows of the node filled in.
     pub settings: Settings,
 }
@@ -67,6 +64,7 @@ pub fn assess(
     settings: &Settings,
     own_name: Option<&str>,
     network: PodNetwork,
+    images: &NodeImages,
 ) -> Result<Outcome, PassError> {
     let stored = snapshot.node_name().unwrap_or_default();
     if let Some(own) = own_name
@@ -83,23 +81,81 @@ pub fn assess(
     let services = snapshot.all(Kind::Service);
     let authenticated: std::collections::BTreeMap<_, _> =
         snapshot.objects().map(|object| (object.key.clone(), object.authenticated)).collect();
-    let examined = snapshot
-        .all(Kind::Pod)
-        .iter()
-        .map(|pod| {
-            let parent = Parent {
-                object: pod,
-                ran: snapshot.ran(&pod.key),
-                ended: snapshot.ended(&pod.key).is_some(),
-                authenticated: authenticated.get(&pod.key).copied().unwrap_or_default(),
-            };
-            examine(parent, snapshot, &services, &settings)
-        })
-        .collect();
+    let mut examined = Vec::new();
+    let mut checkpoints = Vec::new();
+    for pod in &snapshot.all(Kind::Pod) {
+        let republished = snapshot.republished(&pod.key);
+        let parent = Parent {
+            object: pod,
+            ran: snapshot.ran(&pod.key),
+            ended: snapshot.ended(&pod.key).is_some(),
+            authenticated: authenticated.get(&pod.key).copied().unwrap_or_default(),
+            republished,
+        };
+        let mut one = examine(parent, snapshot, &services, &settings, images);
+        let rendering = one.rendering.take();
+        // Static pods and copies, by their mirror pods, are nobody's checkpoint.
+        let is_parent = one.verdict != Verdict::NotMeant(NotMeant::NotAParent);
+        checkpoints.extend(is_parent.then(|| Checkpoint {
+            examined: one.clone(),
+            state: snapshot.lifecycle(&pod.key).map_or(State::None, state),
+            gone: snapshot.gone(&pod.key),
+            held: snapshot.held(&pod.key),
+            republished,
+            ended: snapshot.ended(&pod.key).map(str::to_owned),
+        }));
+        examined.push(Examined { rendering, ..one });
+    }
     let mut decision = decide(examined, network);
     leave_the_lost(&mut decision.plan, snapshot, settings.activation);
     doubt_service_environment(&mut decision, snapshot);
-    Ok(Outcome { decision, settings })
+    Ok(Outcome { decision, checkpoints, settings })
+}
+
+/// What is on record, in the words of the core.
+fn state(recorded: Lifecycle) -> State {
+    let ms = |left_s: u32| u64::from(left_s) * 1000;
+    match recorded {
+        Lifecycle::Inactive => State::Inactive,
+        Lifecycle::InactiveGrace { left_s } => State::InactiveGrace { left_ms: ms(left_s) },
+        Lifecycle::Active => State::Active,
+        Lifecycle::ActiveGrace { left_s } => State::ActiveGrace { left_ms: ms(left_s) },
+        Lifecycle::HandedOver { left_s } => State::HandedOver { left_ms: ms(left_s) },
+    }
+}
+
+/// The same, to be recorded. `None` for what leaves the store instead.
+pub(super) fn lifecycle(state: State) -> Option<Lifecycle> {
+    // Rounded up: a period that has not ended does not end by a restart.
+    let s = |left_ms: u64| u32::try_from(left_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+    Some(match state {
+        State::None | State::Inactive => Lifecycle::Inactive,
+        State::InactiveGrace { left_ms } => Lifecycle::InactiveGrace { left_s: s(left_ms) },
+        State::Active | State::SelfActive => Lifecycle::Active,
+        State::ActiveGrace { left_ms } => Lifecycle::ActiveGrace { left_s: s(left_ms) },
+        State::HandedOver { left_ms } => Lifecycle::HandedOver { left_s: s(left_ms) },
+        State::Removed => return None,
+    })
+}
+
+/// Renders everything to a place where no kubelet reads, as if no parent ran.
+///
+/// # Errors
+/// [`PassError`]; then nothing was rendered. Pods that fail one by one are in the report.
+pub fn render(
+    snapshot: &Committed<Snapshot>,
+    settings: &Settings,
+    own_name: Option<&str>,
+    target: &Target,
+    now_unix_s: u64,
+) -> Result<(Decision, Report), PassError> {
+    let outcome = assess(snapshot.get(), settings, own_name, PodNetwork::Unknown, &NodeImages::unknown())?;
+    let materializer = Materializer::open(target.roots.clone(), target.secret_root, target.owners)?
+        .naming_secrets(settings.secret_root.clone().into());
+    // The plan follows from the committed snapshot alone, and so is as durable as it is.
+    let plan = snapshot.derive(|_| outcome.decision.plan.clone());
+    let report = materializer.reconcile(&plan, snapshot.get(), now_unix_s);
+    Ok((outcome.decision, report))
 }
 
 /// A lost Service takes variables out of the manifests of its namespace, or of all if it is the API server's: a copy that
@@ -151,49 +207,6 @@ fn leave_the_lost(plan: &mut Plan, snapshot: &Snapshot, policy: ActivationPolicy
     }
 }
 
-/// Brings the files in line with a durable snapshot; under [`Activation::Hold`] without starting or stopping anything.
-///
-/// # Errors
-/// [`PassError`]; then nothing was rendered. Pods that fail one by one are in the report.
-pub fn render(
-    snapshot: &Committed<Snapshot>,
-    settings: &Settings,
-    own_name: Option<&str>,
-    network: PodNetwork,
-    target: &Target,
-    now_unix_s: u64,
-) -> Result<Rendered, PassError> {
-    let decision = assess(snapshot.get(), settings, own_name, network)?.decision;
-    let materializer = Materializer::open(target.roots.clone(), target.secret_root, target.owners)?
-        .naming_secrets(settings.secret_root.clone().into());
-    // The plan follows from the committed snapshot alone, and so is as durable as it is.
-    let plan = snapshot.derive(|_| match settings.acting {
-        Activation::Decide => decision.plan.clone(),
-        Activation::Hold => decision.plan.clone().as_it_is(),
-    });
-    let report = materializer.reconcile(&plan, snapshot.get(), now_unix_s);
-    let decided = decided(plan.get(), &report);
-    Ok(Rendered { decision, report, decided })
-}
-
-/// What became true of each pod that was rendered without fault. Of one that was left as it is, nothing did.
-fn decided(plan: &Plan, report: &Report) -> Vec<Change> {
-    let failed = |pod| report.outcomes.iter().any(|(name, outcome)| name == pod && outcome.is_failure());
-    plan.pods
-        .iter()
-        .filter(|planned| !failed(&planned.rendering.pod))
-        .filter_map(|planned| {
-            let activity = match planned.activity {
-                Activity::Active => Recorded::Active,
-                Activity::Prepared => Recorded::Inactive,
-                Activity::AsItIs => return None,
-            };
-            let Rendering { pod, uid, .. } = &planned.rendering;
-            Some(Change::Decided { pod: pod.clone(), uid: uid.clone(), activity })
-        })
-        .collect()
-}
-
 /// `v1.34.2+k3s1` -> 1.34.
 fn parse_kubelet_version(text: &str) -> Option<KubeletVersion> {
     let mut parts = text.strip_prefix('v')?.split('.');
@@ -209,7 +222,7 @@ mod tests {
     use crate::checkpoint::object::Object;
     use crate::checkpoint::verdict::{NotMeant, Reason};
     use crate::crypto::SystemEntropy;
-    use crate::store::{Backend as _, MemoryStore};
+    use crate::store::{Backend as _, Change, MemoryStore};
 
     /// What the store has on record decides, where the stored pod does not tell.
     #[test]
@@ -238,7 +251,8 @@ mod tests {
         let mut verdict_after = |changes| {
             let _ = store.update(changes, 0).unwrap();
             let snapshot = store.snapshot().unwrap().into_inner();
-            let mut outcome = assess(&snapshot, &Settings::default(), None, PodNetwork::Yes).unwrap();
+            let mut outcome =
+                assess(&snapshot, &Settings::default(), None, PodNetwork::Yes, &NodeImages::unknown()).unwrap();
             outcome.decision.verdicts.remove(0).2
         };
         let forbidden = Change::Absent { key: key(Kind::Secret, "tls"), why: Absence::Forbidden };

@@ -1,16 +1,25 @@
-//! The resident agent on the API server: opens the store, follows, and begins anew when the store fails, until a signal
-//! says stop.
+//! The resident agent: brings back what the store holds, says that it is ready, follows the API server into the store, and
+//! keeps the pods, until a signal says stop.
 
+use std::future::pending;
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::api::{FollowError, Following, Observer, follow};
+use super::admin::Desk;
+use super::api::{FollowError, Following, Observer, follow, watch_only};
+use super::eyes::{Sights, watch_runtime};
+use super::rounds::Rounds;
 use super::store_thread::StoreThread;
-use crate::store::{Backend, StoreError};
+use crate::ops::admin::Listening;
+use crate::ops::notify::Notifier;
+use crate::store::{Backend, Change, StoreError};
 
 /// How long a store that failed, or is not this node's, is left alone.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
@@ -27,12 +36,19 @@ fn after_failure(before: u32) -> Duration {
     AFTER_FAILURE.saturating_mul(2_u32.saturating_pow(before)).min(AFTER_FAILURES)
 }
 
+/// How long another instance may take to open the store that it asked for.
+const YIELDS_FOR: Duration = Duration::from_secs(15);
+
 /// What ends or interrupts following.
 enum Interrupted<E> {
     /// SIGTERM or SIGINT.
     Stop,
     /// SIGHUP: everything is read and listed again.
     Reload,
+    /// Another instance asks for the store.
+    Ceded,
+    /// The task that keeps the pods has ended, which it never should.
+    Ended,
     /// The store can't be opened.
     NoStore(E),
     /// Following ended by itself.
@@ -50,53 +66,124 @@ fn is_said_before_anything_is_asked(error: &FollowError) -> bool {
     )
 }
 
-/// Follows until SIGTERM or SIGINT. `open` opens the store, or creates it; `failed` learns why following was interrupted.
-///
-/// Stopping removes nothing: what runs from rendered files goes on running.
-///
-/// # Errors
-/// The runtime or the signals are not to be had, or the first opening of the store failed. A later failure is told to
-/// `failed` and tried again.
-pub fn reside<E: From<io::Error>>(
-    mut open: impl FnMut() -> Result<Box<dyn Backend>, E>,
-    clock_ms: fn() -> u64,
-    mut following: Following,
-    observer: &mut dyn Observer,
-    mut failed: impl FnMut(Result<FollowError, E>),
-) -> Result<(), E> {
-    // Two: one may wait for the materializer, while the other answers the API server's pings.
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+/// Everything that the resident agent is made of.
+pub struct Resident<'a, E> {
+    /// Opens the store, or creates it.
+    pub open: Box<dyn FnMut() -> Result<Box<dyn Backend>, E> + 'a>,
+    /// The wall clock, in milliseconds since 1970.
+    pub clock_ms: fn() -> u64,
+    /// How the API server is followed.
+    pub following: Following,
+    /// Learns what following comes to.
+    pub observer: &'a mut dyn Observer,
+    /// Learns why following was interrupted.
+    pub failed: Box<dyn FnMut(Result<FollowError, E>) + 'a>,
+    /// What keeps the pods, and where the node is looked at. Without it the agent only follows and stores.
+    pub keeps: Option<(Rounds, Sights)>,
+    /// The service manager.
+    pub notifier: Arc<Notifier>,
+    /// Where the command line asks, and who answers there.
+    pub desk: Option<(PathBuf, Arc<Desk>)>,
+    /// The name of the node in the store that was found, if there was one: with it the agent goes on while the store can't
+    /// be written to.
+    pub found_node: Option<String>,
+}
+
+impl<E: From<io::Error>> Resident<'_, E> {
+    /// Runs until SIGTERM or SIGINT. Ready is said after the first round over what was found, whether or not anything else
+    /// works: what waits for this service never waits for the API server.
+    ///
+    /// Stopping removes nothing: what runs from rendered files goes on running.
+    ///
+    /// # Errors
+    /// The runtime or the signals are not to be had, or there was no store and none could be made. A later failure is told
+    /// to `failed` and tried again.
+    pub fn run(self) -> Result<(), E> {
+        // Two: one may wait for the materializer, while the other answers the API server's pings.
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(self.reside())
+    }
+
+    async fn reside(mut self) -> Result<(), E> {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut store = open().map(Some)?;
+        let shared = Arc::clone(&self.following.shared);
+        if let Some((rounds, _)) = &mut self.keeps {
+            rounds.round().await;
+        }
+        let mut store = match (self.open)() {
+            Ok(store) => Some(store),
+            Err(error) if self.found_node.is_none() => return Err(error),
+            Err(error) => {
+                shared.closed(Some("it can't be written to".to_owned()));
+                (self.failed)(Err(error));
+                None
+            }
+        };
+        self.notifier.ready("what the store holds is rendered");
+        let boot = self.keeps.as_ref().and_then(|(rounds, _)| rounds.boot_id());
+        let (mut keeping, events) = match self.keeps {
+            Some((rounds, sights)) => (
+                tokio::spawn(rounds.run(Arc::clone(&self.notifier))),
+                tokio::spawn(watch_runtime(sights, shared.bell())),
+            ),
+            None => (tokio::spawn(pending()), tokio::spawn(pending())),
+        };
+        let mut asked = answer(self.desk.as_ref());
         let mut failures = 0;
-        loop {
+        let mut first = true;
+        let ended = loop {
             let began = Instant::now();
             let session = async {
                 let opened = match store.take() {
-                    Some(opened) => opened,
-                    None => match open() {
-                        Ok(opened) => opened,
-                        Err(error) => return Interrupted::NoStore(error),
-                    },
+                    Some(opened) => Ok(opened),
+                    None if first && self.found_node.is_some() => Err(None),
+                    None => (self.open)().map_err(Some),
                 };
-                let thread = match StoreThread::start(opened, clock_ms) {
+                first = false;
+                let opened = match opened {
+                    Ok(opened) => opened,
+                    Err(error) => return error.map_or(Interrupted::Reload, Interrupted::NoStore),
+                };
+                let thread = match StoreThread::start(opened, self.clock_ms) {
                     Ok(thread) => thread,
                     Err(error) => return Interrupted::NoStore(error.into()),
                 };
                 let handle = thread.handle();
+                if let Some(boot) = &boot {
+                    // It matters to the next boot; a store that takes no commit says so soon enough.
+                    drop(handle.update(vec![Change::Boot(boot.clone())]));
+                }
+                if shared.is_ceded() {
+                    asked = answer(self.desk.as_ref());
+                }
+                shared.opened(handle.clone());
                 let ended = tokio::select! {
                     biased;
                     _ = terminate.recv() => Interrupted::Stop,
                     _ = interrupt.recv() => Interrupted::Stop,
                     _ = hangup.recv() => Interrupted::Reload,
-                    result = follow(&handle, &mut following, observer) => match result {
+                    // It goes on for ever, or has panicked: what is left can't keep a pod.
+                    _ = &mut keeping => Interrupted::Ended,
+                    () = shared.yield_asked() => Interrupted::Ceded,
+                    result = follow(&handle, &mut self.following, self.observer) => match result {
                         Ok(never) => match never {},
                         Err(error) => Interrupted::Failed(error),
                     },
                 };
+                match &ended {
+                    Interrupted::Ceded => shared.cede(),
+                    Interrupted::Failed(error) => {
+                        if error.is_foreign() {
+                            shared.belongs_to(Some(error.to_string()));
+                        }
+                        shared.closed(Some(error.to_string()));
+                    }
+                    Interrupted::Stop | Interrupted::Reload | Interrupted::Ended | Interrupted::NoStore(_) => {
+                        shared.closed(None);
+                    }
+                }
                 // Its file is closed, and so unlocked, before it is opened again.
                 drop(handle);
                 drop(thread.close().await);
@@ -107,28 +194,66 @@ pub fn reside<E: From<io::Error>>(
                 failures = 0;
             }
             let wait = match ended {
-                Interrupted::Stop => return Ok(()),
+                Interrupted::Stop => break Ok(()),
+                Interrupted::Ended => break Err(E::from(io::Error::other("keeping the pods has ended by a panic"))),
                 Interrupted::Reload => continue,
+                Interrupted::Ceded => {
+                    // Whoever asked opens it meanwhile, and answers. If nobody does, it is opened here again.
+                    asked.abort();
+                    sleep(YIELDS_FOR).await;
+                    continue;
+                }
                 // Nobody was asked for anything.
                 Interrupted::NoStore(error) => {
-                    failed(Err(error));
+                    if !shared.is_ceded() {
+                        shared.closed(Some("it can't be opened for writing".to_owned()));
+                    }
+                    (self.failed)(Err(error));
                     AFTER_FAILURE
                 }
                 Interrupted::Failed(error) => {
                     let listed = !is_said_before_anything_is_asked(&error);
-                    failed(Ok(error));
+                    (self.failed)(Ok(error));
                     let wait = after_failure(failures);
                     failures = if listed { failures + 1 } else { 0 };
                     wait
                 }
             };
+            let meanwhile = async {
+                match &self.found_node {
+                    Some(node) if !shared.is_ceded() => {
+                        watch_only(&mut self.following, node, self.observer, wait).await;
+                    }
+                    Some(_) | None => sleep(wait).await,
+                }
+            };
             tokio::select! {
                 biased;
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
                 _ = hangup.recv() => {}
-                () = sleep(wait) => {}
+                () = meanwhile => {}
             }
+        };
+        self.notifier.stopping();
+        for task in [keeping, events, asked] {
+            task.abort();
+        }
+        ended
+    }
+}
+
+/// Answers on the admin socket, where it can be had. Without it everything else goes on.
+fn answer(desk: Option<&(PathBuf, Arc<Desk>)>) -> JoinHandle<()> {
+    let Some((path, desk)) = desk else { return tokio::spawn(pending()) };
+    let (listening, desk) = (Listening::bind(path), Arc::clone(desk));
+    tokio::spawn(async move {
+        let ended = match listening {
+            Ok(listening) => listening.serve(desk).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = ended {
+            tracing::warn!("nobody can ask this agent: {why}");
         }
     })
 }

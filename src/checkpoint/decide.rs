@@ -245,6 +245,7 @@ mod tests {
         use super::super::object::{Kind, ObjectKey};
         let secret = || ObjectKey::new(Kind::Secret, "default", "s").unwrap();
         let forbidden = || Reason::Forbidden { object: secret(), field: "f".to_owned() };
+        let image = || "i:1".to_owned();
         let volume = || Reason::Volume { volume: "v".to_owned(), source: "csi".to_owned() };
         #[rustfmt::skip]
         let rows = [
@@ -254,6 +255,9 @@ mod tests {
             (Verdict::NotRecoverable { reasons: vec![Reason::NoKeyYet(secret())] },             true),
             (Verdict::NotRecoverable { reasons: vec![forbidden()] },                            true),
             (Verdict::NotRecoverable { reasons: vec![Reason::Damaged(secret())] },              true),
+            (Verdict::NotRecoverable { reasons: vec![Reason::ImageAbsent { image: image() }] }, true),
+            (Verdict::NotRecoverable { reasons: vec![Reason::ImageCredentials { image: image(), with: vec![] }] }, true),
+            (Verdict::NotRecoverable { reasons: vec![Reason::OwnToken { volume: "v".to_owned() }] }, false),
             (Verdict::NotRecoverable { reasons: vec![Reason::Sealed(secret()), volume()] },     false),
             (Verdict::NotRecoverable { reasons: vec![volume()] },                               false),
         ];

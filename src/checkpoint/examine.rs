@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::images::NodeImages;
 use super::judge;
 use super::lookup::Objects;
 use super::object::Object;
+use super::own_pod;
 use super::pod::ParentPod;
 use super::rendering::{PodName, Rendering};
 use super::settings::{ActivationPolicy, Settings};
@@ -22,6 +24,8 @@ pub struct Parent<'a> {
     pub ended: bool,
     /// Whether a key vouches for its record, and not only a digest.
     pub authenticated: bool,
+    /// How often its copy was published anew because it did not run; 0 leaves no trace in the manifest.
+    pub republished: u32,
 }
 
 /// The answer for one pod, before it is weighed against the other pods and the node ([`super::decide::decide`]).
@@ -63,9 +67,17 @@ pub struct Examined {
 /// Under [`ActivationPolicy::Off`] the verdict is that of [`ActivationPolicy::All`], so that a fleet that only watches
 /// still learns what would come back; but nothing is rendered and nothing activated.
 ///
+/// What is not known of the node's images says nothing against the pod.
+///
 /// A pod that is not meant to come back is not translated: its verdict says so and nothing else.
 #[must_use]
-pub fn examine(parent: Parent<'_>, objects: &dyn Objects, services: &[Object], settings: &Settings) -> Examined {
+pub fn examine(
+    parent: Parent<'_>,
+    objects: &dyn Objects,
+    services: &[Object],
+    settings: &Settings,
+    images: &NodeImages,
+) -> Examined {
     let object = parent.object;
     let name = PodName { namespace: object.key.namespace().to_owned(), name: object.key.name().to_owned() };
     let mut examined = Examined {
@@ -113,18 +125,21 @@ pub fn examine(parent: Parent<'_>, objects: &dyn Objects, services: &[Object], s
     if !parent.authenticated && settings.require_authentication {
         reasons.push(Reason::Unauthenticated);
     }
-    let Translation { rendering, mut notes } = match translate::translate_parsed(&pod, objects, services, settings) {
-        Ok(translation) if reasons.is_empty() => translation,
-        Ok(_) => {
-            examined.verdict = Verdict::NotRecoverable { reasons };
-            return examined;
-        }
-        Err(more) => {
-            reasons.extend(more);
-            examined.verdict = Verdict::NotRecoverable { reasons };
-            return examined;
-        }
+    let translated = translate::translate_parsed(&pod, objects, services, settings, parent.republished);
+    let translation = translated.map_err(|more| reasons.extend(more)).ok();
+    if settings.own_pod.as_ref() == Some(&examined.pod) {
+        reasons.extend(own_pod::token_only(&pod, objects).map(|volume| Reason::OwnToken { volume }));
+    }
+    let judged = images.judge(&pod, settings.kubelet_version);
+    reasons.extend(judged.reasons);
+    let (Some(Translation { rendering, mut notes }), true) = (translation, reasons.is_empty()) else {
+        examined.verdict = Verdict::NotRecoverable { reasons };
+        return examined;
     };
+    if judged.all_usable {
+        // Whether the pull secrets matter is known, then, and they don't.
+        notes.retain(|note| *note != Note::PullSecretsDropped);
+    }
 
     examined.activate = true;
     if !parent.authenticated {
@@ -221,8 +236,8 @@ mod tests {
         ];
         for (object, activation, ran, authenticated, want, rendered, activated) in rows {
             let settings = Settings { activation, ..Settings::default() };
-            let parent = Parent { object: &object, ran, ended: false, authenticated };
-            let examined = examine(parent, &Nothing, &[], &settings);
+            let parent = Parent { object: &object, ran, ended: false, authenticated, republished: 0 };
+            let examined = examine(parent, &Nothing, &[], &settings, &NodeImages::unknown());
             assert_eq!(codes(&examined.verdict), want, "{activation:?}");
             assert_eq!((examined.rendering.is_some(), examined.activate), (rendered, activated), "{want:?}");
         }
@@ -236,8 +251,8 @@ mod tests {
         object.body =
             json!({"spec": {"containers": [{"name": "c"}]}, "status": {"phase": "Running"}}).to_string().into();
         for (ended, want) in [(false, "NoServices"), (true, "Finished")] {
-            let parent = Parent { object: &object, ran: true, ended, authenticated: true };
-            let examined = examine(parent, &Nothing, &[], &Settings::default());
+            let parent = Parent { object: &object, ran: true, ended, authenticated: true, republished: 0 };
+            let examined = examine(parent, &Nothing, &[], &Settings::default(), &NodeImages::unknown());
             assert_eq!(codes(&examined.verdict), [want]);
             assert_eq!(examined.rendering.is_some(), !ended);
         }
@@ -253,10 +268,11 @@ mod tests {
         );
         let settings = Settings { require_authentication: true, ..Settings::default() };
         let examined = examine(
-            Parent { object: &object, ran: false, ended: false, authenticated: false },
+            Parent { object: &object, ran: false, ended: false, authenticated: false, republished: 0 },
             &Nothing,
             &[],
             &settings,
+            &NodeImages::unknown(),
         );
         #[rustfmt::skip]
         assert_eq!(
@@ -265,15 +281,119 @@ mod tests {
         );
     }
 
+    /// Each number makes another manifest, and so another UID; none leaves it as it always was.
+    #[test]
+    fn what_is_published_anew_says_how_often() {
+        let kept = Settings { kept_annotations: vec!["ckpt-db.io/".to_owned()], ..Settings::default() };
+        let own_word = json!({"annotations": {"ckpt-db.io/republished": "9", "ckpt-db.io/x": "y"}});
+        for (settings, metadata) in
+            [(Settings::default(), json!({})), (Settings::default(), own_word.clone()), (kept, own_word)]
+        {
+            let object = pod(metadata, json!({}));
+            let rendered = |republished| {
+                let parent = Parent { object: &object, ran: true, ended: false, authenticated: true, republished };
+                let examined = examine(parent, &Nothing, &[], &settings, &NodeImages::unknown());
+                examined.rendering.unwrap().manifest.json.expose().to_vec()
+            };
+            let said = |manifest: &[u8]| {
+                let manifest: Value = serde_json::from_slice(manifest).unwrap();
+                manifest["metadata"]["annotations"].get("ckpt-db.io/republished").cloned()
+            };
+            let plain = translate::translate(&object, &Nothing, &[], &settings).unwrap().rendering.manifest.json;
+            assert_eq!(rendered(0), plain.expose());
+            for (republished, want) in [(0, None), (1, Some("1")), (2, Some("2")), (u32::MAX, Some("4294967295"))] {
+                let manifest = rendered(republished);
+                assert_eq!(said(&manifest), want.map(Value::from));
+                assert_eq!(manifest, rendered(republished), "the same number, the same bytes");
+                // But for that line it is the same manifest.
+                let mut without: Value = serde_json::from_slice(&manifest).unwrap();
+                without["metadata"]["annotations"].as_object_mut().unwrap().remove("ckpt-db.io/republished");
+                assert_eq!(without, serde_json::from_slice::<Value>(plain.expose()).unwrap());
+            }
+        }
+    }
+
+    /// What the node has of images, and what the agent's own pod has of credentials, against the same pods.
+    #[test]
+    fn images_and_own_credentials_reach_the_verdict() {
+        use super::super::look::{Image, ImageVerification, PullRecord, PullRecords, PulledWith};
+        use super::super::node::Fact::{Known, Unknown};
+        use super::super::settings::KubeletVersion;
+        let image = Image {
+            id: "sha256:1".to_owned(),
+            repo_tags: vec!["docker.io/library/i:1".to_owned()],
+            ..Image::default()
+        };
+        let by_secret = PulledWith::Secrets(vec!["default/regcred".to_owned()]);
+        let record = PullRecord {
+            image_ref: image.id.clone(),
+            by_image: [("docker.io/library/i".to_owned(), by_secret)].into(),
+        };
+        let records = Known(PullRecords { pulled: vec![record], ..PullRecords::default() });
+        let none = Known(PullRecords::default());
+        let policy = Known(ImageVerification::Pulled);
+        let nobody = NodeImages::unknown();
+        let absent = NodeImages::new(&Known(vec![]), &none, &policy);
+        let usable = NodeImages::new(&Known(vec![image.clone()]), &none, &policy);
+        let theirs = NodeImages::new(&Known(vec![image.clone()]), &records, &policy);
+        let unsure = NodeImages::new(&Known(vec![image]), &Unknown("x".to_owned()), &policy);
+
+        let plain = || json!({});
+        let secrets = || json!({"imagePullSecrets": [{"name": "regcred"}]});
+        let token = || {
+            json!({
+            "volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}],
+            "containers": [{"name": "c", "image": "i:1", "volumeMounts": [{"name": "t", "mountPath": "/t"}]}]})
+        };
+        let named = |name: &str| Some(PodName { namespace: "default".to_owned(), name: name.to_owned() });
+        let (own, other) = (named("web"), named("other"));
+        let (new, old) = (None, Some(KubeletVersion { major: 1, minor: 34 }));
+        type Row<'a> = (Value, &'a NodeImages, &'a Option<PodName>, Option<KubeletVersion>, bool, &'a [&'a str], bool);
+        #[rustfmt::skip]
+        let rows: [Row<'_>; 16] = [
+            // spec       images    own pod  kubelet  ran    codes                                           rendered
+            (plain(),    &nobody,  &None,   new,     true,  &["NoServices"],                                true),
+            (plain(),    &absent,  &None,   new,     true,  &["ImageAbsent"],                               false),
+            (plain(),    &absent,  &None,   old,     true,  &["ImageAbsent"],                               false),
+            (plain(),    &absent,  &None,   new,     false, &["NeverRan", "ImageAbsent"],                   false),
+            (plain(),    &usable,  &None,   new,     true,  &["NoServices"],                                true),
+            (plain(),    &theirs,  &None,   new,     true,  &["ImageCredentials"],                          false),
+            (plain(),    &theirs,  &None,   old,     true,  &["NoServices"],                                true),
+            (plain(),    &unsure,  &None,   new,     true,  &["NoServices"],                                true),
+            // Whether the dropped pull secrets matter is said where it is not known.
+            (secrets(),  &nobody,  &None,   new,     true,  &["PullSecretsDropped", "NoServices"],          true),
+            (secrets(),  &unsure,  &None,   new,     true,  &["PullSecretsDropped", "NoServices"],          true),
+            (secrets(),  &usable,  &None,   new,     true,  &["NoServices"],                                true),
+            (secrets(),  &theirs,  &None,   new,     true,  &["ImageCredentials"],                          false),
+            (token(),    &nobody,  &None,   new,     true,  &["TokenOmitted", "NoServices"],                true),
+            (token(),    &nobody,  &other,  new,     true,  &["TokenOmitted", "NoServices"],                true),
+            (token(),    &nobody,  &own,    new,     true,  &["OwnToken"],                                  false),
+            (plain(),    &nobody,  &own,    new,     true,  &["NoServices"],                                true),
+        ];
+        for (spec, images, own_pod, kubelet_version, ran, want, rendered) in rows {
+            let settings = Settings { own_pod: own_pod.clone(), kubelet_version, ..Settings::default() };
+            let object = pod(json!({}), spec);
+            let parent = Parent { object: &object, ran, ended: false, authenticated: true, republished: 0 };
+            let examined = examine(parent, &Nothing, &[], &settings, images);
+            assert_eq!(codes(&examined.verdict), want, "{images:?}");
+            assert_eq!((examined.rendering.is_some(), examined.activate), (rendered, rendered), "{want:?}");
+        }
+    }
+
     #[test]
     fn a_copy_is_no_parent() {
         let object = pod(json!({}), json!({}));
         let settings = Settings::default();
-        let parent = Parent { object: &object, ran: true, ended: false, authenticated: true };
-        let rendering = examine(parent, &Nothing, &[], &settings).rendering.unwrap();
+        let parent = Parent { object: &object, ran: true, ended: false, authenticated: true, republished: 0 };
+        let rendering = examine(parent, &Nothing, &[], &settings, &NodeImages::unknown()).rendering.unwrap();
         let copy = Object { body: rendering.manifest.json, ..object };
-        let examined =
-            examine(Parent { object: &copy, ran: true, ended: false, authenticated: true }, &Nothing, &[], &settings);
+        let examined = examine(
+            Parent { object: &copy, ran: true, ended: false, authenticated: true, republished: 0 },
+            &Nothing,
+            &[],
+            &settings,
+            &NodeImages::unknown(),
+        );
         assert_eq!(examined.verdict, Verdict::NotMeant(NotMeant::NotAParent));
         assert!(examined.rendering.is_none());
     }

@@ -71,6 +71,12 @@ fn status_outcome(status: &Value) -> Option<String> {
     }
 }
 
+/// Whether the pod is being deleted (`metadata.deletionTimestamp`). A body that is no Pod is not.
+#[must_use]
+pub fn is_being_deleted(pod: &Object) -> bool {
+    ParentPod::parse(pod).is_ok_and(|pod| pod.metadata().get("deletionTimestamp").is_some())
+}
+
 /// Why the pod is not supposed to come back, if so. The first that holds, from identity to habit.
 ///
 /// `ended`: it is on record that the pod has ended, whatever its status says now.

@@ -3,7 +3,7 @@
 //!
 //! Times are milliseconds of `CLOCK_BOOTTIME`, which no wrong wall clock moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::Fact;
 use super::rendering::PodName;
@@ -59,7 +59,7 @@ pub enum Answers {
 /// What the container runtime has of pods (CRI v1 `ListPodSandbox` and `ListContainers`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Runtime {
-    /// Every sandbox, dead ones too.
+    /// Every sandbox, dead ones too; of each pod the ready one first, and then the newest.
     pub sandboxes: Vec<Sandbox>,
 }
 
@@ -78,7 +78,7 @@ pub struct Sandbox {
     pub parent_uid: Option<String>,
     /// When it was made, in nanoseconds since 1970 by the clock of that time.
     pub created_at_unix_ns: i64,
-    /// Its containers, dead ones too.
+    /// Its containers, dead ones too; of each name the newest first.
     pub containers: Vec<Container>,
 }
 
@@ -108,6 +108,19 @@ pub enum ContainerState {
     Unknown,
 }
 
+/// An image that the node has (CRI v1 `Image`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// The runtime's name for it: of containerd and CRI-O the digest of its configuration, `sha256:...` or bare.
+    pub id: String,
+    /// The tags by which it is known, with registry: `registry.k8s.io/pause:3.9`.
+    pub repo_tags: Vec<String>,
+    /// The digests by which it is known, with registry: `registry.k8s.io/pause@sha256:...`. Empty where it was imported.
+    pub repo_digests: Vec<String>,
+    /// Whether kubelets leave it alone when they collect garbage.
+    pub pinned: bool,
+}
+
 /// The kubelet of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kubelet {
@@ -130,4 +143,57 @@ pub enum Boot {
         /// Whether a kubelet has run in this boot; where nobody knows, it counts as having run.
         kubelet_ran: bool,
     },
+}
+
+/// What a kubelet since 1.35 keeps of the images that it pulled (`<root>/image_manager/{pulling,pulled}`). An image that
+/// no record names counts as preloaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PullRecords {
+    /// What was pulled, and with what.
+    pub pulled: Vec<PullRecord>,
+    /// Images as pods name them, with tag or digest, whose pull has begun and has not been recorded as done. Such an image
+    /// is no preloaded one, though it may be present.
+    pub pulling: BTreeSet<String>,
+    /// Why a record could not be read, if one could not: an image that no other record names may be that one's. The kubelet
+    /// itself lets no pod use such an image without a new pull.
+    pub unreadable: Option<String>,
+}
+
+/// How one image came to this node (`kubelet.config.k8s.io` `ImagePulledRecord`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRecord {
+    /// The image as the container runtime names it (`imageRef`), which is its ID or a digest.
+    pub image_ref: String,
+    /// With what it was pulled, by the pods' name of the image without tag and digest (`credentialMapping`). Under a name
+    /// that is not in here every pod must pull it again.
+    pub by_image: BTreeMap<String, PulledWith>,
+}
+
+/// With what an image was pulled (`ImagePullCredentials`), and so which pods may use it without a new pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PulledWith {
+    /// The node's credentials, or none: any pod may use it.
+    Node,
+    /// Pull secrets, as `namespace/name`: pods that name one of them. Service accounts beside them are left out.
+    Secrets(Vec<String>),
+    /// Service accounts, as `namespace/name`: their pods.
+    ServiceAccounts(Vec<String>),
+    /// Nothing was recorded: no pod may use it without a new pull.
+    Nothing,
+}
+
+/// Which images the kubelet lets a pod use only if the pod could pull them (`imagePullCredentialsVerificationPolicy`, the
+/// feature `KubeletEnsureSecretPulledImages`, on by default since 1.35).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ImageVerification {
+    /// The feature is switched off, or the policy is `NeverVerify`: none.
+    Never,
+    /// `NeverVerifyPreloadedImages`, the default: those that it has pulled itself.
+    #[default]
+    Pulled,
+    /// `NeverVerifyAllowlistedImages`: all that are not in this list, whoever pulled them
+    /// (`preloadedImagesVerificationAllowlist`: full names without tag or digest, or prefixes that end in `/*`).
+    AllBut(Vec<String>),
+    /// `AlwaysVerify`: all.
+    All,
 }

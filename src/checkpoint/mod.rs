@@ -6,6 +6,7 @@ pub mod closure;
 pub mod data;
 pub mod decide;
 pub mod examine;
+pub mod images;
 mod json;
 pub mod judge;
 pub mod lifecycle;
@@ -15,6 +16,7 @@ pub mod network;
 pub mod node;
 pub mod node_finding;
 pub mod object;
+mod own_pod;
 pub mod pod;
 pub mod rendering;
 pub mod settings;
@@ -27,5 +29,10 @@ pub const ANNOTATION_CHECKPOINT: &str = "checkpointer.alpha.coreos.com/checkpoin
 pub const ANNOTATION_CHECKPOINT_OF: &str = "checkpointer.alpha.coreos.com/checkpoint-of";
 /// On a copy: the UID of its parent.
 pub const ANNOTATION_PARENT_UID: &str = "ckpt-db.io/parent-uid";
+/// On a copy: how often it was published anew because it did not run. Each number gives it a new UID.
+pub const ANNOTATION_REPUBLISHED: &str = "ckpt-db.io/republished";
 /// `"false"` on a pod: it is stored, but never rendered.
 pub const ANNOTATION_OPT_OUT: &str = "ckpt-db.io/checkpoint";
+
+/// In every container of the copy of the agent's own pod: the UID of its parent, so that the program knows what it is.
+pub const VARIABLE_COPY_OF: &str = "CKPT_DB_COPY_OF";

@@ -31,7 +31,8 @@ pub struct NodeFacts {
     pub kubelet_version: Option<KubeletVersion>,
 }
 
-/// `staticPodPath` of the kubelet's configuration (`kubelet.config.k8s.io/v1beta1`).
+/// `staticPodPath` of the kubelet's configuration (`kubelet.config.k8s.io/v1beta1`), or `--pod-manifest-path`, which is
+/// stronger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StaticPodPath {
     /// It is set.
@@ -41,10 +42,10 @@ pub enum StaticPodPath {
         /// How it compares with our directory.
         directory: Directory,
     },
-    /// It is absent or empty: the kubelet reads no static pods, unless its command line says otherwise.
+    /// It is absent or empty: the kubelet reads no static pods.
     Unset {
-        /// The configuration file.
-        file: PathBuf,
+        /// The configuration file; none if the kubelet is started without one.
+        file: Option<PathBuf>,
     },
 }
 
@@ -202,15 +203,16 @@ mod tests {
         let set = |path: &str, directory| Fact::Known(StaticPodPath::Set { path: path.into(), directory });
         #[rustfmt::skip]
         let rows = [
-            (set("/etc/kubernetes/manifests", Directory::Ours),        "Ok StaticPodsRead"),
-            (set("/etc/kubernetes/manifests", Directory::OursMissing), "Note StaticPodsNotThere"),
-            (set("/var/lib/manifests", Directory::Other),              "Problem StaticPodsElsewhere"),
-            (Fact::Known(StaticPodPath::Unset { file: "/c".into() }),  "Problem StaticPodsOff"),
-            (Fact::Unknown("no file".to_owned()),                      "Note StaticPodsUnknown"),
+            (set("/etc/kubernetes/manifests", Directory::Ours),        "Ok StaticPodsRead: "),
+            (set("/etc/kubernetes/manifests", Directory::OursMissing), "Note StaticPodsNotThere: "),
+            (set("/var/lib/manifests", Directory::Other),              "Problem StaticPodsElsewhere: "),
+            (Fact::Known(StaticPodPath::Unset { file: Some("/c".into()) }), "Problem StaticPodsOff: static pods: /c has no staticPodPath, so the kubelet would start nothing; set it to /etc/kubernetes/manifests"),
+            (Fact::Known(StaticPodPath::Unset { file: None }),         "Problem StaticPodsOff: static pods: the kubelet is started without --config and --pod-manifest-path, so it would start nothing; let it read /etc/kubernetes/manifests"),
+            (Fact::Unknown("no file".to_owned()),                      "Note StaticPodsUnknown: "),
         ];
         for (static_pod_path, want) in rows {
             let facts = NodeFacts { static_pod_path, ..facts() };
-            assert!(shown(&judged(&facts)[0]).starts_with(&format!("{want}: ")), "{want}");
+            assert!(shown(&judged(&facts)[0]).starts_with(want), "{want}");
         }
     }
 
@@ -302,7 +304,7 @@ mod tests {
                 kubelet_version: None,
             },
             NodeFacts {
-                static_pod_path: Fact::Known(StaticPodPath::Unset { file: evil.into() }),
+                static_pod_path: Fact::Known(StaticPodPath::Unset { file: Some(evil.into()) }),
                 cni: Fact::Unknown(evil.to_owned()),
                 swap: Fact::Unknown(evil.to_owned()),
                 ..facts()

@@ -46,8 +46,8 @@ pub enum NodeFinding {
     },
     /// The kubelet's configuration names no directory.
     StaticPodsOff {
-        /// The configuration file.
-        file: PathBuf,
+        /// The configuration file; none if the kubelet is started without one.
+        file: Option<PathBuf>,
         /// Our directory.
         ours: PathBuf,
     },
@@ -192,7 +192,13 @@ impl fmt::Display for NodeFinding {
                 path(kubelet),
                 path(ours)
             ),
-            Self::StaticPodsOff { file, ours } => write!(
+            Self::StaticPodsOff { file: None, ours } => write!(
+                f,
+                "static pods: the kubelet is started without --config and --pod-manifest-path, so it would start nothing; \
+                 let it read {}",
+                path(ours)
+            ),
+            Self::StaticPodsOff { file: Some(file), ours } => write!(
                 f,
                 "static pods: {} has no staticPodPath, so the kubelet would start nothing; set it to {}",
                 path(file),

@@ -135,6 +135,10 @@ pub struct Plan {
     pub unsure: BTreeSet<PodName>,
     /// What happens to active manifests of pods that are neither in the plan nor among the untouched.
     pub others: Others,
+    /// Pods of which the runtime says that no sandbox of a copy is ready. Trees that one of them left behind go at once,
+    /// unless its manifest was active when the pass began: its copy may be starting at this moment. Any other pod's wait
+    /// until its containers must have ended.
+    pub stopped: BTreeSet<PodName>,
 }
 
 /// What happens to active manifests of pods that have no place in a plan.

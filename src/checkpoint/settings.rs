@@ -1,5 +1,7 @@
 //! What the operator decides about translation. Every value is an argument of the pure core; the defaults are the safe ones.
 
+use super::rendering::PodName;
+
 /// What to do with environment values that come from a Secret (the manifest becomes a mirror pod that others may read).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SecretEnv {
@@ -34,17 +36,6 @@ pub enum ActivationPolicy {
     All,
 }
 
-/// Whether manifests are moved into and out of the kubelet's directory as the policy says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Activation {
-    /// They are.
-    #[default]
-    Decide,
-    /// None is, whatever the policy: nothing tells what runs on this node, so that a copy could run beside its parent, or
-    /// stop while nothing takes its place. Trees and prepared manifests are kept up to date all the same.
-    Hold,
-}
-
 /// A kubelet's `major.minor`; rules that say *since* compare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KubeletVersion {
@@ -67,8 +58,6 @@ pub struct Settings {
     pub configmap_root: String,
     /// Which pods are activated.
     pub activation: ActivationPolicy,
-    /// Whether that is acted upon.
-    pub acting: Activation,
     /// Environment values from Secrets.
     pub secret_env: SecretEnv,
     /// Projected service account tokens.
@@ -83,6 +72,9 @@ pub struct Settings {
     pub kept_annotations: Vec<String>,
     /// Refuse records that no key authenticates.
     pub require_authentication: bool,
+    /// The pod that this program runs in, if it runs in one: its copy has to know what it is, and needs credentials that
+    /// a copy keeps.
+    pub own_pod: Option<PodName>,
 }
 
 /// Annotations that runtimes and CNI plugins read, kept on the copy by default.
@@ -103,7 +95,6 @@ impl Default for Settings {
             secret_root: "/etc/kubernetes/checkpoint-secrets".to_owned(),
             configmap_root: "/etc/kubernetes/checkpoint-configmaps".to_owned(),
             activation: ActivationPolicy::default(),
-            acting: Activation::default(),
             secret_env: SecretEnv::default(),
             tokens: TokenPolicy::default(),
             keep_labels: false,
@@ -111,6 +102,7 @@ impl Default for Settings {
             drop_runtime_class: false,
             kept_annotations: KEPT_ANNOTATIONS.map(str::to_owned).to_vec(),
             require_authentication: false,
+            own_pod: None,
         }
     }
 }

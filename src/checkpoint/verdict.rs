@@ -126,6 +126,23 @@ pub enum Reason {
     NeverRan,
     /// No key authenticates the record, and `requireAuthentication` is set.
     Unauthenticated,
+    /// The container runtime doesn't have an image that the pod needs.
+    ImageAbsent {
+        /// The image, as the pod spells it.
+        image: String,
+    },
+    /// The kubelet wants credentials for an image that is here, and a static pod has none.
+    ImageCredentials {
+        /// The image, as the pod spells it.
+        image: String,
+        /// What it was pulled with, where that is on record: pull secrets or service accounts, each with its kind.
+        with: Vec<String>,
+    },
+    /// The agent's own pod has no other credentials than a projected token, which nobody renews for a copy.
+    OwnToken {
+        /// The volume of the token.
+        volume: String,
+    },
     /// The stored body is not a Pod that this version can read.
     Malformed(String),
 }
@@ -154,6 +171,9 @@ impl Reason {
             Self::NameTooLong => "NameTooLong",
             Self::NeverRan => "NeverRan",
             Self::Unauthenticated => "Unauthenticated",
+            Self::ImageAbsent { .. } => "ImageAbsent",
+            Self::ImageCredentials { .. } => "ImageCredentials",
+            Self::OwnToken { .. } => "OwnToken",
             Self::Malformed(_) => "Malformed",
         }
     }
@@ -174,6 +194,8 @@ impl Reason {
             | Self::Damaged(_)
             | Self::BadData { .. }
             | Self::Unauthenticated
+            | Self::ImageAbsent { .. }
+            | Self::ImageCredentials { .. }
             | Self::Malformed(_) => true,
             Self::SecretEnvRefused { .. }
             | Self::ValueNotText { .. }
@@ -185,6 +207,7 @@ impl Reason {
             | Self::ExtendedResource(_)
             | Self::ResourceClaims
             | Self::NameTooLong
+            | Self::OwnToken { .. }
             | Self::NeverRan => false,
         }
     }
@@ -226,6 +249,26 @@ impl fmt::Display for Reason {
             Self::NameTooLong => f.write_str("its name is too long for a copy: over 253 characters with the node's name, or a file or log directory name over 255 bytes with its namespace"),
             Self::NeverRan => f.write_str("it never ran on this node"),
             Self::Unauthenticated => f.write_str("its record is not authenticated, and requireAuthentication is set"),
+            Self::ImageAbsent { image } => write!(
+                f,
+                "image {image} is not on this node, and offline it can't be pulled: pull it while its registry answers \
+                 (crictl pull {image})"
+            ),
+            Self::ImageCredentials { image, with } => {
+                let with = if with.is_empty() { "credentials that are not on record".to_owned() } else { with.join(", ") };
+                write!(
+                    f,
+                    "image {image} was pulled with {with}, so the kubelet would pull it again for a copy, which has no \
+                     pull secrets: use node-level credentials, or in the kubelet's configuration \
+                     imagePullCredentialsVerificationPolicy: NeverVerify, or NeverVerifyAllowlistedImages with the image \
+                     in preloadedImagesVerificationAllowlist"
+                )
+            }
+            Self::OwnToken { volume } => write!(
+                f,
+                "volume {volume} has the agent's only credentials, and a projected token can't be kept by a copy: mount \
+                 the kubelet's kubeconfig and pki by hostPath, or a token Secret"
+            ),
             Self::Malformed(problem) => write!(f, "the stored object can't be read: {problem}"),
         }
     }

@@ -10,6 +10,7 @@ use ckpt_db::checkpoint::settings::{ActivationPolicy, SecretEnv, Settings, Token
 use ckpt_db::keys::{self, NodeKey};
 use ckpt_db::layout::Layout;
 use ckpt_db::materialize::{Owners, Roots, SecretRootPolicy};
+use ckpt_db::ops::admin::Client;
 use ckpt_db::store::fingerprint;
 use store_format::NodeSecret;
 
@@ -31,9 +32,17 @@ pub(crate) struct StoreArgs {
     /// Without it the kubelet's client and serving keys are looked for, and the key that --generate-node-key made.
     #[arg(long, value_name = "FILE")]
     node_key: Vec<PathBuf>,
+
+    /// Socket on which the running agent is asked [default: /run/ckpt-db/admin.sock below --root]
+    #[arg(long, value_name = "FILE")]
+    admin_socket: Option<PathBuf>,
 }
 
 impl StoreArgs {
+    pub(crate) fn admin_socket(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.admin_socket.clone().unwrap_or(self.layout()?.admin_socket()))
+    }
+
     pub(crate) fn layout(&self) -> anyhow::Result<Layout> {
         let root = self.root.as_deref().unwrap_or(std::path::Path::new("/"));
         // Manifests name absolute paths.
@@ -105,6 +114,28 @@ impl Keys {
 /// The first eight octets of a fingerprint: enough to tell a node's keys apart.
 pub(crate) fn short(fingerprint: &[u8; 32]) -> String {
     data_encoding::HEXLOWER.encode(&fingerprint[..8])
+}
+
+/// Where the running agent is asked.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AgentArgs {
+    /// Directory that all default paths are below, for trying things out without root [default: /]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+
+    /// Socket on which the running agent is asked [default: /run/ckpt-db/admin.sock below --root]
+    #[arg(long, value_name = "FILE")]
+    admin_socket: Option<PathBuf>,
+}
+
+impl AgentArgs {
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let root = self.root.as_deref().unwrap_or(std::path::Path::new("/"));
+        let socket = self.admin_socket.clone().unwrap_or(Layout::new(root).admin_socket());
+        let socket =
+            std::path::absolute(&socket).with_context(|| format!("cannot make {} absolute", socket.display()))?;
+        Ok(Client::new(&socket))
+    }
 }
 
 /// How pods are judged and translated.

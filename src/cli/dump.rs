@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::date::utc;
-use ckpt_db::store::{LockState, Snapshot, StoredObject, open_offline};
+use ckpt_db::store::{LockState, Snapshot, StoredObject};
 
 use super::args::{StoreArgs, short};
 use super::output::{Format, document, plural};
@@ -67,7 +67,7 @@ impl Dump {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let path = self.store.store()?;
         let keys = self.store.keys()?;
-        let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
+        let snapshot = self.store.snapshot(&keys)?.into_inner();
         if self.reveal && snapshot.lock_state() != LockState::Open {
             bail!("cannot reveal Secrets of {}: {}", path.display(), why_closed(&snapshot, &keys.tried()));
         }
@@ -89,7 +89,7 @@ impl Dump {
         }
         match self.output {
             Format::Table | Format::Wide if wanted.is_empty() => say(format_args!("nothing found{}", self.place())),
-            Format::Table | Format::Wide => self.table(out, &wanted)?,
+            Format::Table | Format::Wide => self.table(out, &snapshot, &wanted)?,
             Format::Name => {
                 for object in &wanted {
                     writeln!(out, "{}/{}", object.key.kind().row().name.to_lowercase(), object.key.name())?;
@@ -122,11 +122,11 @@ impl Dump {
             && (self.names.is_empty() || self.names.iter().any(|name| name == key.name()))
     }
 
-    fn table(&self, out: &mut dyn Write, objects: &[StoredObject<'_>]) -> anyhow::Result<()> {
+    fn table(&self, out: &mut dyn Write, snapshot: &Snapshot, objects: &[StoredObject<'_>]) -> anyhow::Result<()> {
         let wide = self.output == Format::Wide;
         let mut header = vec!["KIND", "NAMESPACE", "NAME", "STATE", "BYTES"];
         if wide {
-            header.extend(["STORED", "RESOURCE VERSION", "UID"]);
+            header.extend(["LIFECYCLE", "STORED", "RESOURCE VERSION", "UID"]);
         }
         let rows: Vec<Vec<String>> = objects
             .iter()
@@ -140,6 +140,7 @@ impl Dump {
                 ];
                 if wide {
                     row.extend([
+                        lifecycle(snapshot, object.key),
                         utc(object.stored_at_unix_ms / 1000),
                         or_none(object.resource_version),
                         or_none(object.uid),
@@ -180,6 +181,23 @@ impl Dump {
         }
         body
     }
+}
+
+/// What is on record of a pod's copy: `active`, `active-grace 60 s, gone`, `inactive, held`.
+fn lifecycle(snapshot: &Snapshot, key: &ObjectKey) -> String {
+    let Some(lifecycle) = snapshot.lifecycle(key) else { return or_none("") };
+    let mut marks = vec![lifecycle.phase().name().to_owned()];
+    if let Some(left_s) = lifecycle.left_s() {
+        marks[0].push_str(&format!(" {left_s} s"));
+    }
+    for (mark, is_so) in [("gone", snapshot.gone(key)), ("held", snapshot.held(key))] {
+        marks.extend(is_so.then(|| mark.to_owned()));
+    }
+    let republished = snapshot.republished(key);
+    if republished > 0 {
+        marks.push(format!("republished {republished}x"));
+    }
+    marks.join(", ")
 }
 
 fn state(object: &StoredObject<'_>) -> &'static str {

@@ -2,31 +2,34 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
-    Batch, FollowError, Following, Look, Observer, Rendered, Status, Target, open_or_create, render, reside,
+    About, Batch, Departed, Desk, FollowError, Following, Keeper, Kept, Latest, Look, Observer, PassError, Resident,
+    Rounds, Shared, Status, Target, Watcher, open_or_create,
 };
-use ckpt_db::checkpoint::settings::{Activation, ActivationPolicy, Settings};
+use ckpt_db::checkpoint::lifecycle::{Record, State};
+use ckpt_db::checkpoint::node::Fact;
+use ckpt_db::checkpoint::settings::{ActivationPolicy, Settings};
+use ckpt_db::node::boot;
+use ckpt_db::ops::admin::Client;
+use ckpt_db::ops::notify::Notifier;
 use ckpt_db::source::api::collect::Step;
-use ckpt_db::source::api::credentials::{InCluster, Place, SERVICE_ACCOUNT};
+use ckpt_db::source::api::credentials::{Credentials, InCluster, Place, SERVICE_ACCOUNT};
 use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, fingerprint, open_offline};
 
-use super::args::{StoreArgs, TargetArgs};
+use super::args::StoreArgs;
 use super::dump::why_closed;
-use super::output::plural;
-use super::run::{about, report_problems};
-use super::{Exit, chain, node, now_unix_ms, say};
-
-/// How often rendered files that someone else changed are put right; as often as the kubelet reads its directory.
-const RENDER_AGAIN: Duration = Duration::from_secs(20);
+use super::keeping::{KeepArgs, is_copy};
+use super::run::{about, problems};
+use super::{Exit, chain, chain_of, now_unix_ms, say};
 
 /// Objects that can't be read are named one by one, but not hundreds of them.
 const NAMED_AT_ONCE: usize = 5;
@@ -34,11 +37,15 @@ const NAMED_AT_ONCE: usize = 5;
 /// After this long a few more are named.
 const NAMED_AGAIN: Duration = Duration::from_secs(60);
 
+/// How often an instance in a pod tries to get the store that another instance has.
+const STORE_AGAIN: Duration = Duration::from_secs(2);
+
 /// What following needs to know of the command line.
 pub(super) struct Follow<'a> {
     pub(super) store: &'a StoreArgs,
-    pub(super) target: &'a TargetArgs,
+    pub(super) keep: &'a KeepArgs,
     pub(super) settings: Settings,
+    pub(super) rendered_to: Target,
     pub(super) node_name: Option<String>,
     pub(super) kubeconfig: Option<PathBuf>,
     pub(super) refresh: ObjectRefresh,
@@ -48,52 +55,55 @@ impl Follow<'_> {
     /// Follows until a signal says stop.
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let path = self.store.store()?;
-        let target = self.target.target(self.store)?;
         let layout = self.store.layout()?;
-        // Nothing looks at what runs on this node yet, so nothing is started or stopped.
-        let settings = Settings { acting: Activation::Hold, ..self.settings };
-        let mut newest_stored_at_unix_s = 0;
+        let policy = self.settings.activation;
+        let departed = match policy {
+            // There is no copy that a grace period could be for.
+            ActivationPolicy::Off => Departed::Remove,
+            ActivationPolicy::Annotated | ActivationPolicy::All => Departed::Keep,
+        };
+        if policy == ActivationPolicy::Off {
+            say(format_args!("note: activation policy off: pods are stored and reported, and nothing is rendered"));
+        }
+        let place = place(self.kubeconfig.clone(), layout.root());
+        let shared = Arc::new(Shared::default());
+        let own_name = self.node_name.clone();
+        let keeping =
+            self.keep.keeping(self.store, self.settings.clone(), own_name, self.rendered_to.clone(), false)?;
+        let found = self.find(&path, keeping.rules.own_pod.is_some())?;
+        if let Some(snapshot) = &found {
+            say(format_args!("store {}", about(&path, snapshot.get())));
+            let other = foreign(snapshot.get(), &place);
+            if let Some(other) = &other {
+                say(format_args!("error: {other}; nothing is brought back (`ckpt-db adopt` makes it this node's)"));
+            }
+            shared.belongs_to(other);
+        } else {
+            say(format_args!("there is no store at {} yet: it is made now", path.display()));
+        }
         let interrupted = Mutex::new(None);
         let mut observer = Narrator {
-            store: self.store,
             interrupted: &interrupted,
             path: path.clone(),
-            target,
-            rendering: settings.activation != ActivationPolicy::Off,
-            settings,
-            node_name: self.node_name.clone(),
             answering: false,
             listed: false,
             unsealed: BTreeSet::new(),
             problems: BTreeSet::new(),
             outage: Outage::default(),
             named: (Instant::now(), 0),
-            rendered_at: Instant::now(),
         };
-        if !observer.rendering {
-            say(format_args!("note: activation policy off: pods are stored and reported, and nothing is rendered"));
-        }
-        let keys = self.store.keys()?;
-        // What lies in the store is rendered before anybody is asked for anything.
-        match open_offline(&path, &keys.secrets()) {
-            Ok(snapshot) => {
-                newest_stored_at_unix_s = newest(snapshot.get()) / 1000;
-                say(format_args!("store {}", about(&path, snapshot.get())));
-                observer.render(&snapshot);
-            }
-            Err(StoreError::NotFound(_)) => {
-                say(format_args!("there is no store at {} yet: it is made now", path.display()));
-            }
-            Err(error) => return Err(error.into()),
-        }
+        let started_ms = (now_unix_ms(), boot::now_ms());
+        let latest = Arc::new(Latest::new(About { path: path.clone(), policy, started_ms }));
         let following = Following {
-            place: place(self.kubeconfig, layout.root()),
+            place,
             node_name: self.node_name.clone(),
             host_name: host_name()?,
             refresh: self.refresh,
             pace: Pace::default(),
             clock: || now_unix_ms() / 1000,
-            newest_stored_at_unix_s,
+            newest_stored_at_unix_s: found.as_ref().map_or(0, |snapshot| newest(snapshot.get()) / 1000),
+            departed,
+            shared: Arc::clone(&shared),
             first_key: Box::new({
                 let arguments = self.store.clone();
                 move || {
@@ -102,22 +112,82 @@ impl Follow<'_> {
                 }
             }),
         };
-        let open = || open(self.store, &path);
-        reside(open, now_unix_ms, following, &mut observer, |failed| {
-            let why = match failed {
-                Ok(FollowError::Store(error)) => chain(&anyhow::Error::new(error)),
-                Ok(error) => chain(&anyhow::Error::new(error)),
-                Err(error) => chain(&error),
-            };
-            // It is tried again every few seconds; once is enough to say why.
-            let mut said = interrupted.lock().unwrap_or_else(PoisonError::into_inner);
-            if said.as_ref() != Some(&why) {
-                say(format_args!("error: {why} (tried again until it works)"));
-                *said = Some(why);
-            }
-        })?;
+        let desk = Desk::new(Arc::clone(&shared), Arc::clone(&latest), path.clone(), now_unix_ms, is_copy());
+        let sights = keeping.sights.clone();
+        let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
+        let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
+        let last_answer = self.keep.last_answer(self.store)?;
+        let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
+        let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
+        let resident = Resident {
+            open: Box::new(|| open(self.store, &path)),
+            clock_ms: now_unix_ms,
+            following,
+            observer: &mut observer,
+            failed: Box::new(|failed| {
+                let why = match failed {
+                    Ok(FollowError::Store(error)) => chain(&anyhow::Error::new(error)),
+                    Ok(error) => chain(&anyhow::Error::new(error)),
+                    Err(error) => chain(&error),
+                };
+                // It is tried again every few seconds; once is enough to say why.
+                let mut said = interrupted.lock().unwrap_or_else(PoisonError::into_inner);
+                if said.as_ref() != Some(&why) {
+                    say(format_args!("error: {why} (tried again until it works)"));
+                    *said = Some(why);
+                }
+            }),
+            keeps: Some((rounds, sights)),
+            notifier: Arc::new(Notifier::from_env()),
+            desk: Some((self.store.admin_socket()?, Arc::new(desk))),
+            found_node,
+        };
+        resident.run()?;
         Ok(Exit::Fine)
     }
+
+    /// The store as it lies there, if it does. An agent in a pod waits for the one that another instance has: its copy, which
+    /// yields to it, or its parent.
+    fn find(&self, path: &Path, in_pod: bool) -> anyhow::Result<Option<Committed<Snapshot>>> {
+        let mut said = false;
+        loop {
+            let keys = self.store.keys()?;
+            match open_offline(path, &keys.secrets()) {
+                Ok(snapshot) => return Ok(Some(snapshot)),
+                Err(StoreError::NotFound(_)) => return Ok(None),
+                Err(StoreError::InUse(_)) if in_pod => {
+                    if !said {
+                        say(format_args!("note: another instance has the store {}: waiting for it", path.display()));
+                        said = true;
+                    }
+                    if !is_copy()
+                        && let Err(error) = Client::new(&self.store.admin_socket()?).yield_store("")
+                    {
+                        tracing::info!("it was asked for it: {error}");
+                    }
+                    std::thread::sleep(STORE_AGAIN);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Whose the store is, where the credentials at hand are another node's or cluster's. Without credentials nobody can say.
+fn foreign(snapshot: &Snapshot, place: &Place) -> Option<String> {
+    let stored = snapshot.identity()?;
+    let credentials = Credentials::load(place).ok()?;
+    if let Some(node) = credentials.node_name()
+        && !stored.node_name.is_empty()
+        && stored.node_name != node
+    {
+        return Some(format!("the store belongs to node {}, and the credentials to node {node}", stored.node_name));
+    }
+    let ours = credentials.cluster_ca_sha256();
+    let known = &stored.cluster_ca_sha256;
+    let other = !known.is_empty() && !ours.is_empty() && !ours.iter().any(|ca| known.contains(ca));
+    other
+        .then(|| "the store belongs to another cluster: it knows none of the CAs that the credentials trust".to_owned())
 }
 
 /// Opens the store for writing, or makes a new one.
@@ -141,7 +211,7 @@ fn open(arguments: &StoreArgs, path: &Path) -> anyhow::Result<Box<dyn Backend>> 
 }
 
 /// Where credentials are looked for.
-fn place(kubeconfig: Option<PathBuf>, root: &Path) -> Place {
+pub(super) fn place(kubeconfig: Option<PathBuf>, root: &Path) -> Place {
     match kubeconfig {
         Some(path) => Place::Explicit(path),
         None => {
@@ -165,17 +235,11 @@ fn newest(snapshot: &Snapshot) -> u64 {
     snapshot.objects().map(|object| object.stored_at_unix_ms).max().unwrap_or_default()
 }
 
-/// Tells what happens, and renders what is durable.
+/// Tells what following comes to.
 struct Narrator<'a> {
-    store: &'a StoreArgs,
     /// Why following was interrupted, already told.
     interrupted: &'a Mutex<Option<String>>,
     path: PathBuf,
-    target: Target,
-    settings: Settings,
-    node_name: Option<String>,
-    /// Not under the policy `off`: then nothing is rendered, and nothing that is there is touched.
-    rendering: bool,
     /// Whether the API server answers.
     answering: bool,
     /// Whether a listing was stored since it does.
@@ -187,7 +251,6 @@ struct Narrator<'a> {
     outage: Outage,
     /// Since when objects that can't be read have been counted, and how many they are.
     named: (Instant, usize),
-    rendered_at: Instant,
 }
 
 /// What was said of an API server since it answered last.
@@ -269,30 +332,15 @@ impl Observer for Narrator<'_> {
         let listed = self.answering && items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
         let first = listed && !self.listed;
         self.listed |= listed;
-        if !first && stored + removed == 0 {
-            return;
-        }
-        if first || self.rendering {
+        if first {
             match look() {
-                Ok(snapshot) => {
-                    if first {
-                        say(format_args!("in step with the API server: {}", about(&self.path, snapshot.get())));
-                    }
-                    self.render(&snapshot);
-                }
+                Ok(snapshot) => say(format_args!("in step with the API server: {}", about(&self.path, snapshot.get()))),
                 Err(error) => say(format_args!("warning: cannot look into the store: {}", chain(&error.into()))),
             }
         }
     }
 
-    fn tick(&mut self, look: Look<'_>) {
-        if self.rendering
-            && self.rendered_at.elapsed() >= RENDER_AGAIN
-            && let Ok(snapshot) = look()
-        {
-            self.render(&snapshot);
-        }
-    }
+    fn tick(&mut self, _: Look<'_>) {}
 }
 
 impl Narrator<'_> {
@@ -310,26 +358,74 @@ impl Narrator<'_> {
         }
         *count <= NAMED_AT_ONCE
     }
+}
 
-    /// Keeps trees and prepared manifests in line with what is durable.
-    fn render(&mut self, snapshot: &Committed<Snapshot>) {
-        self.rendered_at = Instant::now();
-        if !self.rendering {
-            return;
+/// Tells what rounds come to: what changed with a pod, once, and what went wrong, once.
+#[derive(Default)]
+struct Teller {
+    /// What was wrong at the last round, already told.
+    problems: BTreeSet<String>,
+    /// Those of files, as of the last round that touched any.
+    files: BTreeSet<String>,
+    runtime_unknown: bool,
+    /// Not under the policy `off`: then nothing depends on what runs.
+    rendering: bool,
+}
+
+impl Teller {
+    /// Tells what was not wrong a round ago.
+    fn tell(&mut self, problems: BTreeSet<String>) {
+        for problem in problems.difference(&self.problems) {
+            say(format_args!("{problem}"));
         }
-        match self.try_render(snapshot) {
-            Ok(rendered) => {
-                report_problems(&rendered.report);
-                let prepared = rendered.report.outcomes.len();
-                tracing::info!(revision = snapshot.get().revision().0, "{prepared} pod{} prepared", plural(prepared));
+        self.problems = problems;
+    }
+}
+
+impl Watcher for Teller {
+    fn kept(&mut self, kept: &Kept, snapshot: &Snapshot) {
+        for news in &kept.news {
+            let Record { pod, state, why, .. } = news;
+            say(format_args!("{pod}: {} ({why})", said(*state)));
+        }
+        for pod in &kept.ended {
+            say(format_args!("{pod}: removed (its parent is gone, and the grace period is over)"));
+        }
+        if let Some(report) = &kept.report {
+            self.files = problems(report);
+        }
+        let mut problems = self.files.clone();
+        problems.extend(kept.alarms.iter().map(|alarm| format!("warning: {alarm}")));
+        problems.extend(snapshot.findings().iter().map(|finding| format!("warning: {finding}")));
+        match &kept.look.runtime {
+            Fact::Known(_) => self.runtime_unknown = false,
+            Fact::Unknown(why) if self.rendering && !self.runtime_unknown => {
+                say(format_args!("warning: nobody knows what runs here, so no copy is started: {why}"));
+                self.runtime_unknown = true;
             }
-            Err(error) => say(format_args!("error: {}", chain(&error))),
+            Fact::Unknown(_) => {}
         }
+        self.tell(problems);
     }
 
-    fn try_render(&self, snapshot: &Committed<Snapshot>) -> anyhow::Result<Rendered> {
-        let network = node::network(&self.store.layout()?, &self.target);
-        let own = self.node_name.as_deref();
-        Ok(render(snapshot, &self.settings, own, network, &self.target, now_unix_ms() / 1000)?)
+    fn failed(&mut self, error: &PassError) {
+        self.tell(BTreeSet::from([format!("error: {}", chain_of(error))]));
+    }
+
+    fn not_recorded(&mut self, error: &StoreError) {
+        self.tell(BTreeSet::from([format!("warning: what was decided could not be recorded: {}", chain_of(error))]));
+    }
+}
+
+/// A state in the words of a log line.
+fn said(state: State) -> &'static str {
+    match state {
+        State::None | State::Inactive => "no copy runs",
+        State::InactiveGrace { .. } => "no copy runs; kept for the grace period",
+        State::Active => "copy started",
+        State::ActiveGrace { .. } => "copy runs on for the grace period",
+        State::HandedOver { .. } => "copy removed",
+        State::SelfActive => "copy of this agent started",
+        State::Removed => "removed",
     }
 }

@@ -1,15 +1,22 @@
 //! The command line: parse, dispatch, and the one place that prints errors and chooses the exit code.
 
+mod adopt;
 mod args;
 mod dump;
 mod follow;
+mod hold;
+mod keeping;
+mod log;
 mod node;
+mod open;
 mod output;
 mod plan;
 mod redact;
 mod render;
 mod run;
+mod status;
 mod table;
+mod uninstall;
 mod verdicts;
 mod verify;
 
@@ -44,10 +51,16 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Status(status::StatusCommand),
+    Log(log::Log),
+    Hold(hold::Hold),
+    Release(hold::Release),
     Dump(dump::Dump),
     Plan(plan::PlanCommand),
     Render(render::Render),
     Verify(verify::Verify),
+    Adopt(adopt::Adopt),
+    Uninstall(uninstall::Uninstall),
 }
 
 /// How a command ended that could be carried out.
@@ -89,10 +102,16 @@ pub(crate) fn main() -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match cli.command {
         Command::Run(command) => command.run(&mut out),
+        Command::Status(command) => command.run(&mut out),
+        Command::Log(command) => command.run(&mut out),
+        Command::Hold(command) => command.run(&mut out),
+        Command::Release(command) => command.run(&mut out),
         Command::Dump(command) => command.run(&mut out),
         Command::Plan(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
+        Command::Adopt(command) => command.run(&mut out),
+        Command::Uninstall(command) => command.run(&mut out),
     };
     let result = result.and_then(|exit| {
         out.flush()?;
@@ -128,8 +147,13 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 /// An error and its causes on one line, fit for a terminal.
 pub(crate) fn chain(error: &anyhow::Error) -> String {
+    chain_of(&**error)
+}
+
+/// The same of a typed error.
+pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
-    for cause in error.chain() {
+    for cause in std::iter::successors(Some(error), |error| error.source()) {
         let cause = cause.to_string();
         // Wrappers that repeat their cause say nothing new.
         if !text.ends_with(&cause) {

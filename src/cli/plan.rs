@@ -8,9 +8,9 @@ use clap::Args;
 use serde_json::json;
 
 use ckpt_db::agent::assess;
+use ckpt_db::checkpoint::images::NodeImages;
 use ckpt_db::checkpoint::rendering::PodName;
 use ckpt_db::checkpoint::verdict::Verdict;
-use ckpt_db::store::open_offline;
 
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::say_sealed;
@@ -47,12 +47,12 @@ impl PlanCommand {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let path = self.store.store()?;
         let keys = self.store.keys()?;
-        let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
+        let snapshot = self.store.snapshot(&keys)?.into_inner();
         let target = self.target.target(&self.store)?;
         let settings = self.translate.settings(&target.roots)?;
         let layout = self.store.layout()?;
         let own_name = self.translate.node_name.as_deref();
-        let outcome = assess(&snapshot, &settings, own_name, node::network(&layout, &target))?;
+        let outcome = assess(&snapshot, &settings, own_name, node::network(&layout, &target), &NodeImages::unknown())?;
         let decision = &outcome.decision;
         let node = node::look(&layout, &target, &snapshot, outcome.settings.kubelet_version);
         let name = &outcome.settings.node_name;

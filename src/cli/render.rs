@@ -7,10 +7,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use ckpt_db::agent::{Target, render};
-use ckpt_db::checkpoint::decide::PodNetwork;
 use ckpt_db::layout::Layout;
 use ckpt_db::materialize::{Owners, SecretRootPolicy};
-use ckpt_db::store::open_offline;
 
 use super::args::{StoreArgs, TranslateArgs};
 use super::dump::say_sealed;
@@ -37,7 +35,7 @@ pub(crate) struct Render {
 impl Render {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let keys = self.store.keys()?;
-        let snapshot = open_offline(&self.store.store()?, &keys.secrets())?;
+        let snapshot = self.store.snapshot(&keys)?;
         let there = std::path::absolute(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let there = Layout::new(&there);
         // Manifests name the paths of the node, or of the trial root, not of the directory they are rendered to.
@@ -52,15 +50,15 @@ impl Render {
         let target =
             Target { roots: roots(&there), secret_root: SecretRootPolicy::AllowDisk, owners: Owners::Unchanged };
         let own_name = self.translate.node_name.as_deref();
-        let rendered = render(&snapshot, &settings, own_name, PodNetwork::Unknown, &target, now_unix_ms() / 1000)?;
+        let (decision, report) = render(&snapshot, &settings, own_name, &target, now_unix_ms() / 1000)?;
         for finding in snapshot.get().findings() {
             say(format_args!("warning: {finding}"));
         }
         say_sealed(snapshot.get(), &keys.tried());
-        verdicts::write(out, &rendered.decision, |_| true)?;
-        writeln!(out, "\n{}", verdicts::summary(&rendered.decision, |_| true))?;
+        verdicts::write(out, &decision, |_| true)?;
+        writeln!(out, "\n{}", verdicts::summary(&decision, |_| true))?;
         line(out, format_args!("rendered below {} (with clear text of Secrets)", there.root().display()))?;
-        let problems = report_problems(&rendered.report);
+        let problems = report_problems(&report);
         Ok(Exit::findings(problems || !snapshot.get().findings().is_empty()))
     }
 }

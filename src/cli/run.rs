@@ -1,5 +1,6 @@
 //! `ckpt-db run`: cold start from the store, then follow the source.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
@@ -8,9 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 
-use ckpt_db::agent::{
-    ColdStart, Follow, Ready, Rendered, Seeded, Target, Tick, cold_start, open_or_create, render, seed,
-};
+use ckpt_db::agent::{Follow, Keeper, Kept, Seeded, Target, Tick, open_or_create, seed};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
@@ -24,8 +23,9 @@ use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, St
 
 use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::{say_sealed, why_closed};
+use super::keeping::KeepArgs;
 use super::output::{Unheard, line, plural};
-use super::{Exit, chain, follow, node, now_unix_ms, say, usage, verdicts};
+use super::{Exit, chain, chain_of, follow, now_unix_ms, say, usage, verdicts};
 
 /// Keep the node's pods: render what the store holds, then follow the API server, or files
 #[derive(Args, Debug)]
@@ -42,6 +42,8 @@ pub(crate) struct Run {
     translate: TranslateArgs,
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    keep: KeepArgs,
 
     /// One pass, then exit
     #[arg(long)]
@@ -121,8 +123,9 @@ impl Run {
         }
         let follow = follow::Follow {
             store: &self.store,
-            target: &self.target,
+            keep: &self.keep,
             settings: self.translate.settings(&target.roots)?,
+            rendered_to: target,
             node_name: self.translate.node_name.clone(),
             kubeconfig: self.kubeconfig.clone(),
             refresh: match self.object_refresh {
@@ -157,6 +160,7 @@ impl Run {
             path,
             target,
             settings,
+            keeper: None,
             store: None,
             locked: false,
             stored_name: None,
@@ -208,6 +212,8 @@ struct Pass<'a> {
     path: PathBuf,
     target: Target,
     settings: Settings,
+    /// Remembers from pass to pass.
+    keeper: Option<Keeper>,
     /// Kept open by a resident agent: its lock keeps a second one out.
     store: Option<RedbStore>,
     /// Whether the cold start found a store that no key at hand opens.
@@ -236,24 +242,34 @@ impl Pass<'_> {
     /// Renders from the store, if there is one. Contacts nothing.
     fn cold_start(&mut self, out: &mut dyn Write) -> anyhow::Result<Option<Exit>> {
         let keys = self.keys()?;
-        let own_name = self.run.translate.node_name.as_deref();
-        let network = node::network(&self.run.store.layout()?, &self.target);
-        let now = now_unix_ms() / 1000;
-        let started = cold_start(&self.path, &keys.secrets(), &self.settings, own_name, network, &self.target, now)?;
-        let ready = match started {
-            ColdStart::NoStore => return Ok(None),
-            ColdStart::Ready(ready) => *ready,
+        let snapshot = match open_offline(&self.path, &keys.secrets()) {
+            Ok(snapshot) => snapshot,
+            Err(StoreError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
-        let Ready { snapshot, rendered } = ready;
         let empty = !snapshot.get().populated() && snapshot.get().objects().next().is_none();
         if empty && self.run.manifests.is_none() {
             bail!("the store {} was never filled; give --manifests PATH", self.path.display());
         }
         self.locked = snapshot.get().lock_state() == LockState::Locked;
         self.stored_name = snapshot.get().node_name().map(str::to_owned);
-        let rendered = rendered?;
+        let kept = self.pass(&snapshot)?;
         line(out, format_args!("cold start from {}", about(&self.path, snapshot.get())))?;
-        self.account(out, snapshot.get(), &rendered, self.run.manifests.is_none()).map(Some)
+        self.account(out, snapshot.get(), &kept, self.run.manifests.is_none()).map(Some)
+    }
+
+    /// Brings back what is durable, but what runs already.
+    fn pass(&mut self, snapshot: &Committed<Snapshot>) -> anyhow::Result<Kept> {
+        let keeper = match &mut self.keeper {
+            Some(keeper) => keeper,
+            None => {
+                let own_name = self.run.translate.node_name.clone();
+                let (settings, target) = (self.settings.clone(), self.target.clone());
+                let keeping = self.run.keep.keeping(&self.run.store, settings, own_name, target, true)?;
+                self.keeper.insert(Keeper::new(keeping, Some(snapshot.get())))
+            }
+        };
+        Ok(keeper.pass_now(snapshot, now_unix_ms() / 1000)?)
     }
 
     /// Stores what the source says, then renders from what is durable.
@@ -297,9 +313,7 @@ impl Pass<'_> {
         let (exit, decided) = {
             let store = self.store.as_ref().expect("it was opened above");
             let snapshot = store.snapshot()?;
-            let own_name = self.run.translate.node_name.as_deref();
-            let network = node::network(&self.run.store.layout()?, &self.target);
-            let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now / 1000)?;
+            let kept = self.pass(&snapshot)?;
             let (stored, removed) = (update.get().stored.len(), update.get().removed.len());
             let unchanged = update.get().unchanged;
             line(
@@ -307,7 +321,7 @@ impl Pass<'_> {
                 format_args!("stored {stored} object{}, removed {removed}, {unchanged} unchanged", plural(stored)),
             )?;
             line(out, format_args!("store {}", about(&self.path, snapshot.get())))?;
-            (self.account(out, snapshot.get(), &rendered, true)?, rendered.decided)
+            (self.account(out, snapshot.get(), &kept, true)?, kept.changes)
         };
         self.record(decided, now);
         let rejected = !update.get().rejected.is_empty() || !update.get().unsealed.is_empty();
@@ -412,22 +426,18 @@ impl Pass<'_> {
     }
 
     /// Tells what came of a pass.
-    fn account(
-        &self,
-        out: &mut dyn Write,
-        snapshot: &Snapshot,
-        rendered: &Rendered,
-        full: bool,
-    ) -> anyhow::Result<Exit> {
+    fn account(&self, out: &mut dyn Write, snapshot: &Snapshot, kept: &Kept, full: bool) -> anyhow::Result<Exit> {
         for finding in snapshot.findings() {
             say(format_args!("warning: {finding}"));
         }
         say_sealed(snapshot, &self.tried);
-        let problems = report_problems(&rendered.report);
+        // Asked for by hand, it always renders.
+        let report = kept.report.clone().unwrap_or_default();
+        let problems = report_problems(&report);
         if full {
             writeln!(out)?;
-            verdicts::write(out, &rendered.decision, |_| true)?;
-            writeln!(out, "\n{}", verdicts::summary(&rendered.decision, |_| true))?;
+            verdicts::write(out, &kept.decision, |_| true)?;
+            writeln!(out, "\n{}", verdicts::summary(&kept.decision, |_| true))?;
             for (what, path) in [
                 ("static pod manifests", &self.target.roots.manifests),
                 ("prepared manifests", &self.target.roots.prepared),
@@ -437,7 +447,7 @@ impl Pass<'_> {
                 line(out, format_args!("{:<22}{}", format!("{what}:"), path.display()))?;
             }
         }
-        writeln!(out, "ready: {}", tally(&rendered.report))?;
+        writeln!(out, "ready: {}", tally(&report))?;
         out.flush()?;
         let sealed = snapshot.lock_state() == LockState::Locked;
         Ok(Exit::findings(problems || sealed || !snapshot.findings().is_empty()))
@@ -481,13 +491,11 @@ impl Pass<'_> {
     }
 
     /// Puts files right that someone else changed, and removes trees whose time has come.
-    fn render_again(&self) -> anyhow::Result<()> {
+    fn render_again(&mut self) -> anyhow::Result<()> {
         let Some(store) = &self.store else { return Ok(()) };
         let snapshot = store.snapshot()?;
-        let own_name = self.run.translate.node_name.as_deref();
-        let network = node::network(&self.run.store.layout()?, &self.target);
-        let rendered = render(&snapshot, &self.settings, own_name, network, &self.target, now_unix_ms() / 1000)?;
-        report_problems(&rendered.report);
+        let kept = self.pass(&snapshot)?;
+        report_problems(&kept.report.unwrap_or_default());
         Ok(())
     }
 }
@@ -553,18 +561,18 @@ pub(super) fn about(path: &std::path::Path, snapshot: &Snapshot) -> String {
 
 /// Says what went wrong with files; whether anything did.
 pub(crate) fn report_problems(report: &Report) -> bool {
-    let mut any = false;
-    for (pod, outcome) in &report.outcomes {
-        if let PodOutcome::Failed(error) = outcome {
-            any = true;
-            say(format_args!("error: Pod {pod} was not rendered: {}", chain(&anyhow::Error::new(error.clone()))));
-        }
-    }
-    for problem in &report.problems {
-        any = true;
-        say(format_args!("warning: {}", chain(&anyhow::Error::new(problem.clone()))));
-    }
-    any
+    let problems = problems(report);
+    problems.iter().for_each(|problem| say(format_args!("{problem}")));
+    !problems.is_empty()
+}
+
+/// What went wrong with files, a line each.
+pub(super) fn problems(report: &Report) -> BTreeSet<String> {
+    let failed = report.outcomes.iter().filter_map(|(pod, outcome)| match outcome {
+        PodOutcome::Failed(error) => Some(format!("error: Pod {pod} was not rendered: {}", chain_of(error))),
+        PodOutcome::Published { .. } => None,
+    });
+    failed.chain(report.problems.iter().map(|problem| format!("warning: {}", chain_of(problem)))).collect()
 }
 
 fn tally(report: &Report) -> String {

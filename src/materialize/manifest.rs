@@ -17,11 +17,12 @@ use super::{Owners, Published, publish};
 use crate::checkpoint::object::{Shown, is_dns_label, is_dns_subdomain};
 use crate::checkpoint::rendering::{Manifest, PodName};
 use crate::checkpoint::{ANNOTATION_CHECKPOINT_OF, ANNOTATION_PARENT_UID};
+use crate::clear::Clear;
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 
 /// Below the secret root: the manifests that carry values of Secrets. No namespace starts with a dot.
-const BODIES: &str = ".manifests";
+pub(super) const BODIES: &str = ".manifests";
 
 /// The kubelet reads no larger file (`maxConfigLength` in `pkg/kubelet/config/file.go`), so no such file is ours.
 const MANIFEST_MAX_BYTES: u64 = 10 << 20;
@@ -100,6 +101,37 @@ impl Manifests<'_> {
             }
         }
         Ok(ours)
+    }
+
+    /// The manifests of ours in the kubelet's directory, each with the UID of its parent; empty where that can't be read.
+    pub(super) fn active_parents(&self) -> Result<BTreeMap<PodName, String>> {
+        let mut parents = BTreeMap::new();
+        for name in self.list(self.active)? {
+            // One that can't be read is ours all the same.
+            let json = self.read_active(&name).unwrap_or_default();
+            let uid = json.and_then(|json| parent_uid(json.expose()));
+            parents.insert(name.pod, uid.unwrap_or_default());
+        }
+        Ok(parents)
+    }
+
+    /// `terminationGracePeriodSeconds` of the active manifest of ours; `None` if nobody knows, or it names none.
+    pub(super) fn termination_s(&self, name: &ManifestName) -> Option<u64> {
+        termination_s(self.read_active(name).ok()??.expose())
+    }
+
+    /// The active manifest of ours; `None` if there is none, or its body is gone.
+    fn read_active(&self, name: &ManifestName) -> Result<Option<Clear>> {
+        let read = match self.holder(self.active, name)? {
+            Holder::Nobody | Holder::Other(_) => None,
+            Holder::File => self.active.read(&name.file, MANIFEST_MAX_BYTES)?,
+            // By the name that the link has to have, not by the link: nothing is followed.
+            Holder::Link => match self.bodies()? {
+                Some(bodies) => bodies.read(&name.file, MANIFEST_MAX_BYTES)?,
+                None => None,
+            },
+        };
+        Ok(read.map(|(_, json)| json))
     }
 
     /// Refuses a name that somebody else's file has in the directory in which the manifest belongs.
@@ -284,6 +316,11 @@ impl Manifests<'_> {
 
 /// Whether `json` is a static pod that translation made: it has the annotations of a copy.
 fn is_copy(json: &[u8]) -> bool {
+    parent_uid(json).is_some()
+}
+
+/// The UID that a copy's manifest says it stands in for; `None` if it is no copy's.
+fn parent_uid(json: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Copy {
         kind: String,
@@ -293,11 +330,25 @@ fn is_copy(json: &[u8]) -> bool {
     struct Metadata {
         annotations: BTreeMap<String, String>,
     }
-    serde_json::from_slice::<Copy>(json).is_ok_and(|copy| {
-        copy.kind == "Pod"
-            && copy.metadata.annotations.contains_key(ANNOTATION_CHECKPOINT_OF)
-            && copy.metadata.annotations.contains_key(ANNOTATION_PARENT_UID)
-    })
+    let mut copy = serde_json::from_slice::<Copy>(json).ok()?;
+    let is_copy = copy.kind == "Pod" && copy.metadata.annotations.contains_key(ANNOTATION_CHECKPOINT_OF);
+    copy.metadata.annotations.remove(ANNOTATION_PARENT_UID).filter(|_| is_copy)
+}
+
+/// `spec.terminationGracePeriodSeconds`, if there is one. Whose manifest it is was asked before, and does not depend on it.
+fn termination_s(json: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Pod {
+        spec: Spec,
+    }
+    #[derive(Deserialize)]
+    struct Spec {
+        #[serde(rename = "terminationGracePeriodSeconds")]
+        termination_s: i64,
+    }
+    let seconds = serde_json::from_slice::<Pod>(json).ok()?.spec.termination_s;
+    // The kubelet takes a negative one for a second.
+    Some(u64::try_from(seconds).unwrap_or(1))
 }
 
 #[cfg(test)]

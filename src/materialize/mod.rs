@@ -8,6 +8,7 @@
 //!
 //! There is one writer: whoever calls this holds the store's lock.
 
+mod clearing;
 mod dir;
 mod error;
 mod gate;
@@ -30,14 +31,20 @@ mod crash;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod mixed;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod sandbox;
 #[cfg(test)]
+mod stopping;
+#[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use clearing::{OnDisk, on_disk};
 pub use error::{ContentsProblem, Foreign, MaterializeError, NoMount, RenderingProblem, SecretRootError};
 pub use medium::probe as probe_secret_root;
 
@@ -258,6 +265,17 @@ impl Materializer {
     #[must_use]
     pub fn reconcile(&self, plan: &Committed<Plan>, objects: &dyn Objects, now_unix_s: u64) -> Report {
         reconcile::run(self, plan.get(), objects, now_unix_s)
+    }
+
+    /// The manifests of ours in the kubelet's directory, each with the UID of the parent that it stands in for: empty for
+    /// a parent without one, and where the body of the manifest is gone or can't be read.
+    ///
+    /// No link is followed, and no file read that is longer than what the kubelet takes.
+    ///
+    /// # Errors
+    /// The directory can't be listed, or what has a manifest's name in it can't be looked at.
+    pub fn active(&self) -> Result<BTreeMap<PodName, String>, MaterializeError> {
+        self.manifests().active_parents()
     }
 
     fn manifests(&self) -> Manifests<'_> {

@@ -26,7 +26,7 @@ pub(super) struct Pod {
     trees: Vec<usize>,
 }
 
-fn some_tree(number: usize) -> Tree {
+pub(super) fn some_tree(number: usize) -> Tree {
     match number {
         0 => tree("s", &["a:1", "b:2"]),
         1 => tree("t", &["d/a=a", "b=b"]),

@@ -119,7 +119,7 @@ impl<'a> Pass<'a> {
                 }
             }
             // Even if no marker can be written: a copy that goes on is worse than a volume that goes early.
-            self.mark(&name.pod);
+            self.mark(&name);
             let gone = match planned {
                 Some(_) => self.manifests.deactivate(&name),
                 None => self.manifests.remove(active, &name),
@@ -195,7 +195,7 @@ impl<'a> Pass<'a> {
             && place == Place::Active
             && !self.manifests.is_active_as(&name, &rendering.manifest)?;
         if replaces && self.has_stale_trees(&name.pod, &wanted)? {
-            self.mark(&name.pod);
+            self.mark(&name);
         }
         let manifest = self.manifests.publish(&name, &rendering.manifest, place)?;
         Ok((Some(wanted), PodOutcome::Published { trees, manifest }))
@@ -230,13 +230,16 @@ impl<'a> Pass<'a> {
             let (Some(namespace), Some(name)) = (namespace.text(), pod.text()) else { continue };
             let key = PodName { namespace: namespace.to_owned(), name: name.to_owned() };
             let hold = self.hold || self.unmarked.contains(&key) || self.stuck.contains_key(&key);
+            let stopped = self.plan.stopped.contains(&key) && !self.running.contains(&key);
             let keep = match done.get(&key) {
                 // What failed, or was left as it is, may still need what it had.
                 Some(None) => continue,
-                Some(Some(wanted)) => Keep { trees: wanted.trees(root), active: wanted.place == Place::Active, hold },
+                Some(Some(wanted)) => {
+                    Keep { trees: wanted.trees(root), active: wanted.place == Place::Active, hold, stopped }
+                }
                 None if self.plan.untouched.covers(&key) => continue,
                 None if self.running.contains(&key) && !self.may_stop(&key) => continue,
-                None => Keep { trees: BTreeSet::new(), active: false, hold },
+                None => Keep { trees: BTreeSet::new(), active: false, hold, stopped },
             };
             let result = self.retire(&parent, pod, &key, &keep);
             self.note(result);
@@ -286,12 +289,14 @@ impl<'a> Pass<'a> {
         Ok(false)
     }
 
-    /// Says that containers of `pod` may go on for a while.
-    fn mark(&mut self, pod: &PodName) {
+    /// Says that containers of a pod may go on for a while, before its active manifest goes or changes.
+    fn mark(&mut self, name: &ManifestName) {
+        let pod = &name.pod;
+        let grace_s = removal::grace(self.manifests.termination_s(name));
         for root in ROOTS {
             let Ok(dir) = self.materializer.root(root) else { continue };
             let marked = match removal::open_pod_dir(dir, pod) {
-                Ok(Some(pod_dir)) => removal::mark(&pod_dir, self.now_unix_s, self.materializer.owners),
+                Ok(Some(pod_dir)) => removal::mark(&pod_dir, grace_s, self.now_unix_s, self.materializer.owners),
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };

@@ -20,6 +20,9 @@ type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 /// is noticed within 20 s at the latest.
 pub(super) const GRACE_S: u64 = 90;
 
+/// The longest that trees are kept for, whatever grace period a manifest names.
+const GRACE_MAX_S: u64 = 3600;
+
 const MARKER: &str = ".ckpt-db.remove-after";
 
 /// The directory of `pod` below `root`, if there is one.
@@ -28,16 +31,55 @@ pub(super) fn open_pod_dir(root: &Dir, pod: &PodName) -> Result<Option<Dir>> {
     root.open(&namespace)?.map_or(Ok(None), |dir| dir.open(&name))
 }
 
-/// Says, durably, that trees in `pod_dir` may be in use for the next [`GRACE_S`] seconds.
-pub(super) fn mark(pod_dir: &Dir, now_unix_s: u64, owners: Owners) -> Result<()> {
+/// How long containers of a copy with this `terminationGracePeriodSeconds` may outlive its manifest, in seconds.
+///
+/// Half a minute more than they are given to end; a whole day of it would only keep clear text.
+pub(super) fn grace(termination_s: Option<u64>) -> u64 {
+    termination_s.map_or(GRACE_S, |seconds| seconds.saturating_add(30).clamp(GRACE_S, GRACE_MAX_S))
+}
+
+/// Says, durably, that trees in `pod_dir` may be in use for the next `grace_s` seconds; a marker that says longer stays.
+pub(super) fn mark(pod_dir: &Dir, grace_s: u64, now_unix_s: u64, owners: Owners) -> Result<()> {
     let marker = Name::of(MARKER);
-    match pod_dir.look(&marker)? {
-        Entry::Absent | Entry::File(_) => {}
-        Entry::Directory(_) | Entry::Link(_) | Entry::Special => return Err(pod_dir.conflict(&marker)),
+    let until = now_unix_s.saturating_add(grace_s);
+    if let Some(Due::At(earlier)) = read_marker(pod_dir, &marker)?.map(|marked| due(Some(marked), now_unix_s))
+        && earlier > until
+    {
+        return pod_dir.sync();
     }
-    let text = format!("{}\n", now_unix_s.saturating_add(GRACE_S));
+    let text = Marked { until_unix_s: until, grace_s }.text();
     publish::file(pod_dir, &marker, text.as_bytes(), private_file(owners))?;
     pod_dir.sync()
+}
+
+/// What a marker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marked {
+    /// Until when trees may be in use, in seconds since 1970.
+    until_unix_s: u64,
+    /// How far ahead of its writing that was.
+    grace_s: u64,
+}
+
+impl Marked {
+    /// What can't be read, or was not written by us, counts as too far ahead, and is written anew.
+    const STRANGE: Self = Self { until_unix_s: u64::MAX, grace_s: GRACE_S };
+
+    fn text(self) -> String {
+        format!("{} {}\n", self.until_unix_s, self.grace_s)
+    }
+
+    /// Markers of earlier versions have no grace period.
+    fn parse(text: &str) -> Self {
+        let mut numbers = text.trim_end().split(' ').map(|number| number.parse::<u64>().ok());
+        match (numbers.next().flatten(), numbers.next(), numbers.next()) {
+            (Some(until_unix_s), None, None) => Self { until_unix_s, grace_s: GRACE_S },
+            (Some(until_unix_s), Some(Some(grace_s)), None) if (GRACE_S..=GRACE_MAX_S).contains(&grace_s) => {
+                Self { until_unix_s, grace_s }
+            }
+            _ => Self::STRANGE,
+        }
+    }
 }
 
 /// When trees in a pod's directory may go.
@@ -46,18 +88,21 @@ enum Due {
     Now,
     /// Not before this time.
     At(u64),
-    /// As `At`, but the marker names an impossible time and is to be written anew.
-    Again(u64),
+    /// As `At`, but the marker is to be written anew, with so many seconds from now on.
+    Again {
+        grace_s: u64,
+    },
 }
 
 /// A marker further ahead than it can have been set, because the clock was wrong once, counts from now on.
-fn due(marker: Option<u64>, now_unix_s: u64) -> Due {
-    let latest = now_unix_s.saturating_add(GRACE_S);
+fn due(marker: Option<Marked>, now_unix_s: u64) -> Due {
     match marker {
         None => Due::Now,
-        Some(at) if at <= now_unix_s => Due::Now,
-        Some(at) if at > latest => Due::Again(latest),
-        Some(at) => Due::At(at),
+        Some(Marked { until_unix_s, .. }) if until_unix_s <= now_unix_s => Due::Now,
+        Some(Marked { until_unix_s, grace_s }) if until_unix_s > now_unix_s.saturating_add(grace_s) => {
+            Due::Again { grace_s }
+        }
+        Some(Marked { until_unix_s, .. }) => Due::At(until_unix_s),
     }
 }
 
@@ -69,6 +114,8 @@ pub(super) struct Keep<'a> {
     pub(super) active: bool,
     /// Whether trees may be in use although no marker says so.
     pub(super) hold: bool,
+    /// Whether the pod is known to have no container, whatever a marker says.
+    pub(super) stopped: bool,
 }
 
 /// What became of a pod's old trees.
@@ -96,7 +143,8 @@ pub(super) fn retire(
     let marked = read_marker(pod_dir, &marker)?;
     let due = match due(marked, now_unix_s) {
         // Writing the marker may succeed now; if not, this error is all that keeps the trees for this pass.
-        Due::Now if keep.hold => Due::Again(now_unix_s.saturating_add(GRACE_S)),
+        Due::Now if keep.hold => Due::Again { grace_s: GRACE_S },
+        Due::At(_) | Due::Again { .. } if keep.stopped && !keep.hold => Due::Now,
         due => due,
     };
     let retired = match due {
@@ -115,15 +163,15 @@ pub(super) fn retire(
             }
             retired
         }
-        Due::At(_) | Due::Again(_) if keep.active && stale.is_empty() && marked.is_some() => {
+        Due::At(_) | Due::Again { .. } if keep.active && stale.is_empty() && marked.is_some() => {
             pod_dir.unlink(&marker)?;
             Retired::Nothing
         }
-        Due::At(_) | Due::Again(_) if stale.is_empty() && marked.is_none() => Retired::Nothing,
+        Due::At(_) | Due::Again { .. } if stale.is_empty() && marked.is_none() => Retired::Nothing,
         Due::At(at) => Retired::Waiting(at),
-        Due::Again(at) => {
-            mark(pod_dir, now_unix_s, owners)?;
-            Retired::Waiting(at)
+        Due::Again { grace_s } => {
+            mark(pod_dir, grace_s, now_unix_s, owners)?;
+            Retired::Waiting(now_unix_s.saturating_add(grace_s))
         }
     };
     pod_dir.sync()?;
@@ -212,16 +260,14 @@ fn remove(pod_dir: &Dir, path: &Names) -> Result<bool> {
     }
 }
 
-fn read_marker(pod_dir: &Dir, marker: &Name) -> Result<Option<u64>> {
+fn read_marker(pod_dir: &Dir, marker: &Name) -> Result<Option<Marked>> {
     match pod_dir.look(marker)? {
         Entry::Absent => Ok(None),
-        // We write it whole; if somebody else did not, it counts as too far ahead, and is written anew.
-        Entry::File(_) => Ok(Some(
-            pod_dir
-                .read(marker, 32)?
-                .and_then(|(_, text)| std::str::from_utf8(text.expose()).ok()?.trim_end().parse().ok())
-                .unwrap_or(u64::MAX),
-        )),
+        Entry::File(_) => {
+            let read = pod_dir.read(marker, 64)?;
+            let text = read.as_ref().and_then(|(_, text)| std::str::from_utf8(text.expose()).ok());
+            Ok(Some(text.map_or(Marked::STRANGE, Marked::parse)))
+        }
         Entry::Directory(_) | Entry::Link(_) | Entry::Special => Err(pod_dir.conflict(marker)),
     }
 }
@@ -232,20 +278,59 @@ mod tests {
 
     #[test]
     fn trees_go_when_their_time_has_come() {
+        let again = |grace_s| Due::Again { grace_s };
         #[rustfmt::skip]
         let rows = [
-            // marker, now -> due
-            (None,           1000, Due::Now),
-            (Some(999),      1000, Due::Now),
-            (Some(1000),     1000, Due::Now),
-            (Some(1001),     1000, Due::At(1001)),
-            (Some(1090),     1000, Due::At(1090)),
-            (Some(1091),     1000, Due::Again(1090)),
-            (Some(u64::MAX), 1000, Due::Again(1090)),
-            (Some(u64::MAX), u64::MAX, Due::Now),
+            // marker,                        now -> due
+            (None,                            1000, Due::Now),
+            (Some("999 90\n"),                1000, Due::Now),
+            (Some("1000 90\n"),               1000, Due::Now),
+            (Some("1001 90\n"),               1000, Due::At(1001)),
+            (Some("1090 90\n"),               1000, Due::At(1090)),
+            (Some("1091 90\n"),               1000, again(90)),
+            (Some("1630 630\n"),              1000, Due::At(1630)),
+            (Some("1631 630\n"),              1000, again(630)),
+            (Some("4600 3600\n"),             1000, Due::At(4600)),
+            (Some("18446744073709551615 90"), 1000, again(90)),
+            (Some("18446744073709551615 90"), u64::MAX, Due::Now),
+            // Of an earlier version.
+            (Some("999\n"),                   1000, Due::Now),
+            (Some("1090\n"),                  1000, Due::At(1090)),
+            (Some("1091\n"),                  1000, again(90)),
+            // Not as we write it.
+            (Some("4601 3601\n"),             1000, again(90)),
+            (Some("1089 89\n"),               1000, again(90)),
+            (Some("1090 90 90\n"),            1000, again(90)),
+            (Some("1090 x\n"),                1000, again(90)),
+            (Some("x 90\n"),                  1000, again(90)),
+            (Some("-1\n"),                    1000, again(90)),
+            (Some(""),                        1000, again(90)),
         ];
         for (marker, now, want) in rows {
-            assert_eq!(due(marker, now), want, "{marker:?} {now}");
+            assert_eq!(due(marker.map(Marked::parse), now), want, "{marker:?} {now}");
+        }
+        for marked in [Marked { until_unix_s: u64::MAX, grace_s: 3600 }, Marked { until_unix_s: 0, grace_s: 90 }] {
+            assert_eq!(Marked::parse(&marked.text()), marked);
+        }
+    }
+
+    #[test]
+    fn trees_outlive_what_containers_are_given_to_end() {
+        #[rustfmt::skip]
+        let rows = [
+            // terminationGracePeriodSeconds -> seconds
+            (None,           90),
+            (Some(0),        90),
+            (Some(30),       90),
+            (Some(60),       90),
+            (Some(61),       91),
+            (Some(600),      630),
+            (Some(3570),     3600),
+            (Some(3571),     3600),
+            (Some(u64::MAX), 3600),
+        ];
+        for (termination, want) in rows {
+            assert_eq!(grace(termination), want, "{termination:?}");
         }
     }
 }

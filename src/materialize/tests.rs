@@ -315,7 +315,7 @@ fn trees_outlive_their_manifest_until_the_containers_are_gone() {
     assert!(!sandbox.exists("manifests/default_a.json") && !sandbox.exists("prepared/default_b.json"));
     assert!(!sandbox.exists("secrets/default/b") && !sandbox.exists("configmaps/default/b"), "never active: at once");
     assert_eq!(sandbox.read("secrets/default/a/s/k"), "v");
-    assert_eq!(sandbox.read("secrets/default/a/.ckpt-db.remove-after"), format!("{LATER}\n"));
+    assert_eq!(sandbox.read("secrets/default/a/.ckpt-db.remove-after"), format!("{LATER} 90\n"));
     assert_eq!(report.waiting, [waiting(LATER), waiting(LATER)]);
     let removed: Vec<_> = report.removed.iter().map(|r| (r.pod.name.as_str(), r.files)).collect();
     use RemovedFiles::{ActiveManifest, PreparedManifest, Trees};

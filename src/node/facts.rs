@@ -2,22 +2,17 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::checkpoint::network::Plugin;
 use crate::checkpoint::node::{Directory, Fact, NodeFacts, StaticPodPath};
-use crate::regular_file::{self, ReadError};
 
-/// Where kubelets have their configuration, below the root: kubeadm and most others, EKS (two), kubespray.
-const KUBELET_CONFIGURATIONS: [&str; 4] = [
-    "var/lib/kubelet/config.yaml",
-    "etc/kubernetes/kubelet/config.json",
-    "etc/kubernetes/kubelet/kubelet-config.json",
-    "etc/kubernetes/kubelet-config.yaml",
-];
+use super::file::{below, bytes, cannot};
+use super::kubelet::configuration::{self, Configuration};
+use super::kubelet::process;
 
 /// The default of containerd and CRI-O, below the root.
 const CNI_DIRECTORY: &str = "etc/cni/net.d";
@@ -25,13 +20,11 @@ const CNI_DIRECTORY: &str = "etc/cni/net.d";
 /// One kernel, one list: the same below every root and in every mount namespace.
 const SWAPS: &str = "/proc/swaps";
 
-/// No configuration file that is looked at here is larger.
-const FILE_MAX_BYTES: usize = 1024 * 1024;
-
 /// Looks at the node whose root directory is `root` (`/` on the node itself); `manifests_dir` is our static pod
 /// directory.
 ///
-/// Nothing is changed, and only regular files of at most 1 MiB are read. The kubelet's version stands in no file: the
+/// Nothing is changed, and only regular files of at most 1 MiB are read. The kubelet's process is looked for below `root`
+/// too (`proc`), so that a mounted disk is not mixed with the machine that reads it. The kubelet's version stands in no file: the
 /// caller fills it in.
 #[must_use]
 pub fn observe(root: &Path, manifests_dir: &Path) -> NodeFacts {
@@ -48,42 +41,32 @@ fn fact<T>(found: Result<T, String>) -> Fact<T> {
     found.map_or_else(Fact::Unknown, Fact::Known)
 }
 
-/// A file's bytes; none if it does not exist.
-fn bytes(path: &Path) -> Result<Option<crate::clear::Clear>, String> {
-    match regular_file::read(path, FILE_MAX_BYTES) {
-        Ok(file) => Ok(Some(file.contents)),
-        Err(error) if error.is_absent() => Ok(None),
-        Err(ReadError::Open(cause) | ReadError::Read(cause)) => Err(cannot("read", path, &cause)),
-        Err(error @ (ReadError::NotRegular(_) | ReadError::TooLarge { .. })) => {
-            Err(format!("cannot read {}: {error}", path.display()))
+/// Of the kubelet that runs, or else of the one that would be started. Of several, one that reads our directory counts:
+/// the others are of nodes in containers (kind).
+fn static_pod_path(root: &Path, ours: &Path) -> Result<StaticPodPath, String> {
+    let kubelets = process::scan(&root.join("proc")).kubelets;
+    let configurations: Vec<Configuration> = if kubelets.is_empty() {
+        vec![configuration::of_files(root)]
+    } else {
+        kubelets.iter().map(|kubelet| configuration::of_process(root, kubelet)).collect()
+    };
+    let mut answers = configurations.into_iter().map(|found| judge(root, found, ours)).collect::<Vec<_>>();
+    let ours = |answer: &Result<StaticPodPath, String>| {
+        matches!(answer, Ok(StaticPodPath::Set { directory: Directory::Ours | Directory::OursMissing, .. }))
+    };
+    let chosen = answers.iter().position(ours).unwrap_or(0);
+    answers.swap_remove(chosen)
+}
+
+fn judge(root: &Path, found: Configuration, ours: &Path) -> Result<StaticPodPath, String> {
+    match found.static_pod_path {
+        Fact::Unknown(why) => Err(why),
+        Fact::Known(None) => Ok(StaticPodPath::Unset { file: found.file.map(|file| below(root, &file)) }),
+        Fact::Known(Some(path)) => {
+            let directory = compare(&below(root, &path), ours)?;
+            Ok(StaticPodPath::Set { path, directory })
         }
     }
-}
-
-fn cannot(what: &str, path: &Path, cause: &io::Error) -> String {
-    format!("cannot {what} {}: {cause}", path.display())
-}
-
-fn static_pod_path(root: &Path, ours: &Path) -> Result<StaticPodPath, String> {
-    for candidate in KUBELET_CONFIGURATIONS {
-        let file = root.join(candidate);
-        let Some(text) = bytes(&file)? else { continue };
-        let Some(path) = parse_static_pod_path(text.expose()).map_err(|why| format!("{}: {why}", file.display()))?
-        else {
-            return Ok(StaticPodPath::Unset { file });
-        };
-        // As the kubelet does with a relative path (`cmd/kubelet/app`, `resolvePath` of its configuration file).
-        let path = Path::new("/").join(candidate).parent().unwrap_or(Path::new("/")).join(path);
-        let directory = compare(&below(root, &path), ours)?;
-        return Ok(StaticPodPath::Set { path, directory });
-    }
-    let first = root.join(KUBELET_CONFIGURATIONS[0]);
-    Err(format!("no configuration of a kubelet was found ({} and other usual places)", first.display()))
-}
-
-/// Where a path of the node lies as seen from here.
-fn below(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// Compares by identity, so that links and doubled slashes don't matter.
@@ -99,23 +82,6 @@ fn compare(kubelet: &Path, ours: &Path) -> Result<Directory, String> {
         (None, None) if kubelet == ours => Directory::OursMissing,
         (Some(_) | None, Some(_) | None) => Directory::Other,
     })
-}
-
-/// `staticPodPath` of a kubelet's configuration, YAML or JSON; none if it is absent or empty.
-///
-/// The file may hold a token (`staticPodURLHeader`), so the error names the place only.
-fn parse_static_pod_path(text: &[u8]) -> Result<Option<String>, String> {
-    #[derive(Deserialize)]
-    struct KubeletConfiguration {
-        #[serde(rename = "staticPodPath")]
-        static_pod_path: Option<String>,
-    }
-    let text = std::str::from_utf8(text).map_err(|_| "it is not UTF-8")?;
-    let parsed: KubeletConfiguration = serde_saphyr::from_str(text).map_err(|error| match error.location() {
-        Some(place) => format!("it is no kubelet configuration (line {}, column {})", place.line(), place.column()),
-        None => "it is no kubelet configuration".to_owned(),
-    })?;
-    Ok(parsed.static_pod_path.filter(|path| !path.is_empty()))
 }
 
 /// The plug-ins of the first configuration by name, which is the one that the container runtime takes
@@ -186,30 +152,8 @@ fn swap(file: &Path) -> Result<Vec<String>, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kubelet::process::tests::FakeProc;
     use super::*;
-
-    #[test]
-    fn static_pod_path_of_a_kubelet_configuration() {
-        type Row = (&'static [u8], Result<Option<String>, String>);
-        let some = |path: &str| Ok(Some(path.to_owned()));
-        let bad = |what: &str| Err(format!("it is no kubelet configuration{what}"));
-        #[rustfmt::skip]
-        let rows: [Row; 10] = [
-            (b"kind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests\n", some("/etc/kubernetes/manifests")),
-            (b"{\"staticPodPath\": \"/m\", \"authentication\": {\"anonymous\": {}}}",   some("/m")),
-            (b"failSwapOn: true\n",                        Ok(None)),
-            (b"staticPodPath: \"\"\n",                     Ok(None)),
-            (b"staticPodPath: null\n",                     Ok(None)),
-            (b"staticPodPath: /m\r\nmaxPods: 110\r\n",     some("/m")),
-            (b"staticPodPath: [/m]\n",                     bad(" (line 1, column 16)")),
-            (b"a: b\nc: }\n",                              bad(" (line 2, column 4)")),
-            (b"\xff\xfe",                                  Err("it is not UTF-8".to_owned())),
-            (b"- a\n",                                     bad(" (line 1, column 1)")),
-        ];
-        for (text, want) in rows {
-            assert_eq!(parse_static_pod_path(text), want, "{}", String::from_utf8_lossy(text));
-        }
-    }
 
     #[test]
     fn plug_ins_of_a_cni_configuration() {
@@ -260,8 +204,8 @@ mod tests {
     #[test]
     fn the_kubelets_directory_is_compared_with_ours() {
         let set = |path: &str, directory| Ok(StaticPodPath::Set { path: path.into(), directory });
-        let first = KUBELET_CONFIGURATIONS[0];
-        let second = KUBELET_CONFIGURATIONS[1];
+        let first = &configuration::USUAL[0][1..];
+        let second = &configuration::USUAL[1][1..];
         #[rustfmt::skip]
         let rows = [
             // file  its staticPodPath                directories that exist                       found
@@ -286,16 +230,41 @@ mod tests {
         }
     }
 
+    /// The command line of the kubelet that runs is stronger than every file; of several kubelets, one that reads our
+    /// directory.
+    #[test]
+    fn the_kubelet_that_runs_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let look = || match static_pod_path(root, &root.join("m")).unwrap() {
+            StaticPodPath::Set { path, directory } => format!("{} {directory:?}", path.display()),
+            StaticPodPath::Unset { file } => format!("unset {}", file.is_some()),
+        };
+        std::fs::create_dir(root.join("m")).unwrap();
+        write(root, &configuration::USUAL[0][1..], "staticPodPath: /file\nmaxPods: 5\n");
+        assert_eq!(look(), "/file Other");
+        let proc = FakeProc::of_a_host(root);
+        proc.add(50, "kubelet", 7, &["kubelet"]);
+        assert_eq!(look(), "unset false");
+        proc.add(50, "kubelet", 7, &["kubelet", "--config=/var/lib/kubelet/config.yaml", "--pod-manifest-path="]);
+        assert_eq!(look(), "unset true");
+        proc.add(50, "kubelet", 7, &["kubelet", "--pod-manifest-path=/one"]);
+        proc.add(60, "kubelet", 8, &["kubelet", "--pod-manifest-path=/two"]);
+        assert_eq!(look(), "/one Other");
+        proc.add(70, "kubelet", 9, &["kubelet", "--pod-manifest-path=/m"]);
+        assert_eq!(look(), "/m Ours");
+    }
+
     #[test]
     fn a_kubelet_configuration_that_says_nothing() {
         let root = tempfile::tempdir().unwrap();
         let look = || static_pod_path(root.path(), &root.path().join("m"));
         assert!(look().unwrap_err().contains("var/lib/kubelet/config.yaml"));
-        write(root.path(), KUBELET_CONFIGURATIONS[0], "a: [\n");
+        write(root.path(), &configuration::USUAL[0][1..], "a: [\n");
         assert!(look().unwrap_err().contains("config.yaml: it is no kubelet configuration"));
-        let file = root.path().join(KUBELET_CONFIGURATIONS[0]);
-        write(root.path(), KUBELET_CONFIGURATIONS[0], "kind: KubeletConfiguration\n");
-        assert_eq!(look(), Ok(StaticPodPath::Unset { file: file.clone() }));
+        let file = root.path().join(&configuration::USUAL[0][1..]);
+        write(root.path(), &configuration::USUAL[0][1..], "kind: KubeletConfiguration\n");
+        assert_eq!(look(), Ok(StaticPodPath::Unset { file: Some(file.clone()) }));
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
         assert!(look().unwrap_err().contains("is a directory"));

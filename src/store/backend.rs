@@ -2,7 +2,7 @@
 //!
 //! [`super::conformance`] is the suite that every implementation passes, those of embedding programs included.
 
-use store_format::{Activity, Identity, NodeSecret};
+use store_format::{Identity, Lifecycle, NodeSecret};
 
 use super::{Committed, LockState, Revision, Snapshot, StoreError};
 use crate::checkpoint::lookup::Absence;
@@ -24,6 +24,16 @@ pub enum Change {
         /// Which one.
         key: ObjectKey,
         /// Only if the stored one has this UID (any, if empty): a re-created pod of the same name stays.
+        uid: String,
+    },
+    /// The source has proven that a pod is gone, and what is stored of it is to be kept for its grace period: recorded with
+    /// the pod, nothing is removed. It ends when the pod, of whatever UID, is applied or listed again.
+    ///
+    /// A gone pod is no news to a later listing: one with [`Missing::Report`] does not name it.
+    Gone {
+        /// Which pod; an object of another kind is named in [`Update::rejected`].
+        key: ObjectKey,
+        /// Only if the stored one has this UID (any, if empty).
         uid: String,
     },
     /// A ConfigMap or Secret that stored pods name is not to be had. Recorded with each of these pods for the verdict, after
@@ -59,15 +69,38 @@ pub enum Change {
     },
     /// How far the source was read, opaque. Recorded if the batch writes anything; alone it is not worth a commit.
     Position(String),
-    /// What was decided for a pod, recorded after it was acted on.
+    /// What was decided for a pod, recorded after it was acted on. Writes nothing if it is on record.
     Decided {
         /// The pod.
         pod: PodName,
         /// Its UID; the record of another one is left alone.
         uid: String,
-        /// Whether its manifest is in the kubelet's directory.
-        activity: Activity,
+        /// What was decided. Seconds that change alone are written, but are no news for the log.
+        lifecycle: Lifecycle,
+        /// How often its copy was published anew because it did not start.
+        republished: u32,
+        /// Why, for people: goes into the log only. Never a value of an object. Cut to
+        /// [`store_format::LOG_WHY_MAX_BYTES`].
+        why: String,
     },
+    /// An operator holds the copy of a pod down, or releases it. It stays with the name: a pod that is created anew is held
+    /// as well.
+    Hold {
+        /// The pod. One that is not stored is named in [`Update::rejected`], unless its name is none.
+        pod: PodName,
+        /// Whether it is held from now on.
+        held: bool,
+    },
+    /// An operator says whose store it is from now on (`ckpt-db adopt`), before anything else that the batch says of it.
+    Adopt {
+        /// The node; empty to keep the name. With another name the UID of the node is forgotten.
+        node_name: String,
+        /// SHA-256 of the SubjectPublicKeyInfo (DER) of each CA of its cluster; empty to keep those that are known.
+        ca_sha256: Vec<[u8; 32]>,
+    },
+    /// The boot in which the agent runs (`/proc/sys/kernel/random/boot_id`). Empty says nothing. Recorded, with a commit of
+    /// its own if need be, where it is another one than before: a later boot is known to be new by it.
+    Boot(String),
 }
 
 /// What becomes of stored objects that a listing lacks.
@@ -133,9 +166,16 @@ pub trait Backend: Send {
     /// As for [`Backend::update`]; [`StoreError::NoKeyOpens`] if the store has a data key already.
     fn add_first_key(&mut self, secret: &NodeSecret, now_unix_ms: u64) -> Result<Committed<Revision>, StoreError>;
 
+    /// A copy of the store's file as it is between two commits, to be read with [`super::open_image`] or kept as a backup.
+    ///
+    /// # Errors
+    /// [`StoreError::NoFile`] if the store is none; the file can't be read, or there is no memory for it.
+    fn image(&self) -> Result<Vec<u8>, StoreError>;
+
     /// A consistent view of everything that is durable.
     ///
     /// # Errors
-    /// The store can't be read; damaged records alone are no error but findings of the snapshot.
+    /// The store can't be read; damaged records alone are no error but findings of the snapshot. Those of the log are left
+    /// out when it is read.
     fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError>;
 }

@@ -2,7 +2,9 @@
 //!
 //! Each check panics with the sentence that does not hold, as a test does.
 
-use store_format::{Activity, NodeSecret};
+mod lifecycle;
+
+use store_format::{Lifecycle, NodeSecret};
 
 use super::{Backend, Change, LockState, Missing, StoreError};
 use crate::checkpoint::lookup::{Absence, Lookup, Objects as _};
@@ -38,6 +40,7 @@ pub fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
     a_refused_pod_ends_its_predecessor(make(), secret);
     a_pod_after_an_empty_listing_populates(make(), secret);
     a_position_is_kept_with_what_is_written(make(), secret);
+    lifecycle::run(make, secret);
 }
 
 const NOW: u64 = 1_700_000_000_000;
@@ -224,13 +227,19 @@ fn decisions_are_kept_for_the_same_pod(store: Box<dyn Backend>, secret: &NodeSec
     let _ = store.update(apply(web.clone(), vec![]), NOW).expect("stored");
     let decided = |uid: &str| {
         let pod = PodName { namespace: "default".to_owned(), name: "web".to_owned() };
-        vec![Change::Decided { pod, uid: uid.to_owned(), activity: Activity::Active }]
+        vec![Change::Decided {
+            pod,
+            uid: uid.to_owned(),
+            lifecycle: Lifecycle::Active,
+            republished: 0,
+            why: String::new(),
+        }]
     };
     let _ = store.update(decided("other"), NOW).expect("no error");
-    let activity = |store: &dyn Backend| store.snapshot().expect("a snapshot").get().activity(&web.key);
-    assert_eq!(activity(&*store), Some(Activity::Inactive), "a decision for another UID is not taken");
+    let lifecycle = |store: &dyn Backend| store.snapshot().expect("a snapshot").get().lifecycle(&web.key);
+    assert_eq!(lifecycle(&*store), Some(Lifecycle::Inactive), "a decision for another UID is not taken");
     let _ = store.update(decided("u1"), NOW).expect("no error");
-    assert_eq!(activity(&*store), Some(Activity::Active), "a decision is kept");
+    assert_eq!(lifecycle(&*store), Some(Lifecycle::Active), "a decision is kept");
 }
 
 fn what_has_ended_stays_ended(store: Box<dyn Backend>, secret: &NodeSecret) {

@@ -76,6 +76,9 @@ pub enum StoreError {
     /// It was closed before it did what it was asked. Nothing was written.
     #[error("the store is closed")]
     Closed,
+    /// An image of a store that is no file was asked for.
+    #[error("this store lives in memory: there is no file to copy")]
+    NoFile,
     /// The store has key slots, but no key at hand opens one; writing would leave records that nobody authenticates.
     #[error("no key at hand opens this store; nothing was written")]
     NoKeyOpens,

@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags};
@@ -164,6 +164,16 @@ fn sync_directory(directory: &Path) -> Result<(), StoreError> {
 
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// All octets of an open file. The caller sees to it that nobody writes meanwhile.
+pub(super) fn contents(file: &File) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mut octets = Vec::new();
+    octets.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    octets.resize(len, 0);
+    file.read_exact_at(&mut octets, 0)?;
+    Ok(octets)
 }
 
 /// Whether others than the owner may read or write the file.

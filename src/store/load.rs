@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use store_format::{
-    DecodeError, Envelope, FORMAT_VERSION, Form, Frame, Identity, KeySlot, NodeSecret, PodRow, State, Table,
-    check_format, meta_key,
+    DecodeError, Envelope, FORMAT_VERSION, Form, Frame, Identity, KeySlot, LogRecord, NodeSecret, PodRow, State, Table,
+    check_format, log_key_revision, meta_key,
 };
 
 use super::finding::{Finding, RecordProblem};
@@ -106,7 +106,7 @@ fn slot_key_of(row: &Row) -> Option<&str> {
     match row.table {
         Table::Slots => Some(key),
         Table::Meta => key.strip_prefix(meta_key::SLOT_MIRROR),
-        Table::Objects | Table::Pods => None,
+        Table::Objects | Table::Pods | Table::Log => None,
     }
 }
 
@@ -115,9 +115,23 @@ fn checked<'a>(row: &'a Row, vault: Option<&Vault>) -> Result<Checked<'a>, Recor
     record::check(row.table, &key, &row.bytes, vault)
 }
 
+/// Whether the log is checked when a snapshot is made.
+///
+/// It may be as long as everything else together, and whoever decides and renders does not read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckLog {
+    /// Yes: what is damaged is a finding.
+    Now,
+    /// Only when it is read, by [`Snapshot::log`].
+    WhenRead,
+}
+
 /// Checks every row. `structure` holds what is known of damage to the file itself.
-pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Finding>) -> Snapshot {
+pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Finding>, check_log: CheckLog) -> Snapshot {
     let Unlocked { lock, vault, slots, findings } = unlocked;
+    let (mut log, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.table == Table::Log);
+    // What is read from a damaged file comes in no order.
+    log.sort_by(|a, b| a.key.cmp(&b.key));
     let mut loader = Loader {
         vault: vault.as_deref(),
         format: false,
@@ -130,7 +144,11 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
         findings: structure,
     };
     loader.findings.extend(findings);
-    for row in &rows {
+    let log_to_check = match check_log {
+        CheckLog::Now => log.as_slice(),
+        CheckLog::WhenRead => &[],
+    };
+    for row in rows.iter().chain(log_to_check) {
         if let Err(problem) = loader.take(row) {
             loader.findings.push(Finding::record(row.table, &row.key, problem));
         }
@@ -143,11 +161,13 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
         revision: Revision(state.as_ref().map_or(0, |state| state.revision)),
         // A lost state record must not make a full store look like a new one.
         populated: state.as_ref().map_or(!records.is_empty(), |state| state.populated),
+        boot_id: state.as_ref().map(|state| state.boot_id.clone()).unwrap_or_default(),
         source_position: state.map(|state| state.source_position).unwrap_or_default(),
         lock,
         slots,
         records,
         rows,
+        log,
         forbidden,
         damaged,
         findings,
@@ -176,6 +196,7 @@ impl Loader<'_> {
             Table::Meta => self.take_meta(row),
             Table::Pods => self.take_pod_row(row),
             Table::Objects => self.take_object(row),
+            Table::Log => log_record(row, self.vault).map(drop),
         }
     }
 
@@ -325,6 +346,15 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// One record of the log, with its revision.
+pub(super) fn log_record(row: &Row, vault: Option<&Vault>) -> Result<(Revision, LogRecord), RecordProblem> {
+    let [key] = row.key.as_slice() else { return Err(RecordProblem::Name) };
+    let revision = log_key_revision(key).ok_or(RecordProblem::Name)?;
+    let checked = checked(row, vault)?;
+    let record = LogRecord::decode(checked.payload).map_err(RecordProblem::Malformed)?;
+    Ok((Revision(revision), record))
 }
 
 /// The key that a record's digest does match, if that is the one which its envelope states.

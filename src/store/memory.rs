@@ -56,6 +56,11 @@ impl Rows {
         self.0.insert(place(key), bytes);
     }
 
+    fn log_keys(&self) -> impl DoubleEndedIterator<Item = &String> {
+        let rows = self.0.iter().filter(|((name, _), _)| *name == Table::Log.name());
+        rows.filter_map(|((_, key), _)| key.first())
+    }
+
     fn list(&self, table: Table, wanted: impl Fn(&[String]) -> bool) -> Vec<Row> {
         let rows = self.0.iter().filter(|((name, key), _)| *name == table.name() && wanted(key));
         rows.map(|((_, key), bytes)| Row { table, key: key.clone(), bytes: bytes.clone() }).collect()
@@ -87,6 +92,18 @@ impl Tables for Rows {
 
     fn rows(&self, table: Table) -> Result<Vec<Row>, StoreError> {
         Ok(self.list(table, |_| true))
+    }
+
+    fn log_len(&self) -> Result<u64, StoreError> {
+        Ok(self.log_keys().count() as u64)
+    }
+
+    fn log_last(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.log_keys().next_back().cloned())
+    }
+
+    fn log_first(&self, count: usize) -> Result<Vec<String>, StoreError> {
+        Ok(self.log_keys().take(count).cloned().collect())
     }
 }
 
@@ -127,10 +144,14 @@ impl Backend for MemoryStore {
         Ok(Committed::new(revision))
     }
 
+    fn image(&self) -> Result<Vec<u8>, StoreError> {
+        Err(StoreError::NoFile)
+    }
+
     fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError> {
         let rows: Vec<Row> =
             super::tables::TABLES.into_iter().flat_map(|table| self.rows.list(table, |_| true)).collect();
         let unlocked = load::unlock(Path::new("memory"), &rows, &[])?.with(self.vault.clone());
-        Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new())))
+        Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new(), load::CheckLog::WhenRead)))
     }
 }

@@ -32,7 +32,7 @@ pub use error::StoreError;
 pub use finding::{Finding, RecordProblem};
 pub use guard::install_panic_hook;
 pub use memory::MemoryStore;
-pub use offline::open_offline;
+pub use offline::{open_image, open_offline};
 pub use redb_store::{NewStore, RedbStore};
 pub use snapshot::{LockState, Snapshot, StoredObject};
 pub use vault::fingerprint;

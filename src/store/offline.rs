@@ -4,7 +4,6 @@
 //! records that still read are read one by one: each carries its own digest, so that none is believed for being found.
 //! What can't be found is named by the records that refer to it.
 
-use std::fs::File;
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -14,8 +13,8 @@ use super::detach::Detach;
 use super::file::{self, Access};
 use super::finding::Finding;
 use super::guard::guard;
-use super::overlay::Overlay;
-use super::redb_store::{META, OBJECTS, PODS, SLOTS, object_parts, open_error, pod_parts, read_rows};
+use super::overlay::{Base, Overlay};
+use super::redb_store::{LOG, META, OBJECTS, PODS, SLOTS, object_parts, open_error, pod_parts, read_rows};
 use super::tables::{Row, TABLES};
 use super::{Committed, Snapshot, StoreError, load, superheader};
 
@@ -28,10 +27,25 @@ use super::{Committed, Snapshot, StoreError, load, superheader};
 pub fn open_offline(path: &Path, secrets: &[&NodeSecret]) -> Result<Committed<Snapshot>, StoreError> {
     let file = file::open(path, Access::Read)?;
     file::lock_shared(path, &file)?;
-    let (rows, structure) = rows(path, &file)?;
+    open_base(path, &Base::from(file), secrets)
+}
+
+/// Loads a snapshot from an image of a store that is in use ([`super::Backend::image`]), as [`open_offline`] does from a file.
+///
+/// # Errors
+/// Newer than this program, or nothing in it reads.
+pub fn open_image(image: Vec<u8>, secrets: &[&NodeSecret]) -> Result<Committed<Snapshot>, StoreError> {
+    open_base(Path::new(IMAGE), &Base::from(image), secrets)
+}
+
+/// What an image is called in messages.
+const IMAGE: &str = "the image of the store";
+
+fn open_base(path: &Path, base: &Base, secrets: &[&NodeSecret]) -> Result<Committed<Snapshot>, StoreError> {
+    let (rows, structure) = rows(path, base)?;
     let unlocked = load::unlock(path, &rows, secrets)?;
     // What was committed once and is read back is as durable as it will ever be.
-    Ok(Committed::new(load::snapshot(rows, unlocked, structure)))
+    Ok(Committed::new(load::snapshot(rows, unlocked, structure, load::CheckLog::Now)))
 }
 
 /// How the overlay is made ready for an attempt to read.
@@ -42,8 +56,8 @@ enum Header {
     Rebuilt,
 }
 
-fn rows(path: &Path, file: &File) -> Result<(Vec<Row>, Vec<Finding>), StoreError> {
-    let first = match sound(path, file) {
+fn rows(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>), StoreError> {
+    let first = match sound(path, base) {
         Ok(rows) => return Ok((rows, Vec::new())),
         Err(error) if !error.is_damage() => return Err(error),
         Err(error) => error,
@@ -53,14 +67,14 @@ fn rows(path: &Path, file: &File) -> Result<(Vec<Row>, Vec<Finding>), StoreError
         other => Finding::Structure(other.to_string()),
     };
     for header in [Header::AsItIs, Header::Rebuilt] {
-        let rows = salvage(path, file, header);
+        let rows = salvage(path, base, header);
         if rows.iter().any(|row| row.table == Table::Objects) {
             return Ok((rows, vec![finding]));
         }
     }
     // An empty store has no objects; its meta records are enough to call it one.
     for header in [Header::AsItIs, Header::Rebuilt] {
-        let rows = salvage(path, file, header);
+        let rows = salvage(path, base, header);
         if !rows.is_empty() {
             return Ok((rows, vec![finding]));
         }
@@ -69,10 +83,10 @@ fn rows(path: &Path, file: &File) -> Result<(Vec<Row>, Vec<Finding>), StoreError
 }
 
 /// The rows of a file whose structure verifies.
-fn sound(path: &Path, file: &File) -> Result<Vec<Row>, StoreError> {
+fn sound(path: &Path, base: &Base) -> Result<Vec<Row>, StoreError> {
     let damaged = |what: &str| StoreError::Damaged { path: path.to_owned(), what: what.to_owned() };
     let attempt = guard(|| -> Result<Vec<Row>, StoreError> {
-        let (overlay, detach) = overlay(path, file)?;
+        let (overlay, detach) = overlay(path, base)?;
         if superheader::points_at_older_commit(&overlay) {
             return Err(damaged("its header points at an older commit than the last one"));
         }
@@ -88,9 +102,8 @@ fn sound(path: &Path, file: &File) -> Result<Vec<Row>, StoreError> {
     attempt.unwrap_or_else(|_| Err(damaged("the database code met contents that it can't handle")))
 }
 
-fn overlay(path: &Path, file: &File) -> Result<(Overlay, Detach), StoreError> {
-    let file = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
-    Overlay::new(file).map_err(|error| StoreError::io("look at", path, error))
+fn overlay(path: &Path, base: &Base) -> Result<(Overlay, Detach), StoreError> {
+    Overlay::new(base.clone()).map_err(|error| StoreError::io("look at", path, error))
 }
 
 fn database(overlay: Overlay) -> Result<Database, redb::DatabaseError> {
@@ -99,13 +112,13 @@ fn database(overlay: Overlay) -> Result<Database, redb::DatabaseError> {
 }
 
 /// Every row that can still be reached, whatever the structure says. Duplicates are possible, order is not kept.
-fn salvage(path: &Path, file: &File, header: Header) -> Vec<Row> {
+fn salvage(path: &Path, base: &Base, header: Header) -> Vec<Row> {
     let mut rows = Vec::new();
     for table in TABLES {
         for end in [End::Front, End::Back] {
             // Each pass gets a database of its own: after a panic inside redb its locks are poisoned.
             let opened = guard(|| {
-                let (overlay, detach) = overlay(path, file).ok()?;
+                let (overlay, detach) = overlay(path, base).ok()?;
                 if header == Header::Rebuilt {
                     superheader::rebuild(&overlay).ok()?;
                 }
@@ -117,6 +130,7 @@ fn salvage(path: &Path, file: &File, header: Header) -> Vec<Row> {
                 Table::Slots => walk(&db, SLOTS, table, end, |key: &str| vec![key.to_owned()]),
                 Table::Objects => walk(&db, OBJECTS, table, end, object_parts),
                 Table::Pods => walk(&db, PODS, table, end, pod_parts),
+                Table::Log => walk(&db, LOG, table, end, |key: &str| vec![key.to_owned()]),
             };
             for row in found {
                 let known = rows.iter().any(|other: &Row| other.table == row.table && other.key == row.key);

@@ -7,18 +7,60 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::detach::{self, Attached, Detach};
 
 const PAGE: u64 = 4096;
 
+/// What lies under the view: never written to.
+#[derive(Clone, Debug)]
+pub(super) enum Base {
+    /// A file, open for reading.
+    File(Arc<File>),
+    /// A copy of one.
+    Image(Arc<Vec<u8>>),
+}
+
+impl From<File> for Base {
+    fn from(file: File) -> Self {
+        Self::File(Arc::new(file))
+    }
+}
+
+impl From<Vec<u8>> for Base {
+    fn from(image: Vec<u8>) -> Self {
+        Self::Image(Arc::new(image))
+    }
+}
+
+impl Base {
+    fn len(&self) -> io::Result<u64> {
+        match self {
+            Self::File(file) => Ok(file.metadata()?.len()),
+            Self::Image(image) => Ok(image.len() as u64),
+        }
+    }
+
+    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.read_exact_at(out, offset),
+            Self::Image(image) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                let octets = from.checked_add(out.len()).and_then(|to| image.get(from..to));
+                out.copy_from_slice(octets.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// The view. Reads fall through to the file where nothing was written.
 #[derive(Debug)]
 pub(super) struct Overlay {
     attached: Attached,
-    file: File,
+    base: Base,
     state: Mutex<State>,
     reads_left: AtomicU64,
 }
@@ -32,17 +74,17 @@ struct State {
 }
 
 impl Overlay {
-    /// A view of `file`, which must be open for reading, and what cuts it off.
+    /// A view of `base`, and what cuts it off.
     ///
     /// # Errors
     /// The file's length can't be read.
-    pub(super) fn new(file: File) -> io::Result<(Self, Detach)> {
-        let len = file.metadata()?.len();
+    pub(super) fn new(base: Base) -> io::Result<(Self, Detach)> {
+        let len = base.len()?;
         // A sound open, check and read takes each page a few times; 64 reads a page are never needed.
         let reads_left = AtomicU64::new((len / PAGE + 16) * 64);
         let (attached, detach) = detach::pair();
         let state = Mutex::new(State { len, file_len: len, pages: BTreeMap::new() });
-        Ok((Self { attached, file, state, reads_left }, detach))
+        Ok((Self { attached, base, state, reads_left }, detach))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -57,24 +99,24 @@ impl Overlay {
 }
 
 impl State {
-    fn page<'a>(&'a mut self, file: &File, number: u64) -> io::Result<&'a mut Vec<u8>> {
+    fn page<'a>(&'a mut self, base: &Base, number: u64) -> io::Result<&'a mut Vec<u8>> {
         use std::collections::btree_map::Entry;
         match self.pages.entry(number) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let mut page = vec![0; PAGE as usize];
-                read_file(file, self.file_len, number * PAGE, &mut page)?;
+                read_base(base, self.file_len, number * PAGE, &mut page)?;
                 Ok(entry.insert(page))
             }
         }
     }
 }
 
-/// Reads from the file as far as it is looked at; what lies beyond is zero.
-fn read_file(file: &File, file_len: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
+/// Reads from what lies under as far as it is looked at; what lies beyond is zero.
+fn read_base(base: &Base, file_len: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
     let within = usize::try_from(file_len.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
     let (read, rest) = out.split_at_mut(within);
-    file.read_exact_at(read, offset)?;
+    base.read_exact_at(read, offset)?;
     rest.fill(0);
     Ok(())
 }
@@ -94,7 +136,7 @@ impl redb::StorageBackend for Overlay {
         if offset.checked_add(out.len() as u64).is_none_or(|end| end > state.len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        read_file(&self.file, state.file_len, offset, out)?;
+        read_base(&self.base, state.file_len, offset, out)?;
         let end = offset + out.len() as u64;
         for (number, page) in state.pages.range(offset / PAGE..end.div_ceil(PAGE)) {
             let (from, to) = ((number * PAGE).max(offset), ((number + 1) * PAGE).min(end));
@@ -133,7 +175,7 @@ impl redb::StorageBackend for Overlay {
         while at < data.len() {
             let (number, within) = ((offset + at as u64) / PAGE, ((offset + at as u64) % PAGE) as usize);
             let count = (PAGE as usize - within).min(data.len() - at);
-            let page = state.page(&self.file, number)?;
+            let page = state.page(&self.base, number)?;
             page[within..within + count].copy_from_slice(&data[at..at + count]);
             at += count;
         }
@@ -166,11 +208,12 @@ mod tests {
     proptest! {
         /// Against the simplest model: a vector. The file must keep its bytes.
         #[test]
-        fn behaves_as_a_file_would(contents in proptest::collection::vec(any::<u8>(), 0..16_000), steps in proptest::collection::vec(step(), 1..40)) {
+        fn behaves_as_a_file_would(contents in proptest::collection::vec(any::<u8>(), 0..16_000), steps in proptest::collection::vec(step(), 1..40), image: bool) {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("file");
             std::fs::write(&path, &contents).unwrap();
-            let (overlay, _detach) = Overlay::new(File::open(&path).unwrap()).unwrap();
+            let base = if image { Base::from(contents.clone()) } else { Base::from(File::open(&path).unwrap()) };
+            let (overlay, _detach) = Overlay::new(base).unwrap();
             let mut model = contents.clone();
             for step in steps {
                 match step {

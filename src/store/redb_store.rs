@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::backends::FileBackend;
-use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Durability, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
+    WriteTransaction,
+};
 use store_format::{Identity, NodeSecret, Table};
 
 use super::backend::{Backend, Change, Update};
@@ -24,11 +27,14 @@ pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 pub(super) const SLOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("slots");
 pub(super) const OBJECTS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("objects");
 pub(super) const PODS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("pods");
+pub(super) const LOG: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("log");
 
 /// The store in its file, open for writing.
 pub struct RedbStore {
     path: PathBuf,
     db: OpenDatabase,
+    /// The same open file as the database's, for images.
+    file: File,
     identity: Identity,
     lock: LockState,
     vault: Option<Arc<Vault>>,
@@ -52,6 +58,7 @@ impl RedbStore {
     /// [`StoreError::Exists`] if the name is taken. After any failure there is no file under that name.
     pub fn create(path: &Path, new: NewStore<'_>, entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
         let (unpublished, file) = Unpublished::create(path)?;
+        let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
         let db = open_database(&unpublished.temporary, file)?;
         let vault = new.secret.map(|_| Vault::generate(new.identity.store_id, &*entropy)).transpose()?;
         let now_unix_ms = new.identity.created_at_unix_ms;
@@ -68,7 +75,7 @@ impl RedbStore {
         unpublished.publish()?;
         let lock = if vault.is_some() { LockState::Open } else { LockState::Keyless };
         let vault = vault.map(Arc::new);
-        Ok(Self { path: path.to_owned(), db, identity: new.identity, lock, vault, entropy, unusable: false })
+        Ok(Self { path: path.to_owned(), db, file: own, identity: new.identity, lock, vault, entropy, unusable: false })
     }
 
     /// Opens a store for writing, after its integrity was checked without touching it.
@@ -92,8 +99,9 @@ impl RedbStore {
         }
         let (lock, vault) = (before.lock, before.vault.clone());
         drop(before);
+        let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
         let db = open_database(path, file)?;
-        Ok(Self { path: path.to_owned(), db, identity, lock, vault, entropy, unusable: false })
+        Ok(Self { path: path.to_owned(), db, file: own, identity, lock, vault, entropy, unusable: false })
     }
 
     fn usable(&self) -> Result<(), StoreError> {
@@ -153,7 +161,14 @@ impl Backend for RedbStore {
         self.usable()?;
         let rows = guard(|| read_rows(&self.db)).map_err(|_| panicked(&self.path))??;
         let unlocked = load::unlock(&self.path, &rows, &[])?.with(self.vault.clone());
-        Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new())))
+        Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new(), load::CheckLog::WhenRead)))
+    }
+
+    fn image(&self) -> Result<Vec<u8>, StoreError> {
+        self.usable()?;
+        // A commit returns when everything that it changed was written and synced, and nothing else writes: whoever holds
+        // this handle sees the file between two commits, as a crash at this moment would leave it.
+        file::contents(&self.file).map_err(|error| StoreError::io("copy", &self.path, error))
     }
 }
 
@@ -279,6 +294,7 @@ impl Tables for RedbTables {
                 RowKey::Pod(namespace, name) => {
                     self.txn.open_table(PODS)?.get((namespace, name))?.map(|value| value.value().to_vec())
                 }
+                RowKey::Log(key) => self.txn.open_table(LOG)?.get(key)?.map(|value| value.value().to_vec()),
             })
         };
         read().map_err(StoreError::refused("read"))
@@ -294,6 +310,7 @@ impl Tables for RedbTables {
                     drop(self.txn.open_table(OBJECTS)?.insert((kind, namespace, name), bytes)?);
                 }
                 RowKey::Pod(namespace, name) => drop(self.txn.open_table(PODS)?.insert((namespace, name), bytes)?),
+                RowKey::Log(key) => drop(self.txn.open_table(LOG)?.insert(key, bytes)?),
             }
             Ok(())
         };
@@ -310,6 +327,7 @@ impl Tables for RedbTables {
                     drop(self.txn.open_table(OBJECTS)?.remove((kind, namespace, name))?);
                 }
                 RowKey::Pod(namespace, name) => drop(self.txn.open_table(PODS)?.remove((namespace, name))?),
+                RowKey::Log(key) => drop(self.txn.open_table(LOG)?.remove(key)?),
             }
             Ok(())
         };
@@ -343,8 +361,30 @@ impl Tables for RedbTables {
                 Table::Slots => each(&self.txn.open_table(SLOTS)?, |key: &str| vec![key.to_owned()], &mut take)?,
                 Table::Objects => each(&self.txn.open_table(OBJECTS)?, object_parts, &mut take)?,
                 Table::Pods => each(&self.txn.open_table(PODS)?, pod_parts, &mut take)?,
+                Table::Log => each(&self.txn.open_table(LOG)?, |key: &str| vec![key.to_owned()], &mut take)?,
             }
             Ok(rows)
+        };
+        read().map_err(StoreError::refused("list"))
+    }
+
+    fn log_len(&self) -> Result<u64, StoreError> {
+        let read = || -> Result<u64, redb::Error> { Ok(self.txn.open_table(LOG)?.len()?) };
+        read().map_err(StoreError::refused("list"))
+    }
+
+    fn log_last(&self) -> Result<Option<String>, StoreError> {
+        let read = || -> Result<Option<String>, redb::Error> {
+            Ok(self.txn.open_table(LOG)?.last()?.map(|(key, _)| key.value().to_owned()))
+        };
+        read().map_err(StoreError::refused("list"))
+    }
+
+    fn log_first(&self, count: usize) -> Result<Vec<String>, StoreError> {
+        let read = || -> Result<Vec<String>, redb::Error> {
+            let table = self.txn.open_table(LOG)?;
+            let first = table.iter()?.take(count);
+            first.map(|entry| Ok(entry?.0.value().to_owned())).collect()
         };
         read().map_err(StoreError::refused("list"))
     }
@@ -383,6 +423,7 @@ pub(super) fn read_rows(db: &Database) -> Result<Vec<Row>, StoreError> {
                 Table::Slots => txn.open_table(SLOTS).map(|t| each(&t, |key: &str| vec![key.to_owned()], &mut take)),
                 Table::Objects => txn.open_table(OBJECTS).map(|t| each(&t, object_parts, &mut take)),
                 Table::Pods => txn.open_table(PODS).map(|t| each(&t, pod_parts, &mut take)),
+                Table::Log => txn.open_table(LOG).map(|t| each(&t, |key: &str| vec![key.to_owned()], &mut take)),
             };
             match result {
                 Ok(read) => read?,

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use store_format::{Activity, Envelope, Form, Identity, KeySlot, PodRow};
+use store_format::{Envelope, Form, Identity, KeySlot, Lifecycle, LogRecord, PodRow};
 
 use super::finding::Finding;
+use super::tables::Row;
 use super::vault::Vault;
-use super::{Revision, absence, record};
+use super::{Revision, absence, load, record};
 use crate::checkpoint::lookup::{Absence, Lookup, Objects};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 
@@ -55,10 +56,13 @@ pub struct Snapshot {
     pub(super) revision: Revision,
     pub(super) populated: bool,
     pub(super) source_position: String,
+    pub(super) boot_id: String,
     pub(super) lock: LockState,
     pub(super) slots: Vec<KeySlot>,
     pub(super) records: BTreeMap<ObjectKey, Record>,
     pub(super) rows: BTreeMap<(String, String), PodRow>,
+    /// Rows of the log, by key; not checked yet.
+    pub(super) log: Vec<Row>,
     /// Objects that are not stored because the API server does not let this node read them.
     pub(super) forbidden: BTreeSet<ObjectKey>,
     /// Objects whose records are there but failed a check, or were named by another record and are gone.
@@ -163,10 +167,40 @@ impl Snapshot {
         row.flat_map(|row| absence::entries(pod.namespace(), row)).filter(|(key, _)| !self.records.contains_key(key))
     }
 
-    /// What was last decided for this pod.
+    /// What was last decided for this pod; `None` if that is not on record.
     #[must_use]
-    pub fn activity(&self, pod: &ObjectKey) -> Option<Activity> {
-        self.row(pod).map(|row| row.activity)
+    pub fn lifecycle(&self, pod: &ObjectKey) -> Option<Lifecycle> {
+        self.row(pod).map(|row| row.lifecycle)
+    }
+
+    /// Whether the source has proven that this pod is gone, and it is kept for its grace period.
+    #[must_use]
+    pub fn gone(&self, pod: &ObjectKey) -> bool {
+        self.row(pod).is_some_and(|row| row.gone)
+    }
+
+    /// Whether an operator holds this pod's copy down.
+    #[must_use]
+    pub fn held(&self, pod: &ObjectKey) -> bool {
+        self.row(pod).is_some_and(|row| row.held)
+    }
+
+    /// How often this pod's copy was published anew because it did not start.
+    #[must_use]
+    pub fn republished(&self, pod: &ObjectKey) -> u32 {
+        self.row(pod).map_or(0, |row| row.republished)
+    }
+
+    /// The boot in which the agent last ran; `None` if that is not known.
+    #[must_use]
+    pub fn boot_id(&self) -> Option<&str> {
+        Some(self.boot_id.as_str()).filter(|boot_id| !boot_id.is_empty())
+    }
+
+    /// What the last commits did, each with its revision, oldest first. A commit of which there is nothing to say is left
+    /// out, as are records that are damaged.
+    pub fn log(&self) -> impl DoubleEndedIterator<Item = (Revision, LogRecord)> {
+        self.log.iter().filter_map(|row| load::log_record(row, self.vault.as_deref()).ok())
     }
 
     fn row(&self, pod: &ObjectKey) -> Option<&PodRow> {

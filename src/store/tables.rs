@@ -1,4 +1,4 @@
-//! The four tables as rows of bytes, so that one engine writes to redb and to memory alike.
+//! The tables as rows of bytes, so that one engine writes to redb and to memory alike.
 
 use store_format::Table;
 
@@ -16,6 +16,8 @@ pub(super) enum RowKey<'a> {
     Object(&'a str, &'a str, &'a str),
     /// Table `pods`: namespace, name.
     Pod(&'a str, &'a str),
+    /// Table `log`: revision.
+    Log(&'a str),
 }
 
 impl<'a> RowKey<'a> {
@@ -29,12 +31,13 @@ impl<'a> RowKey<'a> {
             Self::Slot(_) => Table::Slots,
             Self::Object(..) => Table::Objects,
             Self::Pod(..) => Table::Pods,
+            Self::Log(_) => Table::Log,
         }
     }
 
     pub(super) fn parts(self) -> Vec<&'a str> {
         match self {
-            Self::Meta(key) | Self::Slot(key) => vec![key],
+            Self::Meta(key) | Self::Slot(key) | Self::Log(key) => vec![key],
             Self::Object(kind, namespace, name) => vec![kind, namespace, name],
             Self::Pod(namespace, name) => vec![namespace, name],
         }
@@ -47,7 +50,8 @@ impl<'a> RowKey<'a> {
             (Table::Slots, [key]) => Some(Self::Slot(key)),
             (Table::Objects, [kind, namespace, name]) => Some(Self::Object(kind, namespace, name)),
             (Table::Pods, [namespace, name]) => Some(Self::Pod(namespace, name)),
-            (Table::Meta | Table::Slots | Table::Objects | Table::Pods, _) => None,
+            (Table::Log, [key]) => Some(Self::Log(key)),
+            (Table::Meta | Table::Slots | Table::Objects | Table::Pods | Table::Log, _) => None,
         }
     }
 }
@@ -60,7 +64,7 @@ pub(super) struct Row {
 }
 
 /// All tables, in the order in which they are read: what names others comes first.
-pub(super) const TABLES: [Table; 4] = [Table::Meta, Table::Slots, Table::Pods, Table::Objects];
+pub(super) const TABLES: [Table; 5] = [Table::Meta, Table::Slots, Table::Pods, Table::Objects, Table::Log];
 
 /// Rows inside one write transaction.
 pub(super) trait Tables {
@@ -71,4 +75,10 @@ pub(super) trait Tables {
     fn objects(&self, kind: &str, namespace: Option<&str>) -> Result<Vec<Row>, StoreError>;
     /// Every row of a table.
     fn rows(&self, table: Table) -> Result<Vec<Row>, StoreError>;
+    /// How many rows `log` has.
+    fn log_len(&self) -> Result<u64, StoreError>;
+    /// The last key of `log`.
+    fn log_last(&self) -> Result<Option<String>, StoreError>;
+    /// The first keys of `log`, at most `count`.
+    fn log_first(&self, count: usize) -> Result<Vec<String>, StoreError>;
 }

@@ -11,11 +11,11 @@ use bincode::{BorrowDecode, Encode, config};
 
 use crate::{DecodeError, EncodeError, RECORD_MAX_BYTES, Record};
 
-/// The layout version octet that starts every record of format version 1.
+/// The layout version octet that starts every record of format version 1, and every record that has not changed since.
 pub(crate) const LAYOUT_VERSION: u8 = 1;
 
 /// What bincode may claim in memory for one record. Three times the record: an entry of a list takes less than thrice as
-/// much room in memory as it does at least on the wire (two slices and an octet, padded, for two lengths and an octet).
+/// much room in memory as it does at least on the wire (slices and an octet, padded, for as many lengths and an octet).
 const CLAIM_MAX_BYTES: usize = 3 * RECORD_MAX_BYTES;
 
 /// Fixed width, little-endian, bounded.
@@ -77,9 +77,24 @@ pub(crate) struct StateWire<'a> {
     pub(crate) source_position: &'a str,
 }
 
-/// Wire form of [`crate::PodRow`].
+/// Wire form of [`crate::PodRow`], layout 2.
 #[derive(Encode, BorrowDecode)]
 pub(crate) struct PodRowWire<'a> {
+    pub(crate) uid: &'a str,
+    pub(crate) ran: u8,
+    pub(crate) phase: u8,
+    pub(crate) left_s: u32,
+    pub(crate) gone: u8,
+    pub(crate) held: u8,
+    pub(crate) republished: u32,
+    pub(crate) decided_at_unix_ms: u64,
+    pub(crate) ended: &'a str,
+    pub(crate) absent: Vec<AbsentWire<'a>>,
+}
+
+/// Wire form of [`crate::PodRow`], layout 1, which is only read.
+#[derive(BorrowDecode)]
+pub(crate) struct PodRow1Wire<'a> {
     pub(crate) uid: &'a str,
     pub(crate) ran: u8,
     pub(crate) activity: u8,
@@ -96,6 +111,26 @@ pub(crate) struct AbsentWire<'a> {
     pub(crate) why: u8,
 }
 
+/// Wire form of [`crate::LogRecord`].
+#[derive(Encode, BorrowDecode)]
+pub(crate) struct LogWire<'a> {
+    pub(crate) at_unix_ms: u64,
+    pub(crate) boot_id: &'a str,
+    pub(crate) items: Vec<LogItemWire<'a>>,
+    pub(crate) more: u32,
+}
+
+/// Wire form of [`crate::LogItem`].
+#[derive(Encode, BorrowDecode)]
+pub(crate) struct LogItemWire<'a> {
+    pub(crate) event: u8,
+    pub(crate) kind: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) uid: &'a str,
+    pub(crate) why: &'a str,
+}
+
 /// `prefix`, then the fields of `wire`.
 pub(crate) fn encode(prefix: &[u8], wire: &impl Encode) -> Vec<u8> {
     let fields = bincode::encode_to_vec(wire, settings())
@@ -103,14 +138,19 @@ pub(crate) fn encode(prefix: &[u8], wire: &impl Encode) -> Vec<u8> {
     [prefix, &fields].concat()
 }
 
-/// The payload of `record` after its layout version, if it is within the size limit and of a known version.
-pub(crate) fn after_version(record: Record, payload: &[u8]) -> Result<&[u8], DecodeError> {
+/// The layout version of a payload of `record`, and what comes after it, if the whole is within the size limit.
+pub(crate) fn versioned(record: Record, payload: &[u8]) -> Result<(u8, &[u8]), DecodeError> {
     limit(record, "record", payload.len(), RECORD_MAX_BYTES)?;
     let (&version, rest) = payload.split_first().ok_or(DecodeError::Layout { record })?;
-    if version != LAYOUT_VERSION {
-        return Err(DecodeError::Version { record, found: version });
+    Ok((version, rest))
+}
+
+/// The payload of a `record` that has one layout only, after its layout version.
+pub(crate) fn after_version(record: Record, payload: &[u8]) -> Result<&[u8], DecodeError> {
+    match versioned(record, payload)? {
+        (LAYOUT_VERSION, rest) => Ok(rest),
+        (found, _) => Err(DecodeError::Version { record, found }),
     }
-    Ok(rest)
 }
 
 /// The fields of a `record` from exactly `octets`.

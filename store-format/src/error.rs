@@ -15,6 +15,8 @@ pub enum Record {
     State,
     /// [`crate::PodRow`], table `pods`.
     PodRow,
+    /// [`crate::LogRecord`], table `log`.
+    Log,
 }
 
 impl Record {
@@ -27,6 +29,7 @@ impl Record {
             Self::Identity => "identity",
             Self::State => "state",
             Self::PodRow => "pod-row",
+            Self::Log => "log",
         }
     }
 }
@@ -141,6 +144,14 @@ pub enum DecodeError {
         /// The code.
         found: u8,
     },
+    /// Two fields contradict each other.
+    #[error("{record} record: {field} contradicts another field; it is damaged or was not written by this program")]
+    Contradiction {
+        /// Which record.
+        record: Record,
+        /// Which field.
+        field: &'static str,
+    },
     /// A key slot is of a kind that this version does not know. The slot is to be skipped and kept, not dropped.
     #[error("key slot is of unknown kind {found}; it was written by a newer version, or is damaged")]
     SlotKind {
@@ -164,6 +175,7 @@ macro_rules! per_record {
             Record::Identity => concat!("identity.", $rule),
             Record::State => concat!("state.", $rule),
             Record::PodRow => concat!("pod-row.", $rule),
+            Record::Log => concat!("log.", $rule),
         }
     };
 }
@@ -186,6 +198,7 @@ impl DecodeError {
             Self::Limit { record, .. } => per_record!(*record, "limit"),
             Self::Code { record, .. } => per_record!(*record, "code"),
             Self::Order { record, .. } => per_record!(*record, "order"),
+            Self::Contradiction { record, .. } => per_record!(*record, "contradiction"),
             Self::SlotKind { .. } => "slot.kind",
             Self::SealedLength { .. } => "sealed.length",
         }

@@ -30,11 +30,13 @@ pub enum Table {
     Objects,
     /// Per-pod lifecycle state; key: (namespace, name).
     Pods,
+    /// What happened; key: [`crate::log_key`] of the revision.
+    Log,
 }
 
 impl Table {
     /// Every table, in the order of `SPEC.md`.
-    pub const ALL: [Self; 4] = [Self::Meta, Self::Slots, Self::Objects, Self::Pods];
+    pub const ALL: [Self; 5] = [Self::Meta, Self::Slots, Self::Objects, Self::Pods, Self::Log];
 
     /// The table's name in the database. The digest of each record binds it.
     #[must_use]
@@ -44,6 +46,7 @@ impl Table {
             Self::Slots => "slots",
             Self::Objects => "objects",
             Self::Pods => "pods",
+            Self::Log => "log",
         }
     }
 }

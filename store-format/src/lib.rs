@@ -11,7 +11,9 @@ mod envelope;
 mod error;
 mod fields;
 mod frame;
+mod log;
 mod meta;
+mod pod_row;
 mod sealed;
 mod slot;
 
@@ -19,15 +21,25 @@ pub use canonical::{Algorithm, KeyError, NodeSecret};
 pub use envelope::{Codec, Envelope, Form, LINKS_MAX, Link};
 pub use error::{DecodeError, EncodeError, Record};
 pub use frame::{Frame, Table, digest_input, tag_input};
-pub use meta::{
-    ABSENT_MAX, Absence, AbsentObject, Activity, CLUSTER_CAS_MAX, FORMAT_BYTES, Identity, PodRow, State, StoreId,
-    check_format, decode_format, encode_format, meta_key,
+pub use log::{
+    Event, LOG_ITEMS_MAX, LOG_RECORDS_MAX, LOG_WHY_MAX_BYTES, LogItem, LogRecord, log_key, log_key_revision,
 };
+pub use meta::{
+    CLUSTER_CAS_MAX, FORMAT_BYTES, Identity, State, StoreId, check_format, decode_format, encode_format, meta_key,
+};
+pub use pod_row::{ABSENT_MAX, Absence, AbsentObject, Lifecycle, Phase, PodRow};
 pub use sealed::{GCM_TAG_BYTES, Purpose, RecordContext, SALT_BYTES, SealedBody, key_info, store_context};
 pub use slot::{DATA_KEY_BYTES, KeySlot, SlotKind, WRAPPED_BYTES, slot_context, slot_key, slot_key_store_id};
 
-/// The version of the whole format that this crate writes and reads, kept in the record `meta`/`format`.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the whole format that this crate writes, kept in the record `meta`/`format`.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The oldest version that this crate reads.
+pub const FORMAT_VERSION_OLDEST: u32 = 1;
+
+/// The version that keys, tags and sealed bodies are bound to. It is not raised with the format's: a record that was sealed
+/// in a store of an older version opens in the same store of a newer one.
+pub(crate) const BINDING_VERSION: u32 = 1;
 
 /// The longest body of an [`Envelope`], in octets as stored (so with salt and tag where it is sealed): 8 MiB.
 ///

@@ -1,11 +1,9 @@
-//! Store-wide records (format version, identity, state) and the lifecycle row of each pod.
+//! Store-wide records: format version, identity, state.
 
 use std::fmt;
 
-use crate::codec::{
-    self, AbsentWire, IdentityWire, LAYOUT_VERSION, PodRowWire, StateWire, fits, flag, limit, text, text_fits,
-};
-use crate::{DecodeError, EncodeError, FORMAT_VERSION, RECORD_MAX_BYTES, Record};
+use crate::codec::{self, IdentityWire, LAYOUT_VERSION, StateWire, fits, flag, limit, text, text_fits};
+use crate::{DecodeError, EncodeError, FORMAT_VERSION, FORMAT_VERSION_OLDEST, Record};
 
 /// Keys of the table `meta`.
 pub mod meta_key {
@@ -31,8 +29,6 @@ pub mod meta_key {
 pub const FORMAT_BYTES: usize = 4;
 /// The most cluster CAs an identity may hold.
 pub const CLUSTER_CAS_MAX: usize = 256;
-/// The most absent objects that a pod row may name.
-pub const ABSENT_MAX: usize = 4096;
 /// The most kinds a census may hold.
 const CENSUS_MAX: usize = 1024;
 
@@ -58,7 +54,7 @@ pub fn decode_format(payload: &[u8]) -> Result<u32, DecodeError> {
 pub const fn check_format(version: u32) -> Result<(), DecodeError> {
     match version {
         0 => Err(DecodeError::FormatZero),
-        FORMAT_VERSION => Ok(()),
+        FORMAT_VERSION_OLDEST..=FORMAT_VERSION => Ok(()),
         found => Err(DecodeError::FormatNewer { found }),
     }
 }
@@ -207,152 +203,6 @@ impl State {
             census: wire.census.into_iter().map(entry).collect::<Result<_, DecodeError>>()?,
             boot_id: text(Self::RECORD, "boot id", wire.boot_id)?,
             source_position: text(Self::RECORD, "source position", wire.source_position)?,
-        })
-    }
-}
-
-/// Whether a pod's checkpoint is to run as a static pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Activity {
-    /// The parent runs, or nothing may run.
-    Inactive,
-    /// The static pod is to run.
-    Active,
-}
-
-impl Activity {
-    const fn code(self) -> u8 {
-        match self {
-            Self::Inactive => 0,
-            Self::Active => 1,
-        }
-    }
-
-    const fn from_code(code: u8) -> Option<Self> {
-        match code {
-            0 => Some(Self::Inactive),
-            1 => Some(Self::Active),
-            _ => None,
-        }
-    }
-}
-
-/// Why an object that a pod names was not to be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Absence {
-    /// The source says that it does not exist.
-    NotFound,
-    /// The source does not let this node read it.
-    Forbidden,
-}
-
-impl Absence {
-    const fn code(self) -> u8 {
-        match self {
-            Self::NotFound => 0,
-            Self::Forbidden => 1,
-        }
-    }
-
-    const fn from_code(code: u8) -> Option<Self> {
-        match code {
-            0 => Some(Self::NotFound),
-            1 => Some(Self::Forbidden),
-            _ => None,
-        }
-    }
-}
-
-/// An object that a pod names, in its own namespace, and that was not to be had.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AbsentObject {
-    /// Kubernetes kind, e.g. `Secret`.
-    pub kind: String,
-    /// `metadata.name`.
-    pub name: String,
-    /// Why.
-    pub why: Absence,
-}
-
-/// What is known of one pod beyond its object: table `pods`, key (namespace, name).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodRow {
-    /// `metadata.uid` of the parent pod that the row is about. A row of another UID is about another pod.
-    pub uid: String,
-    /// Whether the parent was ever seen running on this node.
-    pub ran: bool,
-    /// What was decided last.
-    pub activity: Activity,
-    /// When it was decided, in milliseconds since 1970-01-01T00:00:00Z by the node's clock.
-    pub decided_at_unix_ms: u64,
-    /// How the parent ended here, for people: `Succeeded`, `Failed` or `Failed: <reason>`. Empty while it has not; never
-    /// emptied again for the same UID.
-    pub ended: String,
-    /// Objects that it names and that were not to be had: by kind and name, each once. One that is stored means nothing.
-    pub absent: Vec<AbsentObject>,
-}
-
-impl PodRow {
-    const RECORD: Record = Record::PodRow;
-
-    /// The payload of the record.
-    ///
-    /// # Errors
-    /// A text, the absent objects or the whole is over its limit, or the absent objects are not sorted.
-    pub fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        text_fits(Self::RECORD, "uid", &self.uid)?;
-        text_fits(Self::RECORD, "ended", &self.ended)?;
-        fits(Self::RECORD, "absent objects", self.absent.len(), ABSENT_MAX)?;
-        for object in &self.absent {
-            text_fits(Self::RECORD, "absent kind", &object.kind)?;
-            text_fits(Self::RECORD, "absent name", &object.name)?;
-        }
-        if !self.absent.is_sorted_by(|a, b| (&a.kind, &a.name) < (&b.kind, &b.name)) {
-            return Err(EncodeError::Order { record: Self::RECORD, field: "absent objects" });
-        }
-        let absent = self.absent.iter().map(|object| AbsentWire {
-            kind: &object.kind,
-            name: &object.name,
-            why: object.why.code(),
-        });
-        let wire = PodRowWire {
-            uid: &self.uid,
-            ran: u8::from(self.ran),
-            activity: self.activity.code(),
-            decided_at_unix_ms: self.decided_at_unix_ms,
-            ended: &self.ended,
-            absent: absent.collect(),
-        };
-        let payload = codec::encode(&[LAYOUT_VERSION], &wire);
-        fits(Self::RECORD, "record", payload.len(), RECORD_MAX_BYTES)?;
-        Ok(payload)
-    }
-
-    /// Reads the payload of the record. The caller has checked the digest.
-    ///
-    /// # Errors
-    /// `pod-row.*`: see `SPEC.md`.
-    pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
-        let wire: PodRowWire<'_> = codec::decode(Self::RECORD, codec::after_version(Self::RECORD, payload)?)?;
-        limit(Self::RECORD, "absent objects", wire.absent.len(), ABSENT_MAX)?;
-        if !wire.absent.is_sorted_by(|a, b| (a.kind, a.name) < (b.kind, b.name)) {
-            return Err(DecodeError::Order { record: Self::RECORD, field: "absent objects" });
-        }
-        let code = |field, found| DecodeError::Code { record: Self::RECORD, field, found };
-        let absent = |object: &AbsentWire<'_>| {
-            Ok(AbsentObject {
-                kind: text(Self::RECORD, "absent kind", object.kind)?,
-                name: text(Self::RECORD, "absent name", object.name)?,
-                why: Absence::from_code(object.why).ok_or_else(|| code("why", object.why))?,
-            })
-        };
-        Ok(Self {
-            uid: text(Self::RECORD, "uid", wire.uid)?,
-            ran: flag(Self::RECORD, "ran", wire.ran)?,
-            activity: Activity::from_code(wire.activity).ok_or_else(|| code("activity", wire.activity))?,
-            decided_at_unix_ms: wire.decided_at_unix_ms,
-            ended: text(Self::RECORD, "ended", wire.ended)?,
-            absent: wire.absent.iter().map(absent).collect::<Result<_, DecodeError>>()?,
         })
     }
 }

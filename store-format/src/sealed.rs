@@ -8,7 +8,7 @@
 use std::fmt;
 
 use crate::fields::Fields;
-use crate::{DecodeError, FORMAT_VERSION, StoreId};
+use crate::{BINDING_VERSION, DecodeError, StoreId};
 
 /// Length of the salt that starts a sealed body.
 pub const SALT_BYTES: usize = 32;
@@ -94,7 +94,7 @@ impl RecordContext<'_> {
     #[must_use]
     pub fn associated_data(&self) -> Vec<u8> {
         Fields::with_capacity(256)
-            .push(&FORMAT_VERSION.to_le_bytes())
+            .push(&BINDING_VERSION.to_le_bytes())
             .push(&self.store_id.0)
             .push(self.kind.as_bytes())
             .push(self.namespace.as_bytes())
@@ -108,7 +108,7 @@ impl RecordContext<'_> {
 /// Context of keys that belong to a whole store: format version, store id.
 #[must_use]
 pub fn store_context(store_id: &StoreId) -> Vec<u8> {
-    Fields::with_capacity(64).push(&FORMAT_VERSION.to_le_bytes()).push(&store_id.0).finish()
+    Fields::with_capacity(64).push(&BINDING_VERSION.to_le_bytes()).push(&store_id.0).finish()
 }
 
 /// The `info` of HKDF-SHA-256: a label of this program, the purpose's label, the associated data.

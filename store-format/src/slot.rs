@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::codec::{self, LAYOUT_VERSION, SlotWire};
 use crate::fields::Fields;
-use crate::{DecodeError, FORMAT_VERSION, Record, StoreId};
+use crate::{BINDING_VERSION, DecodeError, Record, StoreId};
 
 /// Length of a store's data key.
 pub const DATA_KEY_BYTES: usize = 32;
@@ -104,7 +104,7 @@ impl KeySlot {
 #[must_use]
 pub fn slot_context(store_id: &StoreId, kind: SlotKind, fingerprint: &[u8; 32]) -> Vec<u8> {
     Fields::with_capacity(128)
-        .push(&FORMAT_VERSION.to_le_bytes())
+        .push(&BINDING_VERSION.to_le_bytes())
         .push(&store_id.0)
         .push(&[kind.code()])
         .push(fingerprint)

@@ -5,8 +5,9 @@
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use store_format::{
-    ABSENT_MAX, Absence, AbsentObject, Activity, Codec, DecodeError, EncodeError, Envelope, Form, Frame, Identity,
-    KeySlot, LINKS_MAX, Link, NodeSecret, PodRow, SealedBody, SlotKind, State, StoreId, TEXT_MAX_BYTES,
+    ABSENT_MAX, Absence, AbsentObject, Codec, DecodeError, EncodeError, Envelope, Event, Form, Frame, Identity,
+    KeySlot, LINKS_MAX, LOG_ITEMS_MAX, LOG_WHY_MAX_BYTES, Lifecycle, Link, LogItem, LogRecord, NodeSecret, Phase,
+    PodRow, SealedBody, SlotKind, State, StoreId, TEXT_MAX_BYTES,
 };
 
 fn text() -> impl Strategy<Value = String> {
@@ -57,13 +58,45 @@ prop_compose! {
 
 prop_compose! {
     fn pod_row()(
-        uid in text(), ran: bool, active: bool, decided_at_unix_ms: u64, ended in text(),
-        absent in btree_map((text(), text()), any::<bool>(), 0..5),
+        uid in text(), ran: bool, lifecycle in lifecycle(), gone: bool, held: bool, republished: u32,
+        decided_at_unix_ms: u64, ended in text(), absent in btree_map((text(), text()), any::<bool>(), 0..5),
     ) -> PodRow {
-        let activity = if active { Activity::Active } else { Activity::Inactive };
         let why = |forbidden| if forbidden { Absence::Forbidden } else { Absence::NotFound };
         let absent = absent.into_iter().map(|((kind, name), forbidden)| AbsentObject { kind, name, why: why(forbidden) });
-        PodRow { uid, ran, activity, decided_at_unix_ms, ended, absent: absent.collect() }
+        PodRow { uid, ran, lifecycle, gone, held, republished, decided_at_unix_ms, ended, absent: absent.collect() }
+    }
+}
+
+fn lifecycle() -> impl Strategy<Value = Lifecycle> {
+    prop_oneof![
+        Just(Lifecycle::Inactive),
+        Just(Lifecycle::Active),
+        any::<u32>().prop_map(|left_s| Lifecycle::InactiveGrace { left_s }),
+        any::<u32>().prop_map(|left_s| Lifecycle::ActiveGrace { left_s }),
+        any::<u32>().prop_map(|left_s| Lifecycle::HandedOver { left_s }),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let phase = || proptest::sample::select(Phase::ALL.as_slice());
+    let plain = [Event::Stored, Event::Removed, Event::Absent, Event::Republished, Event::Keyed];
+    prop_oneof![
+        proptest::sample::select(plain.to_vec()),
+        (phase(), phase()).prop_map(|(from, to)| Event::Decided { from, to }),
+    ]
+}
+
+prop_compose! {
+    fn item()(
+        event in event(), kind in text(), namespace in text(), name in text(), uid in text(), why in "[a-z0-9 .-]{0,40}",
+    ) -> LogItem {
+        LogItem { event, kind, namespace, name, uid, why }
+    }
+}
+
+prop_compose! {
+    fn log()(at_unix_ms: u64, boot_id in text(), items in vec(item(), 0..5), more: u32) -> LogRecord {
+        LogRecord { at_unix_ms, boot_id, items, more }
     }
 }
 
@@ -88,6 +121,11 @@ fn decode_with_all(octets: &[u8]) {
         assert_eq!(value.encode().unwrap(), octets);
     }
     if let Ok(value) = PodRow::decode(octets) {
+        let written = value.encode().unwrap();
+        // A row of the older layout is written in the newer one.
+        assert!(if octets[0] == 1 { PodRow::decode(&written) == Ok(value) } else { written == octets });
+    }
+    if let Ok(value) = LogRecord::decode(octets) {
         assert_eq!(value.encode().unwrap(), octets);
     }
     if let Ok(version) = store_format::decode_format(octets) {
@@ -106,6 +144,7 @@ fn valid() -> impl Strategy<Value = Vec<u8>> {
         identity().prop_map(|value| value.encode().unwrap()),
         state().prop_map(|value| value.encode().unwrap()),
         pod_row().prop_map(|value| value.encode().unwrap()),
+        log().prop_map(|value| value.encode().unwrap()),
         (any::<[u8; 32]>(), any::<Option<[u8; 32]>>(), vec(any::<u8>(), 0..50))
             .prop_map(|(digest, tag, payload)| Frame { digest, tag, payload: &payload }.encode()),
         proptest::sample::select(KEYS.as_slice()).prop_map(<[u8]>::to_vec),
@@ -129,6 +168,7 @@ proptest! {
     #[test]
     fn decoders_are_total_past_the_version(octets in vec(prop_oneof![0u8..4, any::<u8>()], 0..200)) {
         decode_with_all(&[&[1], octets.as_slice()].concat());
+        decode_with_all(&[&[2], octets.as_slice()].concat());
     }
 
     #[test]
@@ -151,10 +191,13 @@ proptest! {
 
     /// A prefix of a record, or a record with something behind it, is none.
     #[test]
-    fn records_know_their_end(value in envelope(), row in pod_row(), cut in any::<prop::sample::Index>(), more in 1usize..9) {
+    fn records_know_their_end(
+        value in envelope(), row in pod_row(), log in log(), cut in any::<prop::sample::Index>(), more in 1usize..9,
+    ) {
         for (octets, decode) in [
             (value.encode().unwrap(), (|octets| Envelope::decode(octets).err()) as fn(&[u8]) -> Option<DecodeError>),
             (row.encode().unwrap(), |octets| PodRow::decode(octets).err()),
+            (log.encode().unwrap(), |octets| LogRecord::decode(octets).err()),
         ] {
             let shorter = &octets[..cut.index(octets.len())];
             let ends_early = matches!(decode(shorter), Some(DecodeError::Layout { .. }));
@@ -167,13 +210,14 @@ proptest! {
 
     #[test]
     fn records_round_trip(
-        envelope in envelope(), slot in slot(), identity in identity(), state in state(), pod_row in pod_row(),
+        envelope in envelope(), slot in slot(), identity in identity(), state in state(), pod_row in pod_row(), log in log(),
     ) {
         prop_assert_eq!(Envelope::decode(&envelope.encode().unwrap()), Ok(envelope));
         prop_assert_eq!(KeySlot::decode(&slot.encode()), Ok(slot));
         prop_assert_eq!(Identity::decode(&identity.encode().unwrap()), Ok(identity));
         prop_assert_eq!(State::decode(&state.encode().unwrap()), Ok(state));
         prop_assert_eq!(PodRow::decode(&pod_row.encode().unwrap()), Ok(pod_row));
+        prop_assert_eq!(LogRecord::decode(&log.encode().unwrap()), Ok(log));
     }
 
     /// However a scalar is padded, the secret is the same, and as long as its curve wants.
@@ -243,7 +287,10 @@ fn a_pod_row_is_written_only_as_it_may_be_read() {
     let base = PodRow {
         uid: String::new(),
         ran: false,
-        activity: Activity::Inactive,
+        lifecycle: Lifecycle::Inactive,
+        gone: false,
+        held: false,
+        republished: 0,
         decided_at_unix_ms: 0,
         ended: String::new(),
         absent: Vec::new(),
@@ -279,5 +326,36 @@ fn a_pod_row_is_written_only_as_it_may_be_read() {
     for names in [["b", "a"], ["a", "a"]] {
         let unsorted = PodRow { absent: absent(&names), ..base.clone() };
         assert!(matches!(unsorted.encode(), Err(EncodeError::Order { field: "absent objects", .. })), "{names:?}");
+    }
+}
+
+/// A log record too.
+#[test]
+fn a_log_record_is_written_only_as_it_may_be_read() {
+    let text = |len| "x".repeat(len);
+    let item = LogItem {
+        event: Event::Stored,
+        kind: text(TEXT_MAX_BYTES),
+        namespace: text(TEXT_MAX_BYTES),
+        name: text(TEXT_MAX_BYTES),
+        uid: text(TEXT_MAX_BYTES),
+        why: text(LOG_WHY_MAX_BYTES),
+    };
+    let of = |items| LogRecord { at_unix_ms: 0, boot_id: text(TEXT_MAX_BYTES), items, more: 0 };
+    let largest = of(vec![item.clone(); LOG_ITEMS_MAX]);
+    assert_eq!(LogRecord::decode(&largest.encode().unwrap()), Ok(largest));
+    for (field, over) in [
+        ("boot id", LogRecord { boot_id: text(TEXT_MAX_BYTES + 1), ..of(Vec::new()) }),
+        ("items", of(vec![item.clone(); LOG_ITEMS_MAX + 1])),
+        ("kind", of(vec![LogItem { kind: text(TEXT_MAX_BYTES + 1), ..item.clone() }])),
+        ("namespace", of(vec![LogItem { namespace: text(TEXT_MAX_BYTES + 1), ..item.clone() }])),
+        ("name", of(vec![LogItem { name: text(TEXT_MAX_BYTES + 1), ..item.clone() }])),
+        ("uid", of(vec![LogItem { uid: text(TEXT_MAX_BYTES + 1), ..item.clone() }])),
+        ("why", of(vec![LogItem { why: text(LOG_WHY_MAX_BYTES + 1), ..item.clone() }])),
+    ] {
+        match over.encode() {
+            Err(EncodeError::TooLarge { field: found, .. }) => assert_eq!(found, field),
+            other => panic!("{field}: {:?}", other.map(|octets| octets.len())),
+        }
     }
 }

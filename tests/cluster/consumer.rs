@@ -6,14 +6,16 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use ckpt_db::agent::{Batch, Following, Look, Observer, Status, open_or_create, reside};
+use ckpt_db::agent::{Batch, Departed, Following, Look, Observer, Resident, Status, open_or_create};
 use ckpt_db::checkpoint::closure::references;
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
+use ckpt_db::ops::notify::Notifier;
 use ckpt_db::source::api::collect::{Gathered, Step};
 use ckpt_db::source::api::credentials::Place;
 use ckpt_db::source::api::feed::Told;
@@ -118,17 +120,29 @@ fn as_a_process() {
         pace,
         clock: || now_ms() / 1000,
         newest_stored_at_unix_s: 0,
+        departed: Departed::Remove,
+        shared: Arc::default(),
         first_key: Box::new(|| None),
     };
     let mut consumer = Consumer { place: Home(place.0.clone()), answering: false, listed: false };
     let open = || -> Result<Box<dyn Backend>, anyhow::Error> {
         Ok(Box::new(open_or_create(&place.store(), &[&key.secret], &node, now_ms())?))
     };
-    reside(open, now_ms, following, &mut consumer, |failed| match failed {
-        Ok(error) => eprintln!("following ended: {error}"),
-        Err(error) => eprintln!("cannot open the store: {error:#}"),
-    })
-    .unwrap();
+    let resident = Resident {
+        open: Box::new(open),
+        clock_ms: now_ms,
+        following,
+        observer: &mut consumer,
+        failed: Box::new(|failed| match failed {
+            Ok(error) => eprintln!("following ended: {error}"),
+            Err(error) => eprintln!("cannot open the store: {error:#}"),
+        }),
+        keeps: None,
+        notifier: Arc::new(Notifier::silent()),
+        desk: None,
+        found_node: None,
+    };
+    resident.run().unwrap();
 }
 
 fn now_ms() -> u64 {

@@ -249,7 +249,8 @@ impl Cluster {
         let dated = pki.join(format!("kubelet-client-2026-11-21-08-00-{number:02}.pem"));
         fs::write(&dated, pair.combined()).unwrap();
         let fresh = pki.join("kubelet-client-updated.pem");
-        symlink(&dated, &fresh).unwrap();
+        // Relative, so that it leads there from the node's own root too.
+        symlink(dated.file_name().expect("it has a name"), &fresh).unwrap();
         fs::rename(&fresh, pki.join("kubelet-client-current.pem")).unwrap();
         dated
     }
@@ -379,7 +380,7 @@ fn kubeconfig_text(port: u16, authority: &Authority, user: &str, credentials: &s
 }
 
 /// Where the binaries are: `KUBEBUILDER_ASSETS`, or what `components.sh` has put into its cache.
-fn binaries() -> Option<PathBuf> {
+pub(crate) fn binaries() -> Option<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/components.sh");
     let output = Command::new("bash").arg(script).arg("--cached").output().unwrap();
     if output.status.success() {

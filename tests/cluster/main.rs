@@ -11,7 +11,10 @@ mod certificates;
 mod consumer;
 mod control_plane;
 mod facts;
+#[path = "../manifest_checker/mod.rs"]
+mod manifest_checker;
 mod manners;
+mod node;
 mod objects;
 mod operation;
 mod pieces;
@@ -20,6 +23,7 @@ mod process;
 mod program;
 mod random;
 mod relay;
+mod scenarios;
 mod truth;
 mod workload;
 

@@ -82,7 +82,9 @@ pub(crate) fn store_with(path: &Path, objects: Vec<Object>, secret: &NodeSecret)
             name: pod.key.name().to_owned(),
         },
         uid: pod.uid.clone(),
-        activity: store_format::Activity::Active,
+        lifecycle: store_format::Lifecycle::Active,
+        republished: 0,
+        why: String::new(),
     });
     let _ = store.update(decided.collect(), NOW).unwrap();
     store

@@ -207,6 +207,10 @@ impl Backend for Gated {
         self.inner.add_first_key(secret, now_unix_ms)
     }
 
+    fn image(&self) -> Result<Vec<u8>, StoreError> {
+        self.inner.image()
+    }
+
     fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError> {
         self.inner.snapshot()
     }

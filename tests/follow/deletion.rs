@@ -1,6 +1,6 @@
 //! What is gone goes, and only that: each deletion of a pod is proven by a second, consistent read.
 
-use ckpt_db::agent::{Status, changes, open_or_create};
+use ckpt_db::agent::{Departed, Status, changes, open_or_create};
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object};
 use ckpt_db::source::api::collect::{Gathered, Step};
@@ -162,7 +162,7 @@ async fn a_pod_without_a_uid_goes_only_if_there_is_none_of_its_name() {
             body: pod(&[]).to_string().into(),
         };
         let step = Step::Pod(Gathered { pod, with: Vec::new(), absent: Vec::new() });
-        let _durable = store.update(changes(&step), 0).unwrap();
+        let _durable = store.update(changes(&step, Departed::Remove), 0).unwrap();
     }
     cluster.pod("there", &[]);
     cluster.server.fault(pods_listing(), Fault::empty_listing(), Times::Once);

@@ -9,7 +9,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ckpt_db::agent::{Batch, FollowError, Following, Look, Observer, Status, StoreHandle, StoreThread, follow};
+use ckpt_db::agent::{
+    Batch, Departed, FollowError, Following, Look, Observer, Status, StoreHandle, StoreThread, follow,
+};
 use ckpt_db::checkpoint::closure::references;
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
@@ -158,6 +160,8 @@ impl Cluster {
             pace: pace(),
             clock: || now_ms() / 1000,
             newest_stored_at_unix_s: 0,
+            departed: Departed::Remove,
+            shared: std::sync::Arc::default(),
             first_key: Box::new(|| None),
         }
     }
@@ -545,6 +549,10 @@ impl Backend for Gated {
 
     fn add_first_key(&mut self, secret: &NodeSecret, now_unix_ms: u64) -> Result<Committed<Revision>, StoreError> {
         self.inner.add_first_key(secret, now_unix_ms)
+    }
+
+    fn image(&self) -> Result<Vec<u8>, StoreError> {
+        self.inner.image()
     }
 
     fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError> {

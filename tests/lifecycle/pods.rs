@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ckpt_db::checkpoint::decide::{Decision, PodNetwork, decide};
 use ckpt_db::checkpoint::examine::{Examined, Parent, examine};
+use ckpt_db::checkpoint::images::NodeImages;
 use ckpt_db::checkpoint::judge;
 use ckpt_db::checkpoint::lifecycle::{Checkpoint, Lives, Rules, State, Timeline};
 use ckpt_db::checkpoint::look::{Answers, ApiServer, Boot, Container, ContainerState, Kubelet, Look, Runtime, Sandbox};
@@ -56,7 +57,13 @@ fn merge(into: &mut Value, change: &Value) {
 
 /// The first stage's answer for one stored pod.
 pub(crate) fn examined(object: &Object, ran: bool, ended: bool) -> Examined {
-    examine(Parent { object, ran, ended, authenticated: true }, &Nothing, &[], &Settings::default())
+    examine(
+        Parent { object, ran, ended, authenticated: true, republished: 0 },
+        &Nothing,
+        &[],
+        &Settings::default(),
+        &NodeImages::unknown(),
+    )
 }
 
 /// A checkpoint of a pod that has run here.

@@ -105,7 +105,7 @@ fn a_truncated_store() {
 #[test]
 fn a_newer_format() {
     let scene = Scene::seeded();
-    let payload = 2_u32.to_le_bytes();
+    let payload = (store_format::FORMAT_VERSION + 1).to_le_bytes();
     let digest = sha256(&digest_input(Table::Meta, &[meta_key::FORMAT], &payload));
     let frame = Frame { digest, tag: None, payload: &payload }.encode();
     let db = redb::Database::open(scene.path(STORE)).unwrap();

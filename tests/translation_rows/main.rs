@@ -6,6 +6,7 @@
 mod env;
 #[path = "../manifest_checker/mod.rs"]
 mod manifest_checker;
+mod own_pod;
 mod pod;
 mod support;
 mod volumes;

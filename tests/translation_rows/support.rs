@@ -36,6 +36,7 @@ pub(crate) fn key(kind: Kind, name: &str) -> ObjectKey {
 }
 
 /// Secret `s`: a=alpha, b=$(X), bin=0xff. ConfigMap `m`: a=from-m, c=see, 1st=first, binary=0x00ff. ConfigMap `n`: c=from-n.
+/// ConfigMap `own`: A=1, CKPT_DB_COPY_OF=from-own.
 pub(crate) fn store() -> Store {
     let all = [
         (key(Kind::Secret, "s"), json!({"data": {"a": "YWxwaGE=", "b": "JChYKQ=="}})),
@@ -44,6 +45,7 @@ pub(crate) fn store() -> Store {
         (key(Kind::Secret, "bad"), json!({"data": {"k": "!"}})),
         (key(Kind::ConfigMap, "m"), json!({"data": {"a": "from-m", "c": "see"}, "binaryData": {"binary": "AP8="}})),
         (key(Kind::ConfigMap, "n"), json!({"data": {"c": "from-n"}})),
+        (key(Kind::ConfigMap, "own"), json!({"data": {"A": "1", "CKPT_DB_COPY_OF": "from-own"}})),
         (key(Kind::ConfigMap, "odd"), json!({"data": {"1st": "one", "a.b-c": "two"}})),
     ];
     Store(all.into_iter().collect())

@@ -31,6 +31,8 @@ pub struct Standing {
     pub why: Why,
     /// When something is due, in milliseconds since boot.
     pub deadline_ms: Option<u64>,
+    /// `spec.priority`.
+    pub priority: i64,
 }
 
 /// Why a pod runs as a copy, or does not.

@@ -322,6 +322,7 @@ fn finish(
             running: life.running,
             copy: life.next.is_active().then(|| life.copy.clone()),
             class: life.class,
+            priority: checkpoint.examined.priority,
             deadline_ms: life.deadline_ms(look, &why),
             why,
         };

@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::super::json::{items_mut, remove, set, text};
+use super::super::VARIABLE_COPY_OF;
+use super::super::json::{items_mut, object, remove, set, text};
 use super::super::object::is_dns_label;
 use super::super::verdict::Reason;
-use super::{Findings, Parent, env, ports, resources};
+use super::{Findings, Parent, env, expansion, ports, resources};
 
 /// Translates every container of the spec. `rendered` are the volumes that became trees.
 pub(super) fn translate(parent: &Parent<'_>, findings: &mut Findings, spec: &mut Value, rendered: &BTreeSet<String>) {
     let of_services = env::of_services(parent, findings);
+    let key = &parent.pod.key;
+    let own_pod = parent.settings.own_pod.as_ref();
+    let is_own = own_pod.is_some_and(|own| own.namespace == key.namespace() && own.name == key.name());
     let mut names = BTreeSet::new();
     for list in ["containers", "initContainers"] {
         for (n, container) in items_mut(spec, list).iter_mut().enumerate() {
@@ -21,6 +25,9 @@ pub(super) fn translate(parent: &Parent<'_>, findings: &mut Findings, spec: &mut
             if !is_dns_label(&name) || !names.insert(name) {
                 let problem = format!("{path}.name is no RFC 1123 label, or given twice");
                 findings.refuse(Reason::Malformed(problem));
+            }
+            if is_own {
+                tell_copy_of(parent, container);
             }
             env::translate(parent, findings, container, &path, &of_services);
             if let Some(resources) = container.get_mut("resources") {
@@ -37,6 +44,28 @@ pub(super) fn translate(parent: &Parent<'_>, findings: &mut Findings, spec: &mut
                     set(mount, "readOnly", json!(true));
                 }
             }
+        }
+    }
+}
+
+/// Sets the variable that tells the program that it is the copy, in place of what the container has under that name.
+///
+/// Before the environment is resolved, where an entry of the list wins over every source of `envFrom`.
+fn tell_copy_of(parent: &Parent<'_>, container: &mut Value) {
+    let uid = expansion::escape(parent.pod.parent_uid());
+    let told = object([("name", VARIABLE_COPY_OF.into()), ("value", uid.as_str().into())]);
+    let mut found = false;
+    // In place: the paths of the other entries stay what they are in the parent.
+    for variable in items_mut(container, "env") {
+        if text(variable, "name") == Some(VARIABLE_COPY_OF) {
+            *variable = told.clone();
+            found = true;
+        }
+    }
+    if !found {
+        match container.get_mut("env").and_then(Value::as_array_mut) {
+            Some(list) => list.push(told),
+            None => set(container, "env", Value::Array(vec![told])),
         }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::super::json::{entries, object};
 use super::super::verdict::Note;
-use super::super::{ANNOTATION_CHECKPOINT_OF, ANNOTATION_PARENT_UID};
+use super::super::{ANNOTATION_CHECKPOINT_OF, ANNOTATION_PARENT_UID, ANNOTATION_REPUBLISHED};
 use super::{Findings, Parent};
 
 /// Built afresh, so that `uid`, `ownerReferences`, `finalizers`, `managedFields`, `generateName` and whatever else the
@@ -18,6 +18,11 @@ pub(super) fn translate(parent: &Parent<'_>, findings: &mut Findings) -> Value {
     annotations.insert(ANNOTATION_CHECKPOINT_OF.to_owned(), pod.parent_name().into());
     if !pod.parent_uid().is_empty() {
         annotations.insert(ANNOTATION_PARENT_UID.to_owned(), pod.parent_uid().into());
+    }
+    // Whatever the allow-list keeps, this is ours to say.
+    annotations.remove(ANNOTATION_REPUBLISHED);
+    if parent.republished > 0 {
+        annotations.insert(ANNOTATION_REPUBLISHED.to_owned(), parent.republished.to_string().into());
     }
     let mut metadata = object([
         ("name", pod.key.name().into()),

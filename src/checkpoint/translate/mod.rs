@@ -58,7 +58,7 @@ pub fn translate(
     settings: &Settings,
 ) -> Result<Translation, Vec<Reason>> {
     let pod = ParentPod::parse(pod).map_err(|error| vec![Reason::Malformed(error.problem.to_string())])?;
-    translate_parsed(&pod, objects, services, settings)
+    translate_parsed(&pod, objects, services, settings, 0)
 }
 
 pub(crate) fn translate_parsed(
@@ -66,8 +66,9 @@ pub(crate) fn translate_parsed(
     objects: &dyn Objects,
     services: &[Object],
     settings: &Settings,
+    republished: u32,
 ) -> Result<Translation, Vec<Reason>> {
-    let parent = Parent { pod, objects, services, settings };
+    let parent = Parent { pod, objects, services, settings, republished };
     let mut findings = Findings::default();
 
     // `<name>-<node>` is the copy's name, and the API server takes no longer one; no file system takes a longer file name
@@ -114,6 +115,7 @@ struct Parent<'a> {
     objects: &'a dyn Objects,
     services: &'a [Object],
     settings: &'a Settings,
+    republished: u32,
 }
 
 /// The answer to a reference.

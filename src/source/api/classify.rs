@@ -51,6 +51,11 @@ fn lost(error: &io::Error) -> Failure {
     match error.kind() {
         // A server that was killed does not end TLS as it should, and rustls explains that at length.
         io::ErrorKind::UnexpectedEof => unreachable("the server closed the connection"),
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => Failure::NoRoute(Cause(error.to_string())),
+        // The standard library gives a failed look-up no kind of its own.
+        _ if error.to_string().starts_with("failed to lookup address information") => {
+            Failure::NoRoute(Cause(error.to_string()))
+        }
         _ => unreachable(&error.to_string()),
     }
 }

@@ -285,7 +285,7 @@ impl Shared {
             if state.live.as_ref().is_some_and(|other| other.number == live.number) {
                 state.live = None;
             }
-            if new || repeated || !matches!(failure, Failure::Unreachable(_)) {
+            if new || repeated || !matches!(failure, Failure::Unreachable(_) | Failure::NoRoute(_)) {
                 return Err(failure);
             }
             repeated = true;

@@ -27,9 +27,9 @@ impl End {
     /// Takes down an error of the connection. The first one is the cause, unless it only says that the connection is gone.
     pub(super) fn note(&self, error: &(dyn Error + 'static)) {
         let mut cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(&*cause, None | Some(Failure::Unreachable(_))) {
+        if matches!(&*cause, None | Some(Failure::Unreachable(_) | Failure::NoRoute(_))) {
             let failure = classify::sort(error, self.client.as_ref());
-            if cause.is_none() || !matches!(failure, Failure::Unreachable(_)) {
+            if cause.is_none() || !matches!(failure, Failure::Unreachable(_) | Failure::NoRoute(_)) {
                 *cause = Some(failure);
             }
         }

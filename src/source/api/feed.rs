@@ -21,6 +21,7 @@ use super::connect::Connections;
 use super::line::{Line, Standing};
 use super::pace::{Jitter, Pace};
 use super::reach::{Failure, Reach};
+use super::sighting::Sighting;
 use super::tracker::ObjectRefresh;
 use super::{pods, services, tracker};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
@@ -119,6 +120,7 @@ pub(super) enum Heard {
 enum Command {
     Prove(Vec<(ObjectKey, String)>),
     Connections(Connections),
+    Hasten(bool),
 }
 
 /// Tells a feed things; see [`Feed::control`].
@@ -137,12 +139,19 @@ impl Control {
     pub fn use_connections(&self, connections: Connections) {
         let _ = self.0.send(Command::Connections(connections));
     }
+
+    /// Whether an API server that does not answer is asked each second, with jitter, and not with a growing back-off: for
+    /// copies that must go before their parents come.
+    pub fn hasten(&self, hasten: bool) {
+        let _ = self.0.send(Command::Hasten(hasten));
+    }
 }
 
 /// The stream of steps.
 pub struct Feed {
     told: mpsc::Receiver<Told>,
     control: Control,
+    sighting: watch::Receiver<Sighting>,
     driver: AbortHandle,
 }
 
@@ -152,8 +161,15 @@ impl Feed {
     pub fn start(options: Options, connections: Connections) -> Self {
         let (tell, told) = mpsc::channel(STEPS_AHEAD);
         let (control, commands) = mpsc::unbounded_channel();
-        let driver = tokio::spawn(Driver::new(options, connections, tell).run(commands));
-        Self { told, control: Control(control), driver: driver.abort_handle() }
+        let (sighting, sighted) = watch::channel(Sighting::default());
+        let driver = tokio::spawn(Driver::new(options, connections, tell, sighting).run(commands));
+        Self { told, control: Control(control), sighting: sighted, driver: driver.abort_handle() }
+    }
+
+    /// How the API server stands, at once.
+    #[must_use]
+    pub fn sighting(&self) -> watch::Receiver<Sighting> {
+        self.sighting.clone()
     }
 
     /// For telling the feed things while it is read.
@@ -187,6 +203,8 @@ struct Driver {
     began: Instant,
     connections: watch::Sender<Connections>,
     tell: mpsc::Sender<Told>,
+    sighting: watch::Sender<Sighting>,
+    hasten: watch::Sender<bool>,
     hear: mpsc::Sender<Heard>,
     heard: mpsc::Receiver<Heard>,
     doubt: mpsc::UnboundedSender<(ObjectKey, String)>,
@@ -204,7 +222,13 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(options: Options, connections: Connections, tell: mpsc::Sender<Told>) -> Self {
+    fn new(
+        options: Options,
+        connections: Connections,
+        tell: mpsc::Sender<Told>,
+        sighting: watch::Sender<Sighting>,
+    ) -> Self {
+        let (hasten, hastens) = watch::channel(false);
         let (connections, to_use) = watch::channel(connections);
         let (standing, stands) = watch::channel(Standing::default());
         let (hear, heard) = mpsc::channel(STEPS_AHEAD);
@@ -212,7 +236,7 @@ impl Driver {
         let (namespaces, of_pods) = watch::channel(BTreeSet::new());
         let line = Line::new(&options.node, options.pace, to_use, stands, Jitter::new(&SystemEntropy));
         let mut tasks = JoinSet::new();
-        tasks.spawn(pods::follow(line.clone().ahead(), standing, hear.clone()));
+        tasks.spawn(pods::follow(line.clone().ahead(), standing, hastens, hear.clone()));
         tasks.spawn(pods::prove(line.clone(), doubtful, hear.clone()));
         tasks.spawn(services::follow(line.clone(), of_pods, hear.clone()));
         if let Ok(node) = ObjectKey::new(Kind::Node, "", &options.node) {
@@ -227,6 +251,8 @@ impl Driver {
             began: Instant::now(),
             connections,
             tell,
+            sighting,
+            hasten,
             hear,
             heard,
             doubt,
@@ -256,6 +282,10 @@ impl Driver {
                     }
                     Some(Command::Connections(connections)) => {
                         self.connections.send_replace(connections);
+                        Ok(())
+                    }
+                    Some(Command::Hasten(hasten)) => {
+                        self.hasten.send_replace(hasten);
                         Ok(())
                     }
                     None => return,
@@ -308,6 +338,7 @@ impl Driver {
                         pods.push(pod);
                     }
                 }
+                self.sighting.send_modify(|sighting| sighting.listed(pods.iter()));
                 // What is stored and was not listed is found by the store.
                 let listed = |key: &ObjectKey| pods.iter().any(|pod| pod.key == *key);
                 let lacking = self.collector.not_emitted().filter(|(key, _)| !listed(key));
@@ -318,6 +349,7 @@ impl Driver {
                 if !self.is_bound(&pod).await? {
                     return Ok(());
                 }
+                self.sighting.send_if_modified(|sighting| sighting.pod(&pod));
                 Seen::Pod(pod)
             }
             Heard::PodGone { key, uid, listings } => {
@@ -326,6 +358,7 @@ impl Driver {
                     self.doubt(vec![(key, uid)]);
                     return Ok(());
                 }
+                self.sighting.send_if_modified(|sighting| sighting.gone(&key, &uid));
                 Seen::PodGone { key, uid }
             }
             // Of before the API server was away: each tracker answers anew.
@@ -349,6 +382,8 @@ impl Driver {
                 return Ok(());
             }
             Heard::Failed(failure) => {
+                let routed = failure.had_route();
+                self.sighting.send_modify(|sighting| sighting.routed = routed);
                 let reach = failure.reach((self.options.clock_is_set)());
                 return self.reach(reach).await;
             }
@@ -381,6 +416,7 @@ impl Driver {
             return Ok(());
         }
         self.reach = Some(reach.clone());
+        self.sighting.send_modify(|sighting| sighting.stands(reach.clone()));
         self.tell(Told::Reach(reach)).await
     }
 
@@ -471,10 +507,11 @@ mod tests {
         let connections = Connections::new(&credentials, options.pace.requests);
         let (tell, told) = mpsc::channel(STEPS_AHEAD);
         let (control, commands) = mpsc::unbounded_channel();
-        let mut driver = Driver::new(options, connections, tell);
+        let (sighting, sighted) = watch::channel(Sighting::default());
+        let mut driver = Driver::new(options, connections, tell, sighting);
         driver.tasks.spawn(async { panic!("as a follower should not") });
         let driver = tokio::spawn(driver.run(commands));
-        let feed = Feed { told, control: Control(control), driver: driver.abort_handle() };
+        let feed = Feed { told, control: Control(control), sighting: sighted, driver: driver.abort_handle() };
         let rest = feed.collect::<Vec<_>>();
         let rest = tokio::time::timeout(Duration::from_secs(20), rest).await;
         assert!(rest.is_ok(), "the feed goes on without one of its followers");

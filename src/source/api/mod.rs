@@ -22,6 +22,7 @@ mod paths;
 mod pods;
 pub mod reach;
 mod services;
+pub mod sighting;
 #[cfg(test)]
 mod testing;
 mod token;

@@ -18,8 +18,18 @@ use crate::checkpoint::object::{Kind, Object, ObjectKey};
 /// A watch that lasted this long shows that all is well, and the next failure is the first one.
 const WELL_AFTER: Duration = Duration::from_secs(10);
 
+/// Between two attempts while somebody is in haste.
+const HASTE: Duration = Duration::from_secs(1);
+
 /// Lists, watches, and lists again where a watch can't go on. Ends with the feed.
-pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, heard: mpsc::Sender<Heard>) {
+///
+/// While `hastens` says so it asks each second, and not with a back-off.
+pub(super) async fn follow(
+    mut line: Line,
+    standing: watch::Sender<Standing>,
+    mut hastens: watch::Receiver<bool>,
+    heard: mpsc::Sender<Heard>,
+) {
     let mut backoff = Backoff::new(line.pace.retry_first, line.pace.retry_longest);
     // Whether what the other followers know may be of another past: nobody answered in between.
     let mut away = true;
@@ -47,7 +57,7 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
             }
             Err(failure) => {
                 away = true;
-                silence(&mut line, &standing, &heard, failure, &mut backoff).await;
+                silence(&mut line, &standing, &mut hastens, &heard, failure, &mut backoff).await;
                 continue;
             }
         };
@@ -61,7 +71,7 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
         match end {
             // Not at once: a server that loses every position would be asked without end.
             End::InTime | End::Lost | End::Early => sleep(line.jitter(|jitter| backoff.wait(jitter, None))).await,
-            End::Failed(failure) => silence(&mut line, &standing, &heard, failure, &mut backoff).await,
+            End::Failed(failure) => silence(&mut line, &standing, &mut hastens, &heard, failure, &mut backoff).await,
         }
     }
 }
@@ -70,6 +80,7 @@ pub(super) async fn follow(mut line: Line, standing: watch::Sender<Standing>, he
 async fn silence(
     line: &mut Line,
     standing: &watch::Sender<Standing>,
+    hastens: &mut watch::Receiver<bool>,
     heard: &mpsc::Sender<Heard>,
     failure: Failure,
     backoff: &mut Backoff,
@@ -78,10 +89,22 @@ async fn silence(
     let asked = failure.retry_after_s();
     let _ = heard.send(Heard::Failed(failure)).await;
     let wait = line.jitter(|jitter| backoff.wait(jitter, asked));
+    let hasty = line.jitter(|jitter| jitter.around(HASTE));
     tokio::select! {
         () = sleep(wait) => {}
+        // A server that says when to come back is not asked before.
+        () = async { tokio::join!(sleep(hasty), in_haste(hastens)); }, if asked.is_none() => {}
         // The old credentials may be why.
         () = line.new_connections() => {}
+    }
+}
+
+/// Returns when somebody is in haste.
+async fn in_haste(hastens: &mut watch::Receiver<bool>) {
+    let ended = hastens.wait_for(|hasten| *hasten).await.is_err();
+    if ended {
+        // The feed is ending, and this task with it.
+        std::future::pending::<()>().await;
     }
 }
 

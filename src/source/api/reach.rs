@@ -27,9 +27,12 @@ impl fmt::Display for Cause {
 /// What came of a request that was not answered with 2xx and a whole body. Never carries a response's body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// No route, no name, refused, reset, no answer in time, or the connection was lost.
+    /// Refused, reset, no answer in time, or the connection was lost.
     #[error("{0}")]
     Unreachable(Cause),
+    /// The network of this node is not up: no route, or no name was found. That says nothing of the server.
+    #[error("{0}")]
+    NoRoute(Cause),
     /// Nothing was asked, since there is no token: its file can't be read, or the exec plugin gave none.
     #[error("{0}")]
     NoToken(Cause),
@@ -74,7 +77,7 @@ impl Failure {
     #[must_use]
     pub fn reach(&self, clock_is_set: bool) -> Reach {
         match self {
-            Self::Unreachable(cause) | Self::NoToken(cause) => Reach::Silent(cause.clone()),
+            Self::Unreachable(cause) | Self::NoRoute(cause) | Self::NoToken(cause) => Reach::Silent(cause.clone()),
             Self::ClockDependent(cause) if !clock_is_set => Reach::Silent(Cause(format!(
                 "{cause}; that can't be judged: the clock of this node is not set (is it waiting for time synchronisation?)"
             ))),
@@ -90,6 +93,21 @@ impl Failure {
         }
     }
 
+    /// Whether the server could have been reached, as far as this node's network goes.
+    #[must_use]
+    pub fn had_route(&self) -> bool {
+        match self {
+            Self::NoRoute(_) | Self::NoToken(_) => false,
+            Self::Unreachable(_)
+            | Self::Untrusted(_)
+            | Self::ClockDependent(_)
+            | Self::ClientRefused(_)
+            | Self::Status { .. }
+            | Self::Garbage(_)
+            | Self::TooLong(_) => true,
+        }
+    }
+
     /// Whether the server did not take our credentials, so that reading them again is worth a try.
     #[must_use]
     pub fn refuses_credentials(&self) -> bool {
@@ -100,6 +118,7 @@ impl Failure {
     pub(super) fn during(mut self, attempt: &str) -> Self {
         match &mut self {
             Self::Unreachable(cause)
+            | Self::NoRoute(cause)
             | Self::NoToken(cause)
             | Self::Untrusted(cause)
             | Self::ClockDependent(cause)
@@ -167,6 +186,7 @@ mod tests {
         let table = [
             // failure                             | the clock is set              | it is not
             (Failure::Unreachable(cause("c")),       silent("c"),                    silent("c")),
+            (Failure::NoRoute(cause("c")),           silent("c"),                    silent("c")),
             (Failure::NoToken(cause("c")),           silent("c"),                    silent("c")),
             (Failure::ClockDependent(cause("c")),    refusing("c"),                  silent(unset)),
             (Failure::Untrusted(cause("c")),         refusing("c"),                  refusing("c")),

@@ -1,8 +1,8 @@
 //! A keyless store becomes one with a data key.
 
-use store_format::{State, Table, meta_key};
+use store_format::{Event, State, Table, meta_key};
 
-use super::read_meta;
+use super::{log, read_meta, upgrade_format};
 use crate::crypto::Entropy;
 use crate::store::tables::{RowKey, TABLES, Tables};
 use crate::store::vault::Vault;
@@ -34,6 +34,9 @@ pub(in crate::store) fn add_first_key(
     }
     let before =
         read_meta(tables, meta_key::STATE, Some(vault), State::decode)?.unwrap_or_else(|| State::new(now_unix_ms));
+    upgrade_format(tables, Some(vault))?;
+    let keyed = vec![log::of_store(Event::Keyed, "")];
+    log::append(tables, Some(vault), Revision(before.revision + 1), now_unix_ms, &before.boot_id, keyed)?;
     let state = State { revision: before.revision + 1, changed_at_unix_ms: now_unix_ms, ..before };
     let place = RowKey::Meta(meta_key::STATE);
     tables.put(place, &record::frame(place, &state.encode()?, Some(vault)))?;

@@ -1,10 +1,10 @@
-//! Whose store it is, as the source tells it: the node's UID and kubelet, and the cluster.
+//! Whose store it is, as the source tells it: the node's UID and kubelet, and the cluster. An operator can overrule it.
 
 use std::collections::BTreeSet;
 
-use store_format::{CLUSTER_CAS_MAX, Identity, meta_key};
+use store_format::{CLUSTER_CAS_MAX, Event, Identity, meta_key};
 
-use super::{Batch, read_meta};
+use super::{Batch, Owners, read_meta};
 use crate::checkpoint::object::{Kind, ObjectKey};
 use crate::store::StoreError;
 use crate::store::tables::RowKey;
@@ -14,21 +14,27 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// [`StoreError::OtherNode`], [`StoreError::OtherCluster`].
-    pub(super) fn update_identity(
-        &mut self,
-        nodes: &[String],
-        clusters: &[BTreeSet<[u8; 32]>],
-    ) -> Result<Option<Identity>, StoreError> {
+    pub(super) fn update_identity(&mut self, owners: &Owners) -> Result<Option<Identity>, StoreError> {
         let Some(before) = read_meta(self.tables, meta_key::IDENTITY, self.context.vault, Identity::decode)? else {
             return Ok(None);
         };
         let mut identity = before.clone();
-        for found in nodes {
+        for (name, cas) in &owners.adopted {
+            adopt(&mut identity, name, cas);
+        }
+        if identity != before {
+            self.note_store(Event::Adopted, &difference(&before, &identity));
+        }
+        let adopted = identity.clone();
+        for found in &owners.nodes {
             take_over_name(&mut identity.node_name, found)?;
         }
         self.take_over_node(&mut identity)?;
-        for found in clusters {
+        for found in &owners.clusters {
             take_over_cluster(&mut identity.cluster_ca_sha256, found)?;
+        }
+        if identity != adopted {
+            self.note_store(Event::Identified, &difference(&adopted, &identity));
         }
         if identity == before {
             return Ok(None);
@@ -49,6 +55,37 @@ impl Batch<'_> {
         identity.node_uid = stored.envelope.uid;
         Ok(())
     }
+}
+
+/// What an operator says overrules what is known.
+fn adopt(identity: &mut Identity, name: &str, cas: &BTreeSet<[u8; 32]>) {
+    if !name.is_empty() && identity.node_name != name {
+        name.clone_into(&mut identity.node_name);
+        // Another Node object.
+        identity.node_uid.clear();
+    }
+    let known: BTreeSet<[u8; 32]> = identity.cluster_ca_sha256.iter().copied().collect();
+    if !cas.is_empty() && *cas != known {
+        identity.cluster_ca_sha256 = cas.iter().copied().take(CLUSTER_CAS_MAX).collect();
+    }
+}
+
+/// What is new, in words: `node edge-1, 2 cluster CAs, kubelet v1.34.2`.
+fn difference(before: &Identity, now: &Identity) -> String {
+    let mut news = Vec::new();
+    if before.node_name != now.node_name {
+        news.push(format!("node {}", now.node_name));
+    }
+    if before.node_uid != now.node_uid && !now.node_uid.is_empty() {
+        news.push(format!("node uid {}", now.node_uid));
+    }
+    if before.cluster_ca_sha256 != now.cluster_ca_sha256 {
+        news.push(format!("{} cluster CAs", now.cluster_ca_sha256.len()));
+    }
+    if before.kubelet_version != now.kubelet_version {
+        news.push(format!("kubelet {}", now.kubelet_version));
+    }
+    news.join(", ")
 }
 
 /// A store that was made before its node had a name takes the first one that it is told.

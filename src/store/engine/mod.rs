@@ -5,6 +5,7 @@
 
 mod first_key;
 mod identity;
+mod log;
 mod rows;
 mod settle;
 
@@ -12,7 +13,10 @@ pub(super) use first_key::add_first_key;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use store_format::{AbsentObject, Envelope, Identity, Link, State, Table, meta_key};
+use store_format::{
+    AbsentObject, Envelope, Event, FORMAT_VERSION, Identity, Lifecycle, Link, LogItem, State, Table, decode_format,
+    encode_format, log_key_revision, meta_key,
+};
 
 use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
@@ -53,15 +57,19 @@ pub(in crate::store) fn apply(
         overtaken: BTreeMap::new(),
         absences: BTreeMap::new(),
         missing: BTreeMap::new(),
+        gone: BTreeMap::new(),
         update: Update::default(),
         grown: BTreeMap::new(),
         populated: false,
         position: None,
+        boot_id: None,
+        noted: Vec::new(),
         wrote: false,
     };
-    let mut decided = Vec::new();
-    let mut clusters = Vec::new();
-    let mut nodes = Vec::new();
+    // The last word counts: what is taken back in the same batch is no news.
+    let mut decided = BTreeMap::new();
+    let mut holds = BTreeMap::new();
+    let mut owners = Owners::default();
     for change in changes {
         match change {
             Change::Apply { object, with } => {
@@ -71,21 +79,35 @@ pub(in crate::store) fn apply(
                 batch.stage(object);
             }
             Change::Delete { key, uid } => batch.stage_delete(key, &uid)?,
+            Change::Gone { key, uid } => batch.stage_gone(key, &uid)?,
             Change::Absent { key, why } => drop(batch.absences.insert(key, Some(why))),
             Change::Reset { objects, kinds, missing } => batch.stage_reset(objects, &kinds, missing)?,
             Change::Complete => batch.populated |= batch.has_pending_pod(),
-            Change::NodeName(name) => nodes.push(name),
-            Change::Cluster { ca_sha256 } => clusters.push(ca_sha256.into_iter().collect()),
+            Change::NodeName(name) => owners.nodes.push(name),
+            Change::Cluster { ca_sha256 } => owners.clusters.push(ca_sha256.into_iter().collect()),
+            Change::Adopt { node_name, ca_sha256 } => {
+                owners.adopted.push((node_name, ca_sha256.into_iter().collect()));
+            }
             Change::Position(position) => batch.position = Some(position),
-            Change::Decided { pod, uid, activity } => decided.push((pod, uid, activity)),
+            // What does not fit is as good as unknown; no batch fails for it.
+            Change::Boot(id) if id.is_empty() || id.len() > store_format::TEXT_MAX_BYTES => {}
+            Change::Boot(id) => batch.boot_id = Some(id),
+            Change::Decided { pod, uid, lifecycle, republished, why } => {
+                decided.insert((pod, uid), Decision { lifecycle, republished, why });
+            }
+            Change::Hold { pod, held } => drop(holds.insert(pod, held)),
         }
     }
     batch.settle_namespaces()?;
     batch.write_cluster_objects()?;
-    for (pod, uid, activity) in decided {
-        batch.write_decision(&pod, &uid, activity)?;
+    batch.write_gone()?;
+    for ((pod, uid), decision) in decided {
+        batch.write_decision(&pod, &uid, decision)?;
     }
-    let identity = batch.update_identity(&nodes, &clusters)?;
+    for (pod, held) in holds {
+        batch.write_hold(&pod, held)?;
+    }
+    let identity = batch.update_identity(&owners)?;
     batch.finish(identity)
 }
 
@@ -100,12 +122,35 @@ struct Batch<'a> {
     absences: BTreeMap<ObjectKey, Option<Absence>>,
     /// What listings lack, and the UID that is stored of it.
     missing: BTreeMap<ObjectKey, String>,
+    /// What this batch says last of pods: whether they are gone.
+    gone: BTreeMap<ObjectKey, bool>,
     update: Update,
     /// By how many records each kind has grown in this batch.
     grown: BTreeMap<Kind, i64>,
     populated: bool,
     position: Option<String>,
+    boot_id: Option<String>,
+    /// What goes into the log.
+    noted: Vec<LogItem>,
     wrote: bool,
+}
+
+/// What was decided for a pod.
+struct Decision {
+    lifecycle: Lifecycle,
+    republished: u32,
+    why: String,
+}
+
+/// Whose store it is, as operator and source say.
+#[derive(Default)]
+struct Owners {
+    /// Names and CAs that an operator gives it.
+    adopted: Vec<(String, BTreeSet<[u8; 32]>)>,
+    /// What the source calls the node.
+    nodes: Vec<String>,
+    /// The CAs that the source is trusted by.
+    clusters: Vec<BTreeSet<[u8; 32]>>,
 }
 
 /// What a pod needs, as it is written with it.
@@ -127,20 +172,27 @@ impl Batch<'_> {
     fn stage(&mut self, object: Object) {
         self.missing.remove(&object.key);
         self.absences.insert(object.key.clone(), None);
+        if object.key.kind() == Kind::Pod {
+            self.gone.insert(object.key.clone(), false);
+        }
         let texts = object.uid.len().max(object.resource_version.len());
         let problem = if object.body.len() > OBJECT_MAX_BYTES {
             format!("it has {} bytes of JSON; the store takes {OBJECT_MAX_BYTES}", object.body.len())
         } else if texts > store_format::TEXT_MAX_BYTES {
             "its uid or resourceVersion is too long".to_owned()
         } else {
-            let key = object.key.clone();
-            let replaced = self.pending.insert(key.clone(), Some(object)).flatten();
-            if let Some(pod) = replaced.filter(|_| key.kind() == Kind::Pod) {
-                self.overtaken.entry(key).or_default().push(pod);
-            }
+            self.set_pending(object.key.clone(), Some(object));
             return;
         };
         self.update.rejected.push(Rejected { object: object.key, problem });
+    }
+
+    /// What the object shall be after the batch, unless a later step says otherwise.
+    fn set_pending(&mut self, key: ObjectKey, object: Option<Object>) {
+        let replaced = self.pending.insert(key.clone(), object).flatten();
+        if let Some(pod) = replaced.filter(|_| key.kind() == Kind::Pod) {
+            self.overtaken.entry(key).or_default().push(pod);
+        }
     }
 
     fn has_pending_pod(&self) -> bool {
@@ -156,9 +208,42 @@ impl Batch<'_> {
         let another = current.is_some_and(|current| !uid.is_empty() && current != uid);
         if !another {
             self.absences.insert(key.clone(), Some(Absence::NotFound));
-            self.pending.insert(key, None);
+            self.set_pending(key, None);
         }
         Ok(())
+    }
+
+    /// A pod that is not there can't be gone: what is not stored needs no grace period.
+    fn stage_gone(&mut self, key: ObjectKey, uid: &str) -> Result<(), StoreError> {
+        if key.kind() != Kind::Pod {
+            self.update.rejected.push(Rejected { object: key, problem: "only a pod has a grace period".to_owned() });
+            return Ok(());
+        }
+        let current = match self.pending.get(&key) {
+            Some(object) => object.as_ref().map(|object| object.uid.clone()),
+            None => match self.stored(&key)? {
+                Some(stored) => Some(stored.envelope.uid),
+                // Its record can't be read; its row may still say which pod it was.
+                None => self.pod_row(key.namespace(), key.name())?.map(|row| row.uid),
+            },
+        };
+        if current.is_some_and(|current| uid.is_empty() || current == uid) {
+            self.missing.remove(&key);
+            self.gone.insert(key, true);
+        }
+        Ok(())
+    }
+
+    /// Whether the source has proven already that a stored pod is gone.
+    fn is_gone(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+        if key.kind() != Kind::Pod {
+            return Ok(false);
+        }
+        if let Some(gone) = self.gone.get(key) {
+            return Ok(*gone);
+        }
+        let Some(row) = self.pod_row(key.namespace(), key.name())? else { return Ok(false) };
+        Ok(row.gone && self.stored(key)?.is_none_or(|stored| stored.envelope.uid == row.uid))
     }
 
     fn stage_reset(&mut self, objects: Vec<Object>, kinds: &[Kind], missing: Missing) -> Result<(), StoreError> {
@@ -188,7 +273,8 @@ impl Batch<'_> {
         let absent: Vec<ObjectKey> = there.into_iter().filter(|key| !listed.contains(key)).collect();
         for key in absent {
             match missing {
-                Missing::Delete => drop(self.pending.insert(key, None)),
+                Missing::Delete => self.set_pending(key, None),
+                Missing::Report if self.is_gone(&key)? => {}
                 Missing::Report => {
                     let uid = match self.pending.get(&key) {
                         Some(object) => object.as_ref().map(|object| object.uid.clone()),
@@ -232,7 +318,11 @@ impl Batch<'_> {
         let opened = before
             .as_ref()
             .and_then(|stored| record::open(&object.key, &stored.envelope, self.context.vault).ok().flatten());
-        let linked = before.is_some_and(|stored| stored.envelope.links == needs.links);
+        let linked = before.as_ref().is_some_and(|stored| stored.envelope.links == needs.links);
+        let event = match &before {
+            Some(stored) if stored.envelope.uid == object.uid => Event::Changed,
+            Some(_) | None => Event::Stored,
+        };
         if linked && opened.as_ref() == Some(object) {
             self.update.unchanged += 1;
         } else {
@@ -244,6 +334,10 @@ impl Batch<'_> {
             }
             self.put(RowKey::object(&object.key), &payload)?;
             self.update.stored.push(object.key.clone());
+            // One that is written for its links only is the same object.
+            if opened.as_ref() != Some(object) {
+                self.note(event, &object.key, &object.uid, "");
+            }
         }
         if object.key.kind() == Kind::Pod {
             let before = opened.filter(|stored| stored.uid == object.uid);
@@ -256,7 +350,9 @@ impl Batch<'_> {
         if self.tables.get(RowKey::object(key))?.is_none() {
             return Ok(());
         }
+        let uid = self.stored(key)?.map(|stored| stored.envelope.uid).unwrap_or_default();
         self.tables.remove(RowKey::object(key))?;
+        self.note(Event::Removed, key, &uid, "");
         if key.kind() == Kind::Pod {
             self.tables.remove(RowKey::Pod(key.namespace(), key.name()))?;
         }
@@ -274,8 +370,18 @@ impl Batch<'_> {
     fn finish(mut self, identity: Option<Identity>) -> Result<(Update, Option<Identity>), StoreError> {
         let before = read_meta(self.tables, meta_key::STATE, self.context.vault, State::decode)?;
         let populated = self.populated || before.as_ref().is_some_and(|state| state.populated);
-        let unchanged = !self.wrote && before.as_ref().is_some_and(|state| state.populated == populated);
-        let revision = before.as_ref().map_or(0, |state| state.revision);
+        let boot_id = match (self.boot_id.take(), &before) {
+            (Some(boot_id), _) => boot_id,
+            (None, Some(state)) => state.boot_id.clone(),
+            (None, None) => String::new(),
+        };
+        let unchanged = !self.wrote
+            && before.as_ref().is_some_and(|state| state.populated == populated && state.boot_id == boot_id);
+        let revision = match &before {
+            Some(state) => state.revision,
+            // A record that was lost must not make the log begin anew.
+            None => self.tables.log_last()?.and_then(|key| log_key_revision(&key)).unwrap_or_default(),
+        };
         self.update.revision = Revision(if unchanged { revision } else { revision + 1 });
         for (key, uid) in std::mem::take(&mut self.missing) {
             // A later step of the batch may have deleted it, or taken away the last pod that named it.
@@ -284,7 +390,16 @@ impl Batch<'_> {
             }
         }
         if !unchanged {
+            if populated && before.as_ref().is_some_and(|state| !state.populated) {
+                self.note_store(Event::Populated, "");
+            }
+            if before.as_ref().is_some_and(|state| state.boot_id != boot_id) {
+                self.note_store(Event::Booted, "");
+            }
+            self.write_log(&boot_id)?;
+            upgrade_format(self.tables, self.context.vault)?;
             let state = State {
+                boot_id,
                 revision: self.update.revision.0,
                 populated,
                 changed_at_unix_ms: self.context.now_unix_ms,
@@ -295,7 +410,6 @@ impl Batch<'_> {
                     Some(_) => String::new(),
                     None => before.as_ref().map(|state| state.source_position.clone()).unwrap_or_default(),
                 },
-                ..before.unwrap_or_else(|| State::new(self.context.now_unix_ms))
             };
             self.put(RowKey::Meta(meta_key::STATE), &state.encode()?)?;
         }
@@ -318,6 +432,17 @@ impl Batch<'_> {
     }
 }
 
+/// Raises the version of a store that an older program made: from this commit on it holds what that one does not know.
+fn upgrade_format(tables: &mut dyn Tables, vault: Option<&Vault>) -> Result<(), StoreError> {
+    // A damaged record stays as it is, for `verify` to report.
+    let found = read_meta(tables, meta_key::FORMAT, vault, decode_format)?;
+    if found.is_none_or(|found| found >= FORMAT_VERSION) {
+        return Ok(());
+    }
+    let place = RowKey::Meta(meta_key::FORMAT);
+    tables.put(place, &record::frame(place, &encode_format(), vault))
+}
+
 /// Reads one record of the `meta` table; a damaged one counts as absent.
 pub(in crate::store) fn read_meta<T>(
     tables: &dyn Tables,
@@ -328,4 +453,13 @@ pub(in crate::store) fn read_meta<T>(
     let Some(bytes) = tables.get(RowKey::Meta(key))? else { return Ok(None) };
     let checked = record::check(Table::Meta, &[key], &bytes, vault);
     Ok(checked.ok().and_then(|checked| decode(checked.payload).ok()))
+}
+
+/// As much of `text` as fits into `max` octets.
+fn cut(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

@@ -293,7 +293,7 @@ async fn peers_that_speak_something_else() {
     assert_eq!(text(&refused), "Connection refused (os error 111)");
 
     let unknown = failure("https://name.invalid:6443", &authority, "token: t").await;
-    assert!(matches!(unknown, Failure::Unreachable(_)), "{unknown:?}");
+    assert!(matches!(unknown, Failure::NoRoute(_)), "{unknown:?}");
 }
 
 #[tokio::test]

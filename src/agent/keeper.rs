@@ -1,0 +1,299 @@
+//! Keeps the node's pods: looks, decides, acts, and says what came of it. One pass after the other, whatever the store and
+//! the API server do meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::runtime::Builder;
+
+use super::eyes::{Eyes, Sights};
+use super::pass::{Outcome, PassError, Target, assess, lifecycle};
+use crate::checkpoint::decide::{Decision, PodNetwork};
+use crate::checkpoint::images::NodeImages;
+use crate::checkpoint::lifecycle::{Alarm, Checkpoint, Lives, Record, Rules, Standing, Timeline, decide};
+use crate::checkpoint::look::{Answers, ApiServer, Look};
+use crate::checkpoint::node::Fact;
+use crate::checkpoint::object::{Kind, Object, ObjectKey};
+use crate::checkpoint::rendering::{Activity, Manifest, Plan, PlannedPod, PodName, Rendering};
+use crate::checkpoint::settings::{ActivationPolicy, Settings};
+use crate::clear::Clear;
+use crate::materialize::{Materializer, Report};
+use crate::store::{Change, Committed, Revision, Snapshot};
+
+/// What to keep, and how.
+pub struct Keeping {
+    /// The operator's settings.
+    pub settings: Settings,
+    /// The name of this node, where the operator says it.
+    pub own_name: Option<String>,
+    /// Where files are rendered to.
+    pub target: Target,
+    /// When pods are activated.
+    pub rules: Rules,
+    /// Whether the pod network works offline, as far as the node's files tell.
+    pub network: Box<dyn Fn() -> PodNetwork + Send>,
+    /// Where to look.
+    pub sights: Sights,
+}
+
+/// Keeps the node's pods.
+pub struct Keeper {
+    keeping: Keeping,
+    eyes: Eyes,
+    timeline: Timeline,
+    /// Pods whose checkpoints have ended, and whose trees may still be there.
+    departed: BTreeSet<PodName>,
+    assessed: Option<Assessed>,
+}
+
+/// What the last whole pass found, without a rendering: enough to see whether anything would be done otherwise.
+struct Assessed {
+    revision: Revision,
+    images: NodeImages,
+    network: PodNetwork,
+    decision: Decision,
+    checkpoints: Vec<Checkpoint>,
+    /// What was carried out.
+    activities: Vec<(PodName, Activity)>,
+    /// Until when it is good enough, in milliseconds since boot: then files that someone else changed are put right.
+    until_ms: u64,
+}
+
+/// How often files are looked at although nothing changed: as often as the kubelet reads its directory.
+const WHOLE_EACH_MS: u64 = 20_000;
+
+/// The same while trees wait to be removed, or something went wrong.
+const WHOLE_SOON_MS: u64 = 5_000;
+
+/// What one pass saw and did.
+pub struct Kept {
+    /// The verdict of each stored pod, and the plan that was carried out.
+    pub decision: Decision,
+    /// Where each stored pod stands, in the same order.
+    pub standings: Vec<Standing>,
+    /// What changed with a pod: where its checkpoint stands now, and why.
+    pub news: Vec<Record>,
+    /// Checkpoints that have ended.
+    pub ended: Vec<PodName>,
+    /// What should wake somebody up.
+    pub alarms: Vec<Alarm>,
+    /// What was done to files; `None` if none was touched: nothing had to be, or the policy is `off`.
+    pub report: Option<Report>,
+    /// To be recorded in the store.
+    pub changes: Vec<Change>,
+    /// What was seen.
+    pub look: Look,
+    /// When the next pass is due, in milliseconds since boot.
+    pub next_ms: Option<u64>,
+    /// Whether a copy must go as soon as the API server answers.
+    pub yielding: bool,
+    /// Whether any copy is active.
+    pub active: bool,
+}
+
+impl Keeper {
+    /// Begins. `found` is the store as this process found it, if there was one.
+    #[must_use]
+    pub fn new(keeping: Keeping, found: Option<&Snapshot>) -> Self {
+        let stored_boot_id = found.and_then(Snapshot::boot_id).unwrap_or_default();
+        let eyes = Eyes::new(keeping.sights.clone(), stored_boot_id);
+        Self { keeping, eyes, timeline: Timeline::default(), departed: BTreeSet::new(), assessed: None }
+    }
+
+    /// The identity of this boot, if it is known.
+    #[must_use]
+    pub fn boot_id(&self) -> Option<&str> {
+        self.eyes.boot_id()
+    }
+
+    /// What it keeps, and how.
+    #[must_use]
+    pub fn keeping(&self) -> &Keeping {
+        &self.keeping
+    }
+
+    /// Looks at the node.
+    pub async fn look(&mut self, api: ApiServer) -> (Look, NodeImages) {
+        (self.eyes.look(api).await, self.eyes.images().await)
+    }
+
+    /// One pass without an API server, for a caller without a runtime: what the store holds comes back now.
+    ///
+    /// # Errors
+    /// As [`Keeper::pass`]; there is no runtime to be had.
+    pub fn pass_now(&mut self, snapshot: &Committed<Snapshot>, now_unix_s: u64) -> Result<Kept, PassError> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(PassError::Runtime)?;
+        let silent = ApiServer {
+            reach: Answers::Silent,
+            since_ms: 0,
+            routed_since_ms: Some(0),
+            last_answer_ms: None,
+            sighted: BTreeMap::new(),
+            in_step: false,
+        };
+        let (look, images) = runtime.block_on(self.look(silent));
+        self.pass(snapshot, look, &images, now_unix_s)
+    }
+
+    /// One pass over what is durable.
+    ///
+    /// # Errors
+    /// [`PassError`]; then nothing was changed. Pods that fail one by one are in the report.
+    pub fn pass(
+        &mut self,
+        snapshot: &Committed<Snapshot>,
+        mut look: Look,
+        images: &NodeImages,
+        now_unix_s: u64,
+    ) -> Result<Kept, PassError> {
+        let Keeping { settings, own_name, target, rules, network, .. } = &self.keeping;
+        let stored = snapshot.get();
+        let acting = settings.activation != ActivationPolicy::Off || rules.break_glass;
+        let materializer = match acting {
+            true => Some(
+                Materializer::open(target.roots.clone(), target.secret_root, target.owners)?
+                    .naming_secrets(settings.secret_root.clone().into()),
+            ),
+            // Shadow mode touches nothing, and so leaves alone what an earlier start has rendered.
+            false => None,
+        };
+        look.manifests = match &materializer {
+            Some(materializer) => match materializer.active() {
+                Ok(active) => Fact::Known(active),
+                Err(error) => Fact::Unknown(error.to_string()),
+            },
+            None => Fact::Unknown("the activation policy is off".to_owned()),
+        };
+        let network = network();
+        let rules = with_room(rules.clone(), stored);
+        let known = self.assessed.as_ref().filter(|known| {
+            let same = known.revision == stored.revision() && known.images == *images && known.network == network;
+            same && look.now_ms < known.until_ms
+        });
+        if let Some((same, timeline)) = known.and_then(|known| unchanged(known, &self.timeline, &look, &rules)) {
+            self.timeline = timeline;
+            return Ok(same);
+        }
+        let Outcome { decision, checkpoints, .. } = assess(stored, settings, own_name.as_deref(), network, images)?;
+        let unrendered = unrendered(&decision);
+        let verdicts = decision.verdicts.clone();
+        let lives = decide(decision, &checkpoints, &look, &rules, &mut self.timeline);
+        let Lives { mut plan, standings, records, removed, released, alarms, next_ms, yielding } = lives;
+        let active = standings.iter().any(|standing| standing.state.is_active());
+        plan.stopped = self.stopped(&look, &standings, stored.node_name().unwrap_or_default());
+        // The plan follows from the committed snapshot and from what is seen, and so is as durable as that is.
+        let plan = snapshot.derive(|_| plan);
+        let report = materializer.map(|materializer| materializer.reconcile(&plan, stored, now_unix_s));
+        let failed = |pod: &PodName| {
+            let outcomes = report.iter().flat_map(|report| &report.outcomes);
+            outcomes.into_iter().any(|(name, outcome)| name == pod && outcome.is_failure())
+        };
+        // What failed is decided again by the next pass.
+        let news: Vec<Record> = records.into_iter().filter(|record| !failed(&record.pod)).collect();
+        let mut changes = match acting {
+            true => changes(&news, &removed),
+            false => Vec::new(),
+        };
+        changes.extend(released.into_iter().map(|pod| Change::Hold { pod, held: false }));
+        let ended: Vec<PodName> = removed.into_iter().map(|(pod, _)| pod).collect();
+        self.departed.extend(ended.iter().cloned());
+        let decision = Decision { verdicts, plan: plan.into_inner() };
+        let soon = report.as_ref().is_some_and(|report| {
+            let failed = report.outcomes.iter().any(|(_, outcome)| outcome.is_failure());
+            failed || !report.waiting.is_empty() || !report.problems.is_empty()
+        });
+        self.assessed = Some(Assessed {
+            revision: stored.revision(),
+            images: images.clone(),
+            network,
+            decision: unrendered,
+            checkpoints,
+            activities: activities(&decision.plan),
+            until_ms: look.now_ms + if soon { WHOLE_SOON_MS } else { WHOLE_EACH_MS },
+        });
+        Ok(Kept { decision, standings, news, ended, alarms, report, changes, look, next_ms, yielding, active })
+    }
+
+    /// Pods of which the runtime says that no copy lives.
+    fn stopped(&self, look: &Look, standings: &[Standing], node: &str) -> BTreeSet<PodName> {
+        let Fact::Known(runtime) = &look.runtime else { return BTreeSet::new() };
+        let inactive = standings.iter().filter(|standing| !standing.state.is_active()).map(|standing| &standing.pod);
+        let lives = |pod: &PodName| {
+            let mut copies = runtime.sandboxes.iter().filter(|sandbox| sandbox.parent_uid.is_some() && sandbox.ready);
+            copies.any(|copy| {
+                copy.pod.namespace == pod.namespace
+                    && copy.pod.name.strip_prefix(&pod.name) == Some(&format!("-{node}"))
+            })
+        };
+        inactive.chain(&self.departed).filter(|pod| !lives(pod)).cloned().collect()
+    }
+}
+
+/// What a pass comes to if it would do nothing: what is decided is what was carried out.
+fn unchanged(known: &Assessed, timeline: &Timeline, look: &Look, rules: &Rules) -> Option<(Kept, Timeline)> {
+    let mut timeline = timeline.clone();
+    let lives = decide(known.decision.clone(), &known.checkpoints, look, rules, &mut timeline);
+    let Lives { plan, standings, records, removed, released, alarms, next_ms, yielding } = lives;
+    let nothing = records.is_empty() && removed.is_empty() && released.is_empty();
+    if !nothing || activities(&plan) != known.activities {
+        return None;
+    }
+    let kept = Kept {
+        decision: Decision { verdicts: known.decision.verdicts.clone(), plan },
+        active: standings.iter().any(|standing| standing.state.is_active()),
+        standings,
+        news: Vec::new(),
+        ended: Vec::new(),
+        alarms,
+        report: None,
+        changes: Vec::new(),
+        look: look.clone(),
+        next_ms,
+        yielding,
+    };
+    Some((kept, timeline))
+}
+
+/// The same decision without what would be written.
+fn unrendered(decision: &Decision) -> Decision {
+    let planned = |planned: &PlannedPod| {
+        let Rendering { pod, uid, .. } = &planned.rendering;
+        let manifest = Manifest { json: Clear::default(), carries_secret: false };
+        let rendering = Rendering { pod: pod.clone(), uid: uid.clone(), manifest, trees: Vec::new() };
+        PlannedPod { rendering, activity: planned.activity }
+    };
+    let plan = Plan { pods: decision.plan.pods.iter().map(planned).collect(), ..Plan::default() };
+    let plan = Plan { untouched: decision.plan.untouched.clone(), unsure: decision.plan.unsure.clone(), ..plan };
+    Decision { verdicts: decision.verdicts.clone(), plan }
+}
+
+fn activities(plan: &Plan) -> Vec<(PodName, Activity)> {
+    plan.pods.iter().map(|planned| (planned.rendering.pod.clone(), planned.activity)).collect()
+}
+
+/// What is to be recorded after a pass.
+fn changes(news: &[Record], removed: &[(PodName, String)]) -> Vec<Change> {
+    let decided = news.iter().filter_map(|record| {
+        Some(Change::Decided {
+            pod: record.pod.clone(),
+            uid: record.uid.clone(),
+            lifecycle: lifecycle(record.state)?,
+            republished: record.republished,
+            why: record.why.clone(),
+        })
+    });
+    let deleted = removed.iter().filter_map(|(pod, uid)| {
+        let key = ObjectKey::new(Kind::Pod, &pod.namespace, &pod.name).ok()?;
+        Some(Change::Delete { key, uid: uid.clone() })
+    });
+    decided.chain(deleted).collect()
+}
+
+/// The rules with what the store knows of the node: how many pods it takes, and which are there besides parents.
+fn with_room(rules: Rules, snapshot: &Snapshot) -> Rules {
+    let number = |node: &Object| {
+        let node: serde_json::Value = serde_json::from_slice(node.body.expose()).ok()?;
+        node.pointer("/status/allocatable/pods")?.as_str()?.parse().ok()
+    };
+    let pods_max = snapshot.all(Kind::Node).iter().find_map(number);
+    Rules { pods_max: rules.pods_max.or(pods_max), ..rules }
+}

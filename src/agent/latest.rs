@@ -1,0 +1,259 @@
+//! What the last round came to, kept for whoever asks: the status document.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use super::keeper::Kept;
+use crate::checkpoint::lifecycle::{Alarm, CopyStatus, Running, Standing, State, Why};
+use crate::checkpoint::look::{Answers, Kubelet, Look};
+use crate::checkpoint::node::Fact;
+use crate::checkpoint::settings::ActivationPolicy;
+use crate::checkpoint::verdict::{Note, Reason, Verdict};
+use crate::node::boot;
+use crate::ops::status::{self, API_VERSION, CheckpointerStatus, CopyState, KIND, ParentRunning, PodState};
+use crate::source::api::reach::Reach;
+use crate::store::{LockState, Snapshot};
+
+/// What does not change while the process lives.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// The store.
+    pub path: PathBuf,
+    /// Which pods are activated.
+    pub policy: ActivationPolicy,
+    /// When it started, in milliseconds since 1970 and since boot.
+    pub started_ms: (u64, u64),
+}
+
+/// The last round.
+pub struct Latest {
+    about: About,
+    round: Mutex<Option<Round>>,
+    problem: Mutex<Option<String>>,
+}
+
+struct Round {
+    node: String,
+    verdicts: Vec<Verdict>,
+    standings: Vec<Standing>,
+    held: Vec<bool>,
+    alarms: Vec<Alarm>,
+    look: Look,
+    reach: Option<Reach>,
+    store: status::Store,
+    newest_stored_at_unix_s: u64,
+}
+
+impl Latest {
+    /// Of a process that has made no round yet.
+    #[must_use]
+    pub fn new(about: About) -> Self {
+        Self { about, round: Mutex::default(), problem: Mutex::default() }
+    }
+
+    /// A round is over.
+    pub(super) fn is(&self, kept: Kept, snapshot: &Snapshot, reach: Option<Reach>) {
+        let newest = snapshot.objects().map(|object| object.stored_at_unix_ms).max().unwrap_or_default() / 1000;
+        let store = status::Store {
+            path: self.about.path.display().to_string(),
+            revision: snapshot.revision().0,
+            objects: snapshot.objects().count(),
+            populated: snapshot.populated(),
+            lock: match snapshot.lock_state() {
+                LockState::Open => status::Lock::Open,
+                LockState::Locked => status::Lock::Locked,
+                LockState::Keyless => status::Lock::Keyless,
+            },
+            read_only: false,
+            findings: snapshot.findings().len(),
+            problem: None,
+        };
+        let verdict = |standing: &Standing| {
+            let found = kept.decision.verdicts.iter().find(|(pod, _, _)| *pod == standing.pod);
+            found.map_or(Verdict::NotRecoverable { reasons: Vec::new() }, |(_, _, verdict)| verdict.clone())
+        };
+        let round = Round {
+            node: snapshot.node_name().unwrap_or_default().to_owned(),
+            verdicts: kept.standings.iter().map(verdict).collect(),
+            held: kept.standings.iter().map(|standing| standing.why == Why::Held).collect(),
+            standings: kept.standings,
+            alarms: kept.alarms,
+            look: kept.look,
+            reach,
+            store,
+            newest_stored_at_unix_s: newest,
+        };
+        *self.round.lock().unwrap_or_else(PoisonError::into_inner) = Some(round);
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// No round could be made.
+    pub(super) fn fails(&self, why: String) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    /// The document. `store_problem`: why the store can't be written to, if it can't.
+    #[must_use]
+    pub fn status(&self, now_unix_s: u64, store_problem: Option<String>) -> CheckpointerStatus {
+        let now_ms = boot::now_ms();
+        let round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let path = self.about.path.display().to_string();
+        let mut store =
+            round.as_ref().map_or(status::Store { path, ..Default::default() }, |round| round.store.clone());
+        store.read_only = store_problem.is_some();
+        store.problem = problem.or(store_problem);
+        let pods: Vec<status::Pod> = round.iter().flat_map(|round| round.pods(now_ms)).collect();
+        let nobody = || "no round was made yet".to_owned();
+        let (runtime, kubelet) = match &*round {
+            Some(round) => (known(&round.look.runtime), kubelet(&round.look.kubelet, now_ms)),
+            None => (status::Known { known: false, reason: Some(nobody()) }, kubelet(&Fact::Unknown(nobody()), now_ms)),
+        };
+        CheckpointerStatus {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            node: round.as_ref().map(|round| round.node.clone()).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            now_unix_s,
+            clock_is_set: round
+                .as_ref()
+                .is_none_or(|round| crate::source::api::reach::clock_is_set(now_unix_s, round.newest_stored_at_unix_s)),
+            started_at_unix_s: self.about.started_ms.0 / 1000,
+            up_s: now_ms.saturating_sub(self.about.started_ms.1) / 1000,
+            policy: match self.about.policy {
+                ActivationPolicy::Off => status::Policy::Off,
+                ActivationPolicy::Annotated => status::Policy::Annotated,
+                ActivationPolicy::All => status::Policy::All,
+            },
+            checkpointing: true,
+            api_server: api_server(round.as_ref(), now_ms, now_unix_s, self.about.started_ms.1),
+            store,
+            runtime,
+            kubelet,
+            next_deadline: CheckpointerStatus::soonest(&pods),
+            pods,
+            alarms: round.iter().flat_map(|round| round.alarms.iter().map(alarm)).collect(),
+        }
+    }
+}
+
+impl Round {
+    fn pods(&self, now_ms: u64) -> impl Iterator<Item = status::Pod> {
+        let all = self.standings.iter().zip(&self.verdicts).zip(&self.held);
+        all.map(move |((standing, verdict), held)| status::Pod {
+            namespace: standing.pod.namespace.clone(),
+            name: standing.pod.name.clone(),
+            uid: standing.uid.clone(),
+            state: pod_state(standing.state),
+            copy: standing.copy.as_ref().map(copy),
+            parent_running: match standing.running {
+                Running::Yes => ParentRunning::Yes,
+                Running::Held => ParentRunning::Held,
+                Running::No => ParentRunning::No,
+                Running::Unknown => ParentRunning::Unknown,
+            },
+            meant_to_run: !matches!(verdict, Verdict::NotMeant(_)),
+            held: *held,
+            priority: standing.priority,
+            verdict: codes(verdict),
+            why: standing.why.to_string(),
+            todo: standing.todo(verdict),
+            deadline: standing.deadline_ms.map(|at_ms| status::Deadline {
+                what: deadline(standing).to_owned(),
+                in_s: at_ms.saturating_sub(now_ms).div_ceil(1000),
+                pod: None,
+            }),
+        })
+    }
+}
+
+fn deadline(standing: &Standing) -> &'static str {
+    match (&standing.why, standing.state) {
+        (Why::Delay { .. }, _) => "its copy is activated, if the API server stays silent",
+        (Why::Settling { .. } | Why::Wave { .. }, _) => "it is looked at again",
+        (_, State::ActiveGrace { .. }) => "its copy is removed",
+        (_, State::InactiveGrace { .. }) => "what is kept of it is removed",
+        (_, State::HandedOver { .. }) => "its copy may run again",
+        _ => "it is looked at again",
+    }
+}
+
+fn api_server(round: Option<&Round>, now_ms: u64, now_unix_s: u64, started_ms: u64) -> status::ApiServer {
+    let api = round.map(|round| &round.look.api);
+    let since_ms = api.map_or(started_ms, |api| api.since_ms);
+    let ago = |ms: u64| now_ms.saturating_sub(ms) / 1000;
+    let cause = match round.and_then(|round| round.reach.as_ref()) {
+        Some(Reach::Answering) => None,
+        Some(Reach::Silent(cause) | Reach::Refusing(cause)) => Some(cause.to_string()),
+        None => Some("nobody was asked yet".to_owned()),
+    };
+    status::ApiServer {
+        state: match api.map(|api| api.reach) {
+            Some(Answers::Answering) => status::Reach::Answering,
+            Some(Answers::Refusing) => status::Reach::Refusing,
+            Some(Answers::Silent) | None => status::Reach::Silent,
+        },
+        since_unix_s: now_unix_s.saturating_sub(ago(since_ms)),
+        for_s: ago(since_ms),
+        cause,
+        last_answer_unix_s: api.and_then(|api| api.last_answer_ms).map(|at_ms| now_unix_s.saturating_sub(ago(at_ms))),
+    }
+}
+
+fn known<T>(fact: &Fact<T>) -> status::Known {
+    match fact {
+        Fact::Known(_) => status::Known { known: true, reason: None },
+        Fact::Unknown(reason) => status::Known { known: false, reason: Some(reason.clone()) },
+    }
+}
+
+fn kubelet(fact: &Fact<Kubelet>, now_ms: u64) -> status::Kubelet {
+    use status::KubeletState;
+    let (state, for_s, reason) = match fact {
+        Fact::Known(Kubelet::Running { since_ms }) => {
+            (KubeletState::Running, Some(now_ms.saturating_sub(*since_ms) / 1000), None)
+        }
+        Fact::Known(Kubelet::NotRunning) => (KubeletState::NotRunning, None, None),
+        Fact::Unknown(reason) => (KubeletState::Unknown, None, Some(reason.clone())),
+    };
+    status::Kubelet { state, for_s, reason }
+}
+
+fn pod_state(state: State) -> PodState {
+    match state {
+        State::None => PodState::None,
+        State::Inactive | State::Removed => PodState::Inactive,
+        State::InactiveGrace { .. } => PodState::InactiveGrace,
+        State::Active => PodState::Active,
+        State::ActiveGrace { .. } => PodState::ActiveGrace,
+        State::HandedOver { .. } => PodState::HandedOver,
+        State::SelfActive => PodState::SelfActive,
+    }
+}
+
+fn copy(copy: &CopyStatus) -> status::Copy {
+    let (state, reason) = match copy {
+        CopyStatus::Starting => (CopyState::Starting, None),
+        CopyStatus::Running => (CopyState::Running, None),
+        CopyStatus::Failing(reason) => (CopyState::Failing, Some(reason.clone())),
+        CopyStatus::Unknown => (CopyState::Unknown, None),
+    };
+    status::Copy { state, reason }
+}
+
+fn codes(verdict: &Verdict) -> Vec<String> {
+    let notes = |first: &'static str, notes: &[Note]| {
+        [first].into_iter().chain(notes.iter().map(Note::code)).map(str::to_owned).collect()
+    };
+    match verdict {
+        Verdict::Recoverable { notes: all } => notes("Recoverable", all),
+        Verdict::WhenNetworkIs { notes: all } => notes("WhenNetworkIs", all),
+        Verdict::NotRecoverable { reasons } => reasons.iter().map(Reason::code).map(str::to_owned).collect(),
+        Verdict::NotMeant(reason) => vec![reason.code().to_owned()],
+    }
+}
+
+fn alarm(alarm: &Alarm) -> status::Alarm {
+    let Alarm::ParentRejected { pod, .. } = alarm;
+    status::Alarm { code: "ParentRejected".to_owned(), pod: Some(pod.to_string()), message: alarm.to_string() }
+}

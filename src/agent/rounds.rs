@@ -1,0 +1,196 @@
+//! Round after round: the agent's task that keeps the pods, for as long as the process lives.
+//!
+//! It goes on with what was loaded while the store can't be written to, and while nobody asks the API server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::keeper::{Keeper, Kept};
+use super::last_answer::LastAnswer;
+use super::latest::Latest;
+use super::pass::PassError;
+use super::shared::Shared;
+use super::view::View;
+use crate::checkpoint::look::Answers;
+use crate::node::boot;
+use crate::ops::notify::Notifier;
+use crate::source::api::sighting::Sighting;
+use crate::store::{Committed, Snapshot, StoreError};
+
+/// Between two rounds while a copy is active, or something is due.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// While the API server does not answer.
+const WATCHFUL: Duration = Duration::from_secs(5);
+
+/// While all is well: as often as the kubelet reads its directory, rendered files that someone else changed are put right.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// A burst of news makes one round.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Learns what rounds come to.
+pub trait Watcher: Send {
+    /// A round is over.
+    fn kept(&mut self, kept: &Kept, snapshot: &Snapshot);
+
+    /// A round could not be made; nothing was changed.
+    fn failed(&mut self, error: &PassError);
+
+    /// What was decided could not be recorded; it is decided anew after a restart.
+    fn not_recorded(&mut self, error: &StoreError);
+}
+
+/// Everything that rounds need.
+pub struct Rounds {
+    keeper: Keeper,
+    shared: Arc<Shared>,
+    latest: Arc<Latest>,
+    /// What is durable, as far as it is known here.
+    loaded: Option<Committed<Snapshot>>,
+    clock_ms: fn() -> u64,
+    watcher: Box<dyn Watcher>,
+    view: View,
+    last_answer: LastAnswer,
+    /// The feed of the moment, as far as it was heard of.
+    line: Option<(u64, watch::Receiver<Sighting>)>,
+}
+
+impl Rounds {
+    /// Begins with what was found; `loaded` is the store, if there is one.
+    #[must_use]
+    pub fn new(
+        keeper: Keeper,
+        shared: Arc<Shared>,
+        latest: Arc<Latest>,
+        loaded: Option<Committed<Snapshot>>,
+        clock_ms: fn() -> u64,
+        watcher: Box<dyn Watcher>,
+        last_answer: LastAnswer,
+    ) -> Self {
+        let now_ms = boot::now_ms();
+        let view = View::new(now_ms, last_answer.read(keeper.boot_id(), now_ms));
+        Self { keeper, shared, latest, loaded, clock_ms, watcher, view, last_answer, line: None }
+    }
+
+    /// The identity of this boot, if it is known.
+    #[must_use]
+    pub fn boot_id(&self) -> Option<String> {
+        self.keeper.boot_id().map(str::to_owned)
+    }
+
+    /// Goes on for ever.
+    pub async fn run(mut self, notifier: Arc<Notifier>) {
+        loop {
+            let pause = self.round().await;
+            notifier.alive();
+            let until = Instant::now() + pause;
+            let alive = notifier.watchdog_interval();
+            let bell = self.shared.bell();
+            loop {
+                let next = alive.map_or(until, |alive| until.min(Instant::now() + alive));
+                tokio::select! {
+                    () = bell.notified() => break,
+                    () = news(&mut self.line) => break,
+                    () = sleep_until(next) => notifier.alive(),
+                }
+                if Instant::now() >= until {
+                    break;
+                }
+            }
+            sleep(SETTLE).await;
+        }
+    }
+
+    /// One round; how long to wait for the next.
+    pub async fn round(&mut self) -> Duration {
+        if self.shared.is_ceded() {
+            return WATCHFUL;
+        }
+        // In this order: what is said to be durable is in the snapshot.
+        let durable = self.shared.durable();
+        let store = self.shared.store();
+        let known = self.loaded.as_ref().map(|loaded| loaded.get().revision());
+        if let Some(store) = &store
+            && store.last_revision().is_none_or(|revision| Some(revision) != known)
+        {
+            match store.snapshot().await {
+                Ok(snapshot) => self.loaded = Some(snapshot),
+                Err(error) => tracing::info!("cannot look into the store: {error}"),
+            }
+        }
+        let (feed, sighting) = self.sighting();
+        let was_answering = self.view.is_answering();
+        let api = self.view.look(boot::now_ms(), feed, sighting.as_ref(), durable);
+        if was_answering != self.view.is_answering() {
+            self.last_answer.write(self.keeper.boot_id(), (!self.view.is_answering()).then(boot::now_ms));
+        }
+        let Some(snapshot) = &self.loaded else { return WATCHFUL };
+        if let Some(other) = self.shared.foreign() {
+            self.latest.fails(other);
+            return WATCHFUL;
+        }
+        let (look, images) = self.keeper.look(api).await;
+        let now_unix_s = (self.clock_ms)() / 1000;
+        let kept = match block_in_place(|| self.keeper.pass(snapshot, look, &images, now_unix_s)) {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.watcher.failed(&error);
+                self.latest.fails(error.to_string());
+                return WATCHFUL;
+            }
+        };
+        self.shared.hasten(kept.yielding);
+        if !kept.changes.is_empty()
+            && let Some(store) = store
+            && let Err(error) = store.update(kept.changes.clone()).await
+        {
+            self.watcher.not_recorded(&error);
+        }
+        self.watcher.kept(&kept, snapshot.get());
+        let pause = pause(&kept);
+        self.latest.is(kept, snapshot.get(), sighting.and_then(|sighting| sighting.reach));
+        pause
+    }
+}
+
+impl Rounds {
+    /// What the feed of the moment sees. From now on it is news if it sees something else.
+    fn sighting(&mut self) -> (u64, Option<Sighting>) {
+        if let Some((feed, receiver)) = self.shared.line()
+            && self.line.as_ref().is_none_or(|(known, _)| *known != feed)
+        {
+            self.line = Some((feed, receiver));
+        }
+        match &mut self.line {
+            Some((feed, receiver)) => (*feed, Some(receiver.borrow_and_update().clone())),
+            None => (0, None),
+        }
+    }
+}
+
+/// Returns when the feed sees something else.
+async fn news(line: &mut Option<(u64, watch::Receiver<Sighting>)>) {
+    let ended = match line {
+        Some((_, receiver)) => receiver.changed().await.is_err(),
+        None => true,
+    };
+    if ended {
+        // A feed that ends is followed by another one, which rings.
+        std::future::pending::<()>().await;
+    }
+}
+
+fn pause(kept: &Kept) -> Duration {
+    let usual = match kept.look.api.reach {
+        _ if kept.active || !kept.ended.is_empty() => BUSY,
+        Answers::Silent | Answers::Refusing => WATCHFUL,
+        Answers::Answering => QUIET,
+    };
+    let due = kept.next_ms.map(|next_ms| Duration::from_millis(next_ms.saturating_sub(kept.look.now_ms)));
+    due.map_or(usual, |due| due.clamp(BUSY, usual))
+}

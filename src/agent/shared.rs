@@ -1,0 +1,146 @@
+//! What the tasks of the agent have in common: the open store, what the API server shows, and a bell.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use super::store_thread::StoreHandle;
+use super::view::Episode;
+use crate::source::api::feed::{Control, Feed};
+use crate::source::api::sighting::Sighting;
+
+/// One for each agent, given to all of its tasks.
+#[derive(Default)]
+pub struct Shared {
+    store: Mutex<Store>,
+    line: Mutex<Option<Line>>,
+    feeds: Mutex<u64>,
+    durable: Mutex<Episode>,
+    bell: Arc<Notify>,
+    asked_to_yield: Notify,
+    /// Whose the store is, where it is not this node's.
+    foreign: Mutex<Option<String>>,
+}
+
+#[derive(Default)]
+struct Store {
+    handle: Option<StoreHandle>,
+    /// Another instance has it, or was promised it: that one acts, and this one does not.
+    ceded: bool,
+    /// Why it can't be written to.
+    problem: Option<String>,
+}
+
+/// The feed of the moment.
+struct Line {
+    feed: u64,
+    sighting: watch::Receiver<Sighting>,
+    control: Control,
+}
+
+impl Shared {
+    /// Something has changed: look now.
+    pub fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    /// What [`Shared::ring`] rings.
+    #[must_use]
+    pub fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell)
+    }
+
+    /// The store can be written to from now on.
+    pub fn opened(&self, handle: StoreHandle) {
+        *lock(&self.store) = Store { handle: Some(handle), ceded: false, problem: None };
+        self.ring();
+    }
+
+    /// The store can't be written to from now on, and why. What was loaded of it goes on being kept.
+    pub fn closed(&self, problem: Option<String>) {
+        let mut store = lock(&self.store);
+        store.handle = None;
+        store.problem = problem.or(store.problem.take());
+    }
+
+    /// Another instance acts from now on.
+    pub fn cede(&self) {
+        *lock(&self.store) = Store { handle: None, ceded: true, problem: None };
+    }
+
+    /// Whether another instance acts.
+    #[must_use]
+    pub fn is_ceded(&self) -> bool {
+        lock(&self.store).ceded
+    }
+
+    /// The store, if it can be written to.
+    #[must_use]
+    pub fn store(&self) -> Option<StoreHandle> {
+        lock(&self.store).handle.clone()
+    }
+
+    /// Why it can't.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        lock(&self.store).problem.clone()
+    }
+
+    /// Says whose the store is, where it is another node's or cluster's: nothing of it is brought back.
+    pub fn belongs_to(&self, other: Option<String>) {
+        *lock(&self.foreign) = other;
+    }
+
+    /// Whose the store is, where it is not this node's.
+    #[must_use]
+    pub fn foreign(&self) -> Option<String> {
+        lock(&self.foreign).clone()
+    }
+
+    /// Asks this instance to give the store up.
+    pub fn ask_to_yield(&self) {
+        self.asked_to_yield.notify_one();
+    }
+
+    /// Returns when somebody has asked for that.
+    pub async fn yield_asked(&self) {
+        self.asked_to_yield.notified().await;
+    }
+
+    /// A feed has begun; its number.
+    pub fn feeds(&self, feed: &Feed) -> u64 {
+        let mut feeds = lock(&self.feeds);
+        *feeds += 1;
+        *lock(&self.line) = Some(Line { feed: *feeds, sighting: feed.sighting(), control: feed.control() });
+        self.ring();
+        *feeds
+    }
+
+    /// A complete listing is durable.
+    pub fn is_durable(&self, episode: Episode) {
+        *lock(&self.durable) = episode;
+    }
+
+    /// Of which time of answering the durable listing is.
+    #[must_use]
+    pub fn durable(&self) -> Episode {
+        *lock(&self.durable)
+    }
+
+    /// The feed of the moment: its number, and what it sees.
+    #[must_use]
+    pub fn line(&self) -> Option<(u64, watch::Receiver<Sighting>)> {
+        lock(&self.line).as_ref().map(|line| (line.feed, line.sighting.clone()))
+    }
+
+    /// Whether the API server is asked each second while it does not answer.
+    pub fn hasten(&self, hasten: bool) {
+        if let Some(line) = &*lock(&self.line) {
+            line.control.hasten(hasten);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,125 @@
+//! How the API server stands to this node, as a look needs it: since when without a break, and when it answered last.
+
+use crate::checkpoint::look::{Answers, ApiServer};
+use crate::source::api::reach::Reach;
+use crate::source::api::sighting::Sighting;
+
+/// Which feed, and which time of answering of it: what a listing that became durable belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Episode {
+    /// Feeds count from one.
+    pub feed: u64,
+    /// [`Sighting::episode`].
+    pub answering: u64,
+}
+
+/// What is remembered of the API server between looks. Times are milliseconds since boot.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    reach: Answers,
+    since_ms: u64,
+    routed_since_ms: Option<u64>,
+    last_answer_ms: Option<u64>,
+    episode: Episode,
+}
+
+impl View {
+    /// Nobody was asked yet, at `now_ms`. `last_answer_ms` is what an earlier process of this boot knew.
+    #[must_use]
+    pub(super) fn new(now_ms: u64, last_answer_ms: Option<u64>) -> Self {
+        let episode = Episode::default();
+        Self { reach: Answers::Silent, since_ms: now_ms, routed_since_ms: None, last_answer_ms, episode }
+    }
+
+    /// Whether it answers now.
+    #[must_use]
+    pub(super) fn is_answering(&self) -> bool {
+        self.reach == Answers::Answering
+    }
+
+    /// Takes in what the feed of number `feed` sights at `now_ms`, and gives what a look needs. `durable` is the episode
+    /// whose listing is durable.
+    ///
+    /// Between two feeds, with none, it counts as it stood: nobody asks then.
+    pub(super) fn look(&mut self, now_ms: u64, feed: u64, sighting: Option<&Sighting>, durable: Episode) -> ApiServer {
+        let mut sighted = Default::default();
+        if let Some(sighting) = sighting
+            && let Some(reach) = &sighting.reach
+        {
+            let now = match reach {
+                Reach::Answering => Answers::Answering,
+                Reach::Silent(_) => Answers::Silent,
+                Reach::Refusing(_) => Answers::Refusing,
+            };
+            let episode = Episode { feed, answering: sighting.episode };
+            // It may have answered in between, unseen by looks.
+            let answered = episode != self.episode && sighting.episode > 0;
+            if answered || self.reach == Answers::Answering || now == Answers::Answering {
+                self.last_answer_ms = Some(now_ms);
+            }
+            if answered || now != self.reach {
+                self.since_ms = now_ms;
+                self.routed_since_ms = None;
+            }
+            if now == Answers::Silent && sighting.routed {
+                self.routed_since_ms.get_or_insert(now_ms);
+            }
+            (self.reach, self.episode) = (now, episode);
+            if now == Answers::Answering {
+                sighted = (*sighting.pods).clone();
+            }
+        }
+        ApiServer {
+            reach: self.reach,
+            since_ms: self.since_ms,
+            routed_since_ms: self.routed_since_ms,
+            last_answer_ms: self.last_answer_ms,
+            sighted,
+            in_step: self.reach == Answers::Answering && durable == self.episode,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::api::reach::Cause;
+
+    fn sighting(reach: Reach, routed: bool, episode: u64) -> Sighting {
+        Sighting { reach: Some(reach), routed, episode, ..Sighting::default() }
+    }
+
+    #[test]
+    fn silence_counts_from_its_beginning_and_each_answer_ends_it() {
+        let silent = || Reach::Silent(Cause("away".to_owned()));
+        let refusing = || Reach::Refusing(Cause("403".to_owned()));
+        let mut view = View::new(100, None);
+        let none = Episode::default();
+        #[rustfmt::skip]
+        let rows = [
+            // now, feed, sighting,                                  durable of,  reach,              since, routed,     last answer, in step
+            (  200, 0,    None,                                      0,           Answers::Silent,    100,   None,       None,        false),
+            (  300, 1,    Some(sighting(silent(), false, 0)),        0,           Answers::Silent,    100,   None,       None,        false),
+            (  400, 1,    Some(sighting(silent(), true, 0)),         0,           Answers::Silent,    100,   Some(400),  None,        false),
+            (  500, 1,    Some(sighting(silent(), true, 0)),         0,           Answers::Silent,    100,   Some(400),  None,        false),
+            (  600, 1,    Some(sighting(Reach::Answering, true, 1)), 0,           Answers::Answering, 600,   None,       Some(600),   false),
+            (  700, 1,    Some(sighting(Reach::Answering, true, 1)), 1,           Answers::Answering, 600,   None,       Some(700),   true),
+            (  800, 1,    Some(sighting(silent(), true, 1)),         1,           Answers::Silent,    800,   Some(800),  Some(800),   false),
+            (  900, 1,    Some(sighting(silent(), true, 1)),         1,           Answers::Silent,    800,   Some(800),  Some(800),   false),
+            // It answered between two looks.
+            ( 1000, 1,    Some(sighting(silent(), true, 2)),         1,           Answers::Silent,    1000,  Some(1000), Some(1000),  false),
+            ( 1100, 1,    Some(sighting(refusing(), true, 2)),       1,           Answers::Refusing,  1100,  None,       Some(1000),  false),
+            ( 1200, 1,    None,                                      1,           Answers::Refusing,  1100,  None,       Some(1000),  false),
+            // A listing of an earlier time of answering says nothing of this one.
+            ( 1300, 1,    Some(sighting(Reach::Answering, true, 3)), 2,           Answers::Answering, 1300,  None,       Some(1300),  false),
+            ( 1400, 1,    Some(sighting(Reach::Answering, true, 3)), 3,           Answers::Answering, 1300,  None,       Some(1400),  true),
+        ];
+        for (now, feed, sighting, durable, reach, since_ms, routed_since_ms, last_answer_ms, in_step) in rows {
+            let durable = if durable == 0 { none } else { Episode { feed: 1, answering: durable } };
+            let found = view.look(now, feed, sighting.as_ref(), durable);
+            let want =
+                ApiServer { reach, since_ms, routed_since_ms, last_answer_ms, sighted: Default::default(), in_step };
+            assert_eq!(found, want, "at {now}");
+        }
+    }
+}

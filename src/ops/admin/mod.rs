@@ -1,0 +1,143 @@
+//! The admin socket: how the command line asks the running agent. Root, and the agent's own user, only.
+//!
+//! A client connects, sends one line of JSON and reads one line: `{"ok": ...}` or `{"error": "..."}`. After the answer to
+//! `{"get": "image"}` follow as many octets as its `length` says.
+
+mod client;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::status::{API_VERSION, CheckpointerStatus};
+use crate::checkpoint::rendering::PodName;
+
+pub use client::{AskError, Client};
+pub use server::{BindError, Listening};
+
+/// The longest request line, in octets.
+const REQUEST_MAX_BYTES: usize = 64 * 1024;
+
+/// What the agent can be asked for. The agent implements it; [`Listening::serve`] speaks for it.
+///
+/// An `Err` is said to whoever asked, as it is: one sentence, without values of objects.
+pub trait Admin: Send + Sync + 'static {
+    /// What it knows at this moment.
+    fn status(&self) -> impl Future<Output = Result<CheckpointerStatus, String>> + Send;
+
+    /// Takes the copy of a pod away and keeps it away until [`Self::release`] or the API server answers. Answers what
+    /// happens now, in one sentence.
+    fn hold(&self, pod: PodName) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// Lets the copy of a pod run again where it is due. Answers what happens now, in one sentence.
+    fn release(&self, pod: PodName) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// A consistent image of the store.
+    fn image(&self) -> impl Future<Output = Result<Image, String>> + Send;
+
+    /// Another instance, the agent's pod of this UID, wants to take over. `Ok` promises that the store is closed soon.
+    fn yield_store(&self, uid: String) -> impl Future<Output = Result<String, String>> + Send;
+}
+
+/// A consistent image of a store, as `store::open_image` reads it. Secrets are sealed in it as they are in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The file that it is an image of.
+    pub path: PathBuf,
+    /// Its octets.
+    pub bytes: Vec<u8>,
+}
+
+/// The line before an image.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ImageHeader {
+    path: PathBuf,
+    length: u64,
+}
+
+/// The one line that answers.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer<T> {
+    Ok(T),
+    Error(String),
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Request {
+    Status,
+    Image,
+    Hold(PodName),
+    Release(PodName),
+    Yield { uid: String },
+}
+
+/// A request as it is written.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Line {
+    api_version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    get: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    release: Option<String>,
+    #[serde(rename = "yield", skip_serializing_if = "Option::is_none")]
+    give_up: Option<Yield>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Yield {
+    uid: String,
+}
+
+impl Request {
+    fn line(&self) -> String {
+        let mut line = Line { api_version: API_VERSION.to_owned(), ..Line::default() };
+        match self {
+            Self::Status => line.get = Some("status".to_owned()),
+            Self::Image => line.get = Some("image".to_owned()),
+            Self::Hold(pod) => line.hold = Some(pod.to_string()),
+            Self::Release(pod) => line.release = Some(pod.to_string()),
+            Self::Yield { uid } => line.give_up = Some(Yield { uid: uid.clone() }),
+        }
+        serde_json::to_string(&line).expect("a value of strings is always JSON") + "\n"
+    }
+
+    fn parse(line: &[u8]) -> Result<Self, String> {
+        let line: Line = serde_json::from_slice(line).map_err(|error| format!("the request can't be read: {error}"))?;
+        if line.api_version != API_VERSION {
+            return Err(format!("this agent speaks {API_VERSION} only; use the ckpt-db of its version"));
+        }
+        match (line.get.as_deref(), line.hold, line.release, line.give_up) {
+            (Some("status"), None, None, None) => Ok(Self::Status),
+            (Some("image"), None, None, None) => Ok(Self::Image),
+            (None, Some(pod), None, None) => Ok(Self::Hold(pod_name(&pod)?)),
+            (None, None, Some(pod), None) => Ok(Self::Release(pod_name(&pod)?)),
+            (None, None, None, Some(Yield { uid })) => Ok(Self::Yield { uid }),
+            _ => Err("the request must ask for one thing that this agent knows: get status, get image, hold, release \
+                      or yield"
+                .to_owned()),
+        }
+    }
+}
+
+/// `namespace/name`.
+///
+/// # Errors
+/// It is not of that form; nothing is checked of the two parts but that they are not empty.
+pub fn pod_name(text: &str) -> Result<PodName, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(PodName { namespace: namespace.to_owned(), name: name.to_owned() })
+        }
+        _ => Err(format!("{text:?} does not name a pod as NAMESPACE/NAME")),
+    }
+}

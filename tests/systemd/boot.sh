@@ -1,0 +1,22 @@
+#!/bin/sh
+# Becomes the systemd of a node of its own: in namespaces of its own, with /etc, /var, /usr/local and /run of the scene.
+# Run by tests/systemd/main.rs as the first process of a new pid, mount and cgroup namespace; $1 is the scene's directory.
+set -eu
+scene=$1
+mount --make-rprivate /
+mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
+umount -R /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount --bind "$scene/console" /dev/console
+for directory in etc var usr/local; do
+  mount --bind "$scene/$directory" "/$directory"
+done
+# No unit and no generator of this machine: only what the scene brings.
+mount -t tmpfs -o mode=755 tmpfs /usr/lib/systemd/system-generators
+if [ -e "$scene/read-only" ]; then
+  mount -o remount,bind,ro /var
+fi
+mkdir -p /run/systemd
+cp -r "$scene/units" /run/systemd/system
+export container=ckpt-db-test SYSTEMD_UNIT_PATH=/run/systemd/system SCENE="$scene"
+exec /lib/systemd/systemd --system --unit=boot.target --log-target=null --show-status=0
