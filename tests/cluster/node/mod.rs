@@ -7,9 +7,11 @@ mod containers;
 mod gateway;
 mod machine;
 mod manifests;
+mod probe;
 mod selftest;
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
@@ -23,6 +25,7 @@ use gateway::Gateway;
 use machine::Machine;
 pub(crate) use machine::Service;
 pub(crate) use manifests::Watched;
+pub(crate) use probe::Probe;
 
 use crate::control_plane::{Cluster, binaries};
 use crate::{directory, until};
@@ -57,6 +60,8 @@ pub(crate) struct RealNode {
     kubelet: Option<Service>,
     containerd: Option<Service>,
     agent: Option<Service>,
+    /// What the agent tells its service manager.
+    notify: Option<UnixDatagram>,
     gateway: Option<Gateway>,
     watched: Watched,
     /// Its power is cut before the disk goes.
@@ -108,6 +113,7 @@ impl RealNode {
             kubelet: None,
             containerd: None,
             agent: None,
+            notify: None,
             gateway: None,
             watched: Watched::start(&machine.path("etc/kubernetes/manifests")),
             machine,
@@ -147,7 +153,7 @@ impl RealNode {
         self.watched.look_through_nothing();
         self.machine.cut_power();
         self.gateway = None;
-        (self.kubelet, self.containerd, self.agent) = (None, None, None);
+        (self.kubelet, self.containerd, self.agent, self.notify) = (None, None, None, None);
     }
 
     /// Stops everything as a service manager does, in its order, and turns it off: the kubelet ends and leaves its pods, which
@@ -243,9 +249,33 @@ impl RealNode {
 
     /// Starts the agent as its service does, and does not wait; its messages are in [`RealNode::agent_log`].
     pub(crate) fn start_agent(&mut self, more: &[&str]) {
+        // What stands before the program is for env(1).
         let mut command = self.machine.command("RUST_LOG=info");
-        command.args(["/opt/ckpt-db", "run"]).args(more);
+        command.args(["NOTIFY_SOCKET=/run/notify", "/opt/ckpt-db", "run"]).args(more);
+        let socket = self.machine.seen("run/notify");
+        let _ = fs::remove_file(&socket);
+        let notify = UnixDatagram::bind(&socket).unwrap();
+        notify.set_nonblocking(true).unwrap();
+        self.notify = Some(notify);
         self.agent = Some(Service::started(command, &self.agent_log_file()));
+    }
+
+    /// Waits until the agent has told its service manager that it is ready: now the kubelet may start.
+    #[track_caller]
+    pub(crate) fn until_ready(&mut self) {
+        let (agent, notify) = (self.agent.as_mut().expect("it was started"), self.notify.as_ref().expect("with it"));
+        until("the agent to be ready", PATIENCE, || {
+            if let Some(status) = agent.exited() {
+                panic!("it ended with {status}: {}", agent.log());
+            }
+            let mut message = [0; 4096];
+            while let Ok(length) = notify.recv(&mut message) {
+                if message[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1") {
+                    return Ok(());
+                }
+            }
+            Err(agent.log())
+        });
     }
 
     /// The running agent.
@@ -295,6 +325,11 @@ impl RealNode {
     /// What has come into the kubelet's directory and gone since the beginning.
     pub(crate) fn watched(&self) -> &Watched {
         &self.watched
+    }
+
+    /// Tries a TCP port of the node again and again, from now on and until the power is cut.
+    pub(crate) fn probe(&self, port: u16) -> Probe {
+        Probe::start(self.machine.network(), port)
     }
 
     /// The containers that run now, sandboxes not. Empty while the machine is off.

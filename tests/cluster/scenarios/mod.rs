@@ -1,8 +1,11 @@
 //! The whole way on a real node: what the agent does, told by the containers that run in the end.
 
+mod hand_over;
 mod pods;
 mod power_cut;
 mod reboot;
+mod shutdown;
+mod silence;
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +48,8 @@ impl Stage {
 
     /// Starts the agent with the settings of these tests, and does not wait.
     pub(crate) fn start_agent(&mut self) {
-        self.node.start_agent(&["--activation-delay", &DELAY_S.to_string()]);
+        let delay = format!("{DELAY_S}s");
+        self.node.start_agent(&["--activation-delay", &delay, "--checkpoint-grace-period", "10s"]);
     }
 
     /// Boots the node in the order of its units: the runtime, the agent until it is ready, the kubelet. Returns when the agent
@@ -55,21 +59,10 @@ impl Stage {
         self.node.start_containerd();
         let agent = Instant::now();
         self.start_agent();
-        self.until_ready();
+        self.node.until_ready();
         let kubelet = Instant::now();
         self.node.start_kubelet();
         Booted { agent, kubelet }
-    }
-
-    /// Waits until the agent has told its service manager that the kubelet may start.
-    #[track_caller]
-    pub(crate) fn until_ready(&mut self) {
-        until("the agent to be ready", PATIENCE, || {
-            if let Some(status) = self.node.agent().exited() {
-                panic!("it ended with {status}: {}", self.node.agent_log());
-            }
-            self.node.status().map(drop)
-        });
     }
 
     /// Creates objects, each in its namespace, which has to be there.
