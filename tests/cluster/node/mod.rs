@@ -17,6 +17,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -233,6 +234,15 @@ impl RealNode {
         if let Some(mut kubelet) = self.kubelet.take() {
             kubelet.kill();
         }
+    }
+
+    /// SIGSTOP: it sees nothing until [`RealNode::thaw_kubelet`].
+    pub(crate) fn freeze_kubelet(&mut self) {
+        self.kubelet.as_mut().expect("it runs").signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw_kubelet(&mut self) {
+        self.kubelet.as_mut().expect("it runs").signal(Signal::CONT);
     }
 
     /// What the kubelets of this node have written.
