@@ -114,7 +114,10 @@ impl Rounds {
         // In this order: what is said to be durable is in the snapshot.
         let durable = self.shared.durable();
         let store = self.shared.store();
-        if let Some(store) = &store {
+        let known = self.loaded.as_ref().map(|loaded| loaded.get().revision());
+        if let Some(store) = &store
+            && store.last_revision().is_none_or(|revision| Some(revision) != known)
+        {
             match store.snapshot().await {
                 Ok(snapshot) => self.loaded = Some(snapshot),
                 Err(error) => tracing::info!("cannot look into the store: {error}"),

@@ -131,7 +131,10 @@ pub(crate) struct AgentArgs {
 impl AgentArgs {
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let root = self.root.as_deref().unwrap_or(std::path::Path::new("/"));
-        Ok(Client::new(&self.admin_socket.clone().unwrap_or(Layout::new(root).admin_socket())))
+        let socket = self.admin_socket.clone().unwrap_or(Layout::new(root).admin_socket());
+        let socket =
+            std::path::absolute(&socket).with_context(|| format!("cannot make {} absolute", socket.display()))?;
+        Ok(Client::new(&socket))
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::date::utc;
-use ckpt_db::store::{LockState, Snapshot, StoredObject, open_offline};
+use ckpt_db::store::{LockState, Snapshot, StoredObject};
 
 use super::args::{StoreArgs, short};
 use super::output::{Format, document, plural};
@@ -67,7 +67,7 @@ impl Dump {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let path = self.store.store()?;
         let keys = self.store.keys()?;
-        let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
+        let snapshot = self.store.snapshot(&keys)?.into_inner();
         if self.reveal && snapshot.lock_state() != LockState::Open {
             bail!("cannot reveal Secrets of {}: {}", path.display(), why_closed(&snapshot, &keys.tried()));
         }

@@ -117,7 +117,7 @@ impl Follow<'_> {
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
         let last_answer = self.keep.last_answer(self.store)?;
-        let teller = Box::new(Teller::default());
+        let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
         let resident = Resident {
             open: Box::new(|| open(self.store, &path)),
@@ -211,7 +211,7 @@ fn open(arguments: &StoreArgs, path: &Path) -> anyhow::Result<Box<dyn Backend>> 
 }
 
 /// Where credentials are looked for.
-fn place(kubeconfig: Option<PathBuf>, root: &Path) -> Place {
+pub(super) fn place(kubeconfig: Option<PathBuf>, root: &Path) -> Place {
     match kubeconfig {
         Some(path) => Place::Explicit(path),
         None => {
@@ -365,7 +365,11 @@ impl Narrator<'_> {
 struct Teller {
     /// What was wrong at the last round, already told.
     problems: BTreeSet<String>,
+    /// Those of files, as of the last round that touched any.
+    files: BTreeSet<String>,
     runtime_unknown: bool,
+    /// Not under the policy `off`: then nothing depends on what runs.
+    rendering: bool,
 }
 
 impl Teller {
@@ -387,13 +391,15 @@ impl Watcher for Teller {
         for pod in &kept.ended {
             say(format_args!("{pod}: removed (its parent is gone, and the grace period is over)"));
         }
-        let mut problems = problems(&kept.report.clone().unwrap_or_default());
+        if let Some(report) = &kept.report {
+            self.files = problems(report);
+        }
+        let mut problems = self.files.clone();
         problems.extend(kept.alarms.iter().map(|alarm| format!("warning: {alarm}")));
         problems.extend(snapshot.findings().iter().map(|finding| format!("warning: {finding}")));
         match &kept.look.runtime {
             Fact::Known(_) => self.runtime_unknown = false,
-            // Under shadow mode nothing depends on it.
-            Fact::Unknown(why) if kept.report.is_some() && !self.runtime_unknown => {
+            Fact::Unknown(why) if self.rendering && !self.runtime_unknown => {
                 say(format_args!("warning: nobody knows what runs here, so no copy is started: {why}"));
                 self.runtime_unknown = true;
             }

@@ -1,10 +1,14 @@
 //! The command line: parse, dispatch, and the one place that prints errors and chooses the exit code.
 
+mod adopt;
 mod args;
 mod dump;
 mod follow;
+mod hold;
 mod keeping;
+mod log;
 mod node;
+mod open;
 mod output;
 mod plan;
 mod redact;
@@ -12,6 +16,7 @@ mod render;
 mod run;
 mod status;
 mod table;
+mod uninstall;
 mod verdicts;
 mod verify;
 
@@ -47,10 +52,15 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Status(status::StatusCommand),
+    Log(log::Log),
+    Hold(hold::Hold),
+    Release(hold::Release),
     Dump(dump::Dump),
     Plan(plan::PlanCommand),
     Render(render::Render),
     Verify(verify::Verify),
+    Adopt(adopt::Adopt),
+    Uninstall(uninstall::Uninstall),
 }
 
 /// How a command ended that could be carried out.
@@ -93,10 +103,15 @@ pub(crate) fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(command) => command.run(&mut out),
         Command::Status(command) => command.run(&mut out),
+        Command::Log(command) => command.run(&mut out),
+        Command::Hold(command) => command.run(&mut out),
+        Command::Release(command) => command.run(&mut out),
         Command::Dump(command) => command.run(&mut out),
         Command::Plan(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
+        Command::Adopt(command) => command.run(&mut out),
+        Command::Uninstall(command) => command.run(&mut out),
     };
     let result = result.and_then(|exit| {
         out.flush()?;

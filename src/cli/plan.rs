@@ -11,7 +11,6 @@ use ckpt_db::agent::assess;
 use ckpt_db::checkpoint::images::NodeImages;
 use ckpt_db::checkpoint::rendering::PodName;
 use ckpt_db::checkpoint::verdict::Verdict;
-use ckpt_db::store::open_offline;
 
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::say_sealed;
@@ -48,7 +47,7 @@ impl PlanCommand {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let path = self.store.store()?;
         let keys = self.store.keys()?;
-        let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
+        let snapshot = self.store.snapshot(&keys)?.into_inner();
         let target = self.target.target(&self.store)?;
         let settings = self.translate.settings(&target.roots)?;
         let layout = self.store.layout()?;

@@ -9,7 +9,6 @@ use clap::Args;
 use ckpt_db::agent::{Target, render};
 use ckpt_db::layout::Layout;
 use ckpt_db::materialize::{Owners, SecretRootPolicy};
-use ckpt_db::store::open_offline;
 
 use super::args::{StoreArgs, TranslateArgs};
 use super::dump::say_sealed;
@@ -36,7 +35,7 @@ pub(crate) struct Render {
 impl Render {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let keys = self.store.keys()?;
-        let snapshot = open_offline(&self.store.store()?, &keys.secrets())?;
+        let snapshot = self.store.snapshot(&keys)?;
         let there = std::path::absolute(&self.out).with_context(|| format!("cannot use {}", self.out.display()))?;
         let there = Layout::new(&there);
         // Manifests name the paths of the node, or of the trial root, not of the directory they are rendered to.

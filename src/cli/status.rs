@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use ckpt_db::date::utc;
-use ckpt_db::ops::admin::{AskError, Client};
+use ckpt_db::ops::admin::AskError;
 use ckpt_db::ops::status::{
     Alarm, CheckpointerStatus, CopyState, Deadline, Health, KubeletState, Lock, ParentRunning, Pod, PodState, Policy,
     Reach,
@@ -60,7 +60,7 @@ enum Shape {
 impl StatusCommand {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let client = self.agent.client()?;
-        let answer = client.status().map_err(|error| no_answer(&client, error))?;
+        let answer = client.status().map_err(no_answer)?;
         let mut exit = self.show(out, &answer)?;
         let Some(seconds) = self.watch else { return Ok(exit) };
         loop {
@@ -109,7 +109,7 @@ impl StatusCommand {
 }
 
 /// Without an agent there is no status, but there is something to do.
-fn no_answer(client: &Client, error: AskError) -> anyhow::Error {
+fn no_answer(error: AskError) -> anyhow::Error {
     match error {
         AskError::NoAgent(path) => anyhow!(
             "no ckpt-db agent runs on this node (nobody listens on {}); start it with 'systemctl start ckpt-db', or see \
@@ -119,9 +119,7 @@ fn no_answer(client: &Client, error: AskError) -> anyhow::Error {
         AskError::NoAnswer { .. } => anyhow!(
             "{error}; see 'journalctl -u ckpt-db' and start it anew with 'systemctl restart ckpt-db', which stops no pod"
         ),
-        AskError::Forbidden(_) | AskError::Refused(_) | AskError::Garbled { .. } | AskError::Io { .. } => {
-            anyhow::Error::new(error).context(format!("cannot tell the status by {}", client.path().display()))
-        }
+        AskError::Forbidden(_) | AskError::Refused(_) | AskError::Garbled { .. } | AskError::Io { .. } => error.into(),
     }
 }
 
@@ -141,7 +139,7 @@ fn plain(out: &mut dyn Write, status: &CheckpointerStatus) -> anyhow::Result<()>
     writeln!(out)?;
     let rows: Vec<Vec<String>> =
         troubled[..shown].iter().map(|pod| vec![pod.full_name(), health(pod).to_owned(), advice(pod)]).collect();
-    table::write(out, &["DOES NOT RUN", "STATE", "WHY, AND FIRST THING TO DO"], &rows)?;
+    table::write(out, &["NOT RUNNING", "STATE", "WHY, AND FIRST THING TO DO"], &rows)?;
     if troubled.len() > shown {
         writeln!(out, "and {} more: ckpt-db status -o wide", troubled.len() - shown)?;
     }
@@ -266,16 +264,15 @@ fn kubelet(status: &CheckpointerStatus) -> String {
 fn pods(status: &CheckpointerStatus) -> String {
     let down = status.count(Health::CopyFails) + status.count(Health::Down) + status.count(Health::NobodyKnows);
     let counts = [
-        (status.count(Health::CopyRuns), "run as copies"),
-        (status.count(Health::CopyStarts), "start as copies"),
-        (status.count(Health::ParentRuns), "run themselves"),
+        (status.count(Health::CopyRuns), "copies running"),
+        (status.count(Health::CopyStarts), "copies starting"),
+        (status.count(Health::ParentRuns), "running themselves"),
         (status.count(Health::Held), "held by the operator"),
         (status.count(Health::NotMeant), "not meant to run"),
-        (down, "DO NOT RUN"),
+        (down, "NOT RUNNING"),
     ];
-    let told: Vec<String> =
-        counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    let told = if told.is_empty() { String::new() } else { format!(": {}", told.join(", ")) };
+    let told: String =
+        counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("; {what}: {count}")).collect();
     format!("pods         {} stored{told}", status.pods.len())
 }
 

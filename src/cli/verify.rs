@@ -6,7 +6,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use ckpt_db::store::{LockState, open_offline};
+use ckpt_db::store::LockState;
 
 use super::args::StoreArgs;
 use super::output::{line, plural};
@@ -25,7 +25,7 @@ impl Verify {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let path = self.store.store()?;
         let keys = self.store.keys()?;
-        let snapshot = open_offline(&path, &keys.secrets())?.into_inner();
+        let snapshot = self.store.snapshot(&keys)?.into_inner();
         for finding in snapshot.findings() {
             line(out, format_args!("{}: {finding}", finding.code()))?;
         }

@@ -1,8 +1,11 @@
 //! What the program says and does at its edges, as an operator meets it: one transcript a case.
 
+mod agent;
+mod fake_agent;
 mod inspect;
 mod keys;
 mod opening;
+mod operator;
 mod scene;
 mod source;
 mod usage;

@@ -4,7 +4,9 @@ use crate::scene::Scene;
 
 #[test]
 fn help() {
-    for name in ["", "run", "dump", "plan", "render", "verify"] {
+    for name in
+        ["", "run", "status", "log", "hold", "release", "dump", "plan", "render", "verify", "adopt", "uninstall"]
+    {
         let mut scene = Scene::empty();
         for option in ["-h", "--help"] {
             let answer = scene.run(format!("{name} {option}").trim_start());

@@ -296,7 +296,7 @@ fn finish(
     for (pod, life) in lives {
         let checkpoint = life.checkpoint;
         if let Some(past) = timeline.pods.get_mut(pod) {
-            past.step(look.now_ms, life.before, life.next, life.running, life.class);
+            past.step(look, life);
         }
         let why = life.why(look);
         if life.next == State::Removed {
@@ -310,7 +310,7 @@ fn finish(
                 why: why.to_string(),
             });
         }
-        if checkpoint.held && look.api.reach == Answers::Answering && look.api.in_step {
+        if checkpoint.held && !life.held {
             out.released.push(pod.clone());
         }
         out.alarms.extend(life.alarm());

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::state::{HANDED_OVER_MS, Running};
 use crate::checkpoint::look::{Answers, Boot, Container, ContainerState, Kubelet, Look, Sandbox};
 use crate::checkpoint::node::Fact;
+use crate::checkpoint::rendering::PodName;
 
 /// How long a kubelet takes at most between two attempts at a container.
 pub(super) const LONGEST_PAUSE_MS: u64 = HANDED_OVER_MS;
@@ -37,15 +38,24 @@ pub enum CopyStatus {
 pub(super) struct Sandboxes<'a> {
     pub(super) parent: Vec<&'a Sandbox>,
     pub(super) copy: Vec<&'a Sandbox>,
+    /// Whether another pod of the parent's name runs: one that was there before, or one that is not stored yet.
+    pub(super) namesake_runs: bool,
 }
 
 impl<'a> Sandboxes<'a> {
-    /// Those of the parent with this UID; a copy stands in for whoever has its parent's name, so it is told by that.
-    pub(super) fn of(look: &'a Look, uid: &str, copied: &str) -> Option<Self> {
+    /// Those of the parent with this UID, and of the pod whom the API server names so now, which may not be stored. A copy
+    /// stands in for whoever has its parent's name, so it is told by that.
+    pub(super) fn of(look: &'a Look, pod: &PodName, uid: &str, copied: &str) -> Option<Self> {
         let Fact::Known(runtime) = &look.runtime else { return None };
-        let parent = runtime.sandboxes.iter().filter(|sandbox| sandbox.parent_uid.is_none() && sandbox.uid == uid);
-        let copy = runtime.sandboxes.iter().filter(|sandbox| sandbox.parent_uid.as_deref() == Some(copied));
-        Some(Self { parent: parent.collect(), copy: copy.collect() })
+        let sighted = look.api.sighted.get(pod).filter(|_| look.api.reach == Answers::Answering);
+        let is_parent =
+            |sandbox: &&Sandbox| sandbox.uid == uid || sighted.is_some_and(|sighted| *sighted == sandbox.uid);
+        let (copies, others): (Vec<_>, Vec<_>) =
+            runtime.sandboxes.iter().partition(|sandbox| sandbox.parent_uid.is_some());
+        let copy = copies.into_iter().filter(|sandbox| sandbox.parent_uid.as_deref() == Some(copied)).collect();
+        let (parent, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_parent);
+        let namesakes: Vec<_> = others.into_iter().filter(|sandbox| sandbox.pod == *pod).collect();
+        Some(Self { parent, copy, namesake_runs: !running(&namesakes).is_empty() })
     }
 
     /// Whether the parent has a ready sandbox.
@@ -126,13 +136,14 @@ pub(super) fn parent_running(look: &Look, sandboxes: Option<&Sandboxes<'_>>, idl
     if !sandboxes.running().is_empty() {
         return Running::Yes;
     }
-    if !sandboxes.ready() {
-        return Running::No;
-    }
     if sandboxes.in_doubt() {
         return Running::Unknown;
     }
-    if is_abandoned(look, idle_ms) { Running::No } else { Running::Held }
+    if sandboxes.ready() && !is_abandoned(look, idle_ms) {
+        return Running::Held;
+    }
+    // Which of the two is the parent of now is not known.
+    if sandboxes.namesake_runs { Running::Unknown } else { Running::No }
 }
 
 /// Whether no kubelet restarts what is left of a parent with a ready sandbox.

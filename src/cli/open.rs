@@ -1,0 +1,52 @@
+//! The one way in which a command that only reads comes by the store: from its file, or from the agent that has it open.
+
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+
+use ckpt_db::ops::admin::{AskError, Client};
+use ckpt_db::store::{Committed, Snapshot, StoreError, open_image, open_offline};
+
+use super::args::{Keys, StoreArgs};
+
+impl StoreArgs {
+    /// Everything that is durable in the store, whether or not an agent runs. Nothing is written to.
+    pub(crate) fn snapshot(&self, keys: &Keys) -> anyhow::Result<Committed<Snapshot>> {
+        let path = self.store()?;
+        match open_offline(&path, &keys.secrets()) {
+            Ok(snapshot) => Ok(snapshot),
+            Err(StoreError::InUse(_)) => self.ask(&path, keys),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Who has it open can give an image of it.
+    fn ask(&self, path: &Path, keys: &Keys) -> anyhow::Result<Committed<Snapshot>> {
+        let client = Client::new(&self.admin_socket()?);
+        let image = match client.image() {
+            Ok(image) => image,
+            // Whoever has it open is no agent that can be asked.
+            Err(AskError::NoAgent(_)) => return Err(StoreError::InUse(path.to_owned()).into()),
+            Err(error) => {
+                let context = format!("{} is in use, and its agent can't be asked for it", path.display());
+                return Err(anyhow::Error::new(error).context(context));
+            }
+        };
+        // Another one's store is not what was asked for, however well it reads.
+        let same = |one: &Path, other: &Path| match (one.canonicalize(), other.canonicalize()) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => one == other,
+        };
+        if !same(&image.path, path) {
+            return Err(anyhow!(
+                "{} is in use by another process, but the agent on {} keeps {}; name the socket of the right one with \
+                 --admin-socket",
+                path.display(),
+                client.path().display(),
+                image.path.display()
+            ));
+        }
+        open_image(image.bytes, &keys.secrets())
+            .with_context(|| format!("cannot read what the agent gave of {}", path.display()))
+    }
+}

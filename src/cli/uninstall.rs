@@ -1,0 +1,259 @@
+//! `ckpt-db uninstall`: everything that was rendered goes off the node; what others made stays.
+//!
+//! Exit status: 0 all of it is gone, 1 something is left (and said), 2 nothing could be done.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use store_format::{Identity, StoreId};
+
+use ckpt_db::agent::{Clearing, Target};
+use ckpt_db::checkpoint::look::Runtime;
+use ckpt_db::checkpoint::node::Fact;
+use ckpt_db::checkpoint::rendering::PodName;
+use ckpt_db::crypto::SystemEntropy;
+use ckpt_db::materialize::{OnDisk, Removed, RemovedFiles, Report, on_disk};
+use ckpt_db::node::cri::{self, Cri};
+use ckpt_db::ops::admin::{AskError, Client};
+use ckpt_db::store::{Backend as _, Committed, MemoryStore, Snapshot, StoreError, open_offline};
+
+use super::args::{StoreArgs, TargetArgs};
+use super::output::{line, plural};
+use super::run::report_problems;
+use super::{Exit, now_unix_ms, say};
+
+/// How often it is looked whether containers are gone.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Take everything off this node that was rendered for it, when the agent is stopped for good
+///
+/// First the manifests in the kubelet's directory, so that the copies stop; then the prepared ones; and when the copies'
+/// containers are gone, what they had mounted. Nothing that ckpt-db did not make is touched. The store is kept.
+#[derive(Args, Debug)]
+#[command(after_help = "Before it: systemctl disable --now ckpt-db")]
+pub(crate) struct Uninstall {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+
+    /// Say what would go, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Do not wait for containers to end: what they have mounted stays, until this is run again
+    #[arg(long)]
+    no_wait: bool,
+
+    /// Delete the store as well, with all that is in it
+    #[arg(long)]
+    delete_store: bool,
+}
+
+/// What is known of the store's file before anything is done.
+enum StoreFile {
+    Absent,
+    Ours,
+    /// It is no store that can be read, so nobody can say that it is ours to delete.
+    Unreadable(String),
+}
+
+impl Uninstall {
+    pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        let path = self.store.store()?;
+        let target = self.target.target(&self.store)?;
+        let store = self.no_agent(&path)?;
+        let there = on_disk(&target.roots).context("cannot look at what is rendered")?;
+        if self.dry_run {
+            return self.announce(out, &there, &store, &path);
+        }
+        let mut left = false;
+        // Without this directory nothing was ever rendered here, and opening would make it.
+        if target.roots.prepared.exists() || !there.is_empty() {
+            left = self.clear(out, &target)?;
+        } else {
+            line(out, format_args!("nothing is rendered on this node"))?;
+        }
+        let socket = self.store.admin_socket()?;
+        // Left by an agent that was killed; a live one was ruled out above.
+        if fs::symlink_metadata(&socket).is_ok_and(|socket| is_socket(&socket)) {
+            fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))?;
+        }
+        if let Some(directory) = socket.parent() {
+            let _ = fs::remove_dir(directory);
+        }
+        left |= self.store_goes(out, &store, &path)?;
+        let key = self.store.layout()?.generated_key();
+        if key.exists() {
+            say(format_args!("note: kept the node key {}: remove it if nothing else needs it", key.display()));
+        }
+        Ok(Exit::findings(left))
+    }
+
+    /// Rules out that an agent runs, which would render all of it again.
+    fn no_agent(&self, path: &Path) -> anyhow::Result<StoreFile> {
+        let stop = "stop it first, and for good: systemctl disable --now ckpt-db";
+        let client = Client::new(&self.store.admin_socket()?);
+        match client.status() {
+            Err(AskError::NoAgent(_)) => {}
+            Ok(_) => bail!("an agent runs on this node (it answers on {}); {stop}", client.path().display()),
+            Err(error) => bail!("an agent seems to run on this node ({error}); {stop}"),
+        }
+        match open_offline(path, &[]) {
+            Ok(_) => Ok(StoreFile::Ours),
+            Err(StoreError::NotFound(_)) => Ok(StoreFile::Absent),
+            Err(StoreError::InUse(path)) => bail!("an agent runs: it has {} open; {stop}", path.display()),
+            Err(error) => Ok(StoreFile::Unreadable(error.to_string())),
+        }
+    }
+
+    fn announce(&self, out: &mut dyn Write, there: &OnDisk, store: &StoreFile, path: &Path) -> anyhow::Result<Exit> {
+        if there.is_empty() {
+            line(out, format_args!("nothing is rendered on this node"))?;
+        }
+        for (pods, what) in [
+            (&there.active, "active manifest; its copy would stop"),
+            (&there.prepared, "prepared manifest"),
+            (&there.trees, "files that its containers have mounted, when they are gone"),
+        ] {
+            for pod in pods {
+                line(out, format_args!("would remove {pod}: {what}"))?;
+            }
+        }
+        match (store, self.delete_store) {
+            (StoreFile::Absent, _) => {}
+            (StoreFile::Ours, true) => line(out, format_args!("would delete the store {}", path.display()))?,
+            (StoreFile::Ours, false) => line(out, format_args!("would keep the store {}", path.display()))?,
+            (StoreFile::Unreadable(why), _) => line(out, format_args!("would not delete the store: {why}"))?,
+        }
+        line(out, format_args!("nothing was changed (--dry-run)"))?;
+        Ok(Exit::Fine)
+    }
+
+    /// Pass by pass, until nothing is left; whether something is.
+    fn clear(&self, out: &mut dyn Write, target: &Target) -> anyhow::Result<bool> {
+        let nothing = nothing()?;
+        let mut clearing = Clearing::begin(target).context("cannot begin")?;
+        let mut said: Vec<PodName> = Vec::new();
+        let report = loop {
+            let report = clearing.pass(&nothing, &self.runtime(), now_unix_ms() / 1000);
+            let mut removed: Vec<(&PodName, &str)> = Vec::new();
+            for Removed { pod, files } in &report.removed {
+                let what = match files {
+                    RemovedFiles::ActiveManifest => "active manifest; its copy stops",
+                    RemovedFiles::PreparedManifest => "prepared manifest",
+                    RemovedFiles::Trees => "files that its containers had mounted",
+                };
+                // A pod has trees below two roots.
+                if !removed.contains(&(pod, what)) {
+                    line(out, format_args!("removed {pod}: {what}"))?;
+                    removed.push((pod, what));
+                }
+            }
+            if report.waiting.is_empty() || !report.problems.is_empty() {
+                break report;
+            }
+            self.say_waiting(out, &report, &mut said)?;
+            if self.no_wait {
+                break report;
+            }
+            out.flush()?;
+            sleep(AGAIN);
+        };
+        let left = report_problems(&report);
+        if !report.waiting.is_empty() {
+            say(format_args!("note: what they have mounted was kept; run this again when they have ended"));
+            return Ok(true);
+        }
+        for (path, error) in clearing.end() {
+            let why = match rustix::io::Errno::from_io_error(&error) {
+                Some(rustix::io::Errno::NOTEMPTY) => "it holds files that ckpt-db did not make".to_owned(),
+                Some(rustix::io::Errno::BUSY) => {
+                    "a file system is mounted there; disable its mount unit, or unmount it".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            say(format_args!("note: kept {}: {why}", path.display()));
+        }
+        Ok(left)
+    }
+
+    fn say_waiting(&self, out: &mut dyn Write, report: &Report, said: &mut Vec<PodName>) -> anyhow::Result<()> {
+        let mut waiting: Vec<PodName> = report.waiting.iter().map(|waiting| waiting.pod.clone()).collect();
+        waiting.sort();
+        waiting.dedup();
+        if waiting != *said {
+            let until = report.waiting.iter().map(|waiting| waiting.until_unix_s).max().unwrap_or_default();
+            let names: Vec<String> = waiting.iter().map(ToString::to_string).collect();
+            let at_most = until.saturating_sub(now_unix_ms() / 1000);
+            line(
+                out,
+                format_args!(
+                    "waiting for the containers of {} pod{} to end, at most {at_most} s: {}",
+                    names.len(),
+                    plural(names.len()),
+                    names.join(", ")
+                ),
+            )?;
+            *said = waiting;
+        }
+        Ok(())
+    }
+
+    fn runtime(&self) -> Fact<Runtime> {
+        let root = match self.store.layout() {
+            Ok(layout) => layout.root().to_owned(),
+            Err(error) => return Fact::Unknown(error.to_string()),
+        };
+        match cri::find(None, &root) {
+            Ok(socket) => Cri::new(socket).look_blocking(),
+            Err(why) => Fact::Unknown(why),
+        }
+    }
+
+    /// Deletes the store if that was asked for, else says that it is kept; whether it should have gone and did not.
+    fn store_goes(&self, out: &mut dyn Write, store: &StoreFile, path: &Path) -> anyhow::Result<bool> {
+        match (store, self.delete_store) {
+            (StoreFile::Absent, _) => Ok(false),
+            (StoreFile::Ours, true) => {
+                fs::remove_file(path).with_context(|| format!("cannot delete the store {}", path.display()))?;
+                line(out, format_args!("deleted the store {}", path.display()))?;
+                if let Some(directory) = path.parent() {
+                    let _ = fs::remove_dir(directory);
+                }
+                Ok(false)
+            }
+            (StoreFile::Ours, false) => {
+                line(out, format_args!("kept the store {} (--delete-store deletes it)", path.display()))?;
+                Ok(false)
+            }
+            (StoreFile::Unreadable(why), asked) => {
+                say(format_args!("note: the store was not deleted: {why}"));
+                Ok(asked)
+            }
+        }
+    }
+}
+
+fn is_socket(metadata: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    metadata.file_type().is_socket()
+}
+
+/// A store in which nothing is: what should lie on the node.
+fn nothing() -> anyhow::Result<Committed<Snapshot>> {
+    let identity = Identity {
+        store_id: StoreId([0; 16]),
+        created_at_unix_ms: 0,
+        node_name: String::new(),
+        node_uid: String::new(),
+        cluster_ca_sha256: Vec::new(),
+        kubelet_version: String::new(),
+    };
+    Ok(MemoryStore::new(identity, Box::new(SystemEntropy))?.snapshot()?)
+}
