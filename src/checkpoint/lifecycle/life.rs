@@ -17,7 +17,7 @@ use crate::checkpoint::verdict::{NotMeant, Reason, Verdict};
 const RUNS_WELL_MS: u64 = 10_000;
 
 /// How long a copy may take to get a sandbox.
-const START_MS: u64 = 60_000;
+pub(super) const START_MS: u64 = 60_000;
 
 /// Between one attempt at publishing a copy anew and the next: this, doubled each time.
 const REPUBLISH_MS: u64 = 60_000;
@@ -155,7 +155,12 @@ impl<'a> Life<'a> {
             };
             return;
         }
-        let dead_since_ms = (*past.dead_since_ms.get_or_insert(look.now_ms)).max(published_ms);
+        // A kubelet has its time from when it starts.
+        let kubelet_ms = match look.kubelet {
+            Fact::Known(Kubelet::Running { since_ms }) => since_ms,
+            Fact::Known(Kubelet::NotRunning) | Fact::Unknown(_) => 0,
+        };
+        let dead_since_ms = (*past.dead_since_ms.get_or_insert(look.now_ms)).max(published_ms).max(kubelet_ms);
         let dead_ms = look.now_ms.saturating_sub(dead_since_ms);
         if dead_ms < START_MS {
             self.copy = CopyStatus::Starting;
@@ -183,6 +188,11 @@ impl<'a> Life<'a> {
         let over =
             matches!(self.checkpoint.examined.verdict, Verdict::NotMeant(NotMeant::Finished | NotMeant::Deleting));
         !over && !self.checkpoint.gone
+    }
+
+    /// Whether the parent has a ready sandbox.
+    pub(super) fn has_sandbox(&self) -> bool {
+        self.sandboxes.as_ref().is_some_and(Sandboxes::ready)
     }
 
     /// Whether a copy may be started at all, now or later.
@@ -258,7 +268,7 @@ impl<'a> Life<'a> {
             api: look.api.reach,
             parent: self.presence,
             running: self.running,
-            sandbox: self.sandboxes.as_ref().is_some_and(Sandboxes::ready),
+            sandbox: self.has_sandbox(),
             takes_over: self.takes_over(look),
             own: rules.own_pod.as_ref() == Some(&self.checkpoint.examined.pod),
             annotated: self.checkpoint.examined.annotated,

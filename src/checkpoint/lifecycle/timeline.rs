@@ -92,6 +92,7 @@ impl Past {
             _ if life.running == Running::Yes => (self.yielded_ms, self.patience_ms) = (None, 0),
             (true, State::HandedOver { .. }) if examined.yield_first => self.yielded_ms = Some(look.now_ms),
             (false, State::Active | State::SelfActive) => {
+                (self.published_ms, self.dead_since_ms) = (Some(look.now_ms), Some(look.now_ms));
                 let yielded_ms = self.yielded_ms.take().filter(|_| examined.host_network);
                 if yielded_ms.is_some_and(|at_ms| look.api.since_ms.saturating_sub(at_ms) <= PATIENCE_MS / 2) {
                     self.patience_ms = self.patience_ms.saturating_mul(2).clamp(PATIENCE_MS, PATIENCE_LONGEST_MS);
