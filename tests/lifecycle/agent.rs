@@ -163,7 +163,9 @@ impl Agent {
         if reach != self.reach {
             (self.reach, self.reach_since) = (reach, world.t);
             self.in_step = false;
-        } else if reach == Answers::Answering && !store.read_only {
+        } else if reach == Answers::Answering && store.read_only {
+            self.in_step = self.in_step && self.followed == (world.version, store.version);
+        } else if reach == Answers::Answering {
             // The first second is for the listing.
             if self.followed != (world.version, store.version) {
                 store.follow(&world.pods);

@@ -147,7 +147,11 @@ impl History {
         assert!(!before.rows.get(pod).is_some_and(|row| row.held), "{pod}: it is held");
         match look.api.reach {
             Answers::Silent => {}
-            Answers::Answering => assert!(kind.annotated() && !kind.yields(), "{pod}: the API server answers"),
+            // A parent that is named comes; one that a shutdown of the node has ended is not.
+            Answers::Answering => {
+                let named = look.api.sighted.keys().any(|named| named.name == *pod);
+                assert!(kind.annotated() && !(kind.yields() && named), "{pod}: the API server answers");
+            }
             Answers::Refusing => panic!("{pod}: the API server refuses"),
         }
         let silent_s = self.world.t - self.unsilent_at.max(self.agent.as_ref().unwrap().since);
@@ -172,6 +176,7 @@ impl History {
             ("held", row.held),
             ("yields", named && (row.kind.yields() || full)),
             ("the parent runs", self.world.parent_runs(&now.uid)),
+            ("its successor runs", named && self.world.name_runs(pod)),
             ("the parent comes", answers && row.kind.host_network() && self.world.parent_has_container(&now.uid)),
             ("the grace period has ended", answers && over_s >= GRACE_S),
         ];

@@ -58,7 +58,7 @@ pub(super) struct Life<'a> {
     /// Its containers that say nothing of a kubelet that knows it.
     stale: BTreeSet<String>,
     /// When the parent's name is enough for its copy to go, in milliseconds since boot.
-    yields_ms: u64,
+    pub(super) yields_ms: u64,
     /// When something is due though nothing happens, in milliseconds since boot.
     pub(super) due_ms: Option<u64>,
 }
@@ -354,10 +354,23 @@ fn class(examined: &Examined) -> Class {
 }
 
 fn presence(checkpoint: &Checkpoint, look: &Look) -> Presence {
-    match (&look.api, &checkpoint.examined.verdict) {
-        (api, _) if api.reach != Answers::Answering || !api.in_step => Presence::Unknown,
+    let api = &look.api;
+    if api.reach != Answers::Answering || !api.in_step {
+        return Presence::Unknown;
+    }
+    let Examined { pod, uid, verdict, .. } = &checkpoint.examined;
+    // What is seen is newer than what is stored.
+    if api.sighted.get(pod).is_some_and(|sighted| checkpoint.gone || sighted != uid) {
+        return Presence::Unknown;
+    }
+    match verdict {
         _ if checkpoint.gone => Presence::Absent,
-        (_, Verdict::NotMeant(NotMeant::Finished | NotMeant::Deleting)) => Presence::Ending,
-        _ => Presence::Present,
+        Verdict::NotMeant(NotMeant::Finished | NotMeant::Deleting) => Presence::Ending,
+        Verdict::Recoverable { .. }
+        | Verdict::WhenNetworkIs { .. }
+        | Verdict::NotRecoverable { .. }
+        | Verdict::NotMeant(NotMeant::RunsOnce | NotMeant::OptedOut | NotMeant::PolicyOff | NotMeant::NotAParent) => {
+            Presence::Present
+        }
     }
 }

@@ -171,7 +171,7 @@ fn yield_for_room(lives: &mut BTreeMap<PodName, Life<'_>>, look: &Look, rules: &
     let parents: BTreeSet<PodName> = look.api.sighted.keys().cloned().chain(present).collect();
     let copies = lives.values().filter(|life| life.before.is_active()).count();
     let surplus = (parents.len() + copies + rules.others as usize).saturating_sub(room as usize);
-    let going = |life: &Life<'_>| life.class == Class::YieldFirst;
+    let going = |life: &Life<'_>| life.class == Class::YieldFirst && life.yields_ms <= look.now_ms;
     let mut copies: Vec<&mut Life<'_>> = lives
         .values_mut()
         .filter(|life| life.before.is_active() && look.api.sighted.contains_key(&life.checkpoint.examined.pod))
@@ -182,6 +182,7 @@ fn yield_for_room(lives: &mut BTreeMap<PodName, Life<'_>>, look: &Look, rules: &
     copies.sort_by_key(|life| (life.checkpoint.examined.annotated, life.checkpoint.examined.priority));
     for life in copies.into_iter().take(surplus.saturating_sub(gone)) {
         life.class = Class::YieldFirst;
+        life.yields_ms = 0;
     }
 }
 

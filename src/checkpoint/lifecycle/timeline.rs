@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::life::Life;
-use super::parent::{Class, Sandboxes};
+use super::parent::Sandboxes;
 use super::state::{Running, State};
 use crate::checkpoint::look::{Answers, Look};
 use crate::checkpoint::rendering::PodName;
@@ -87,11 +87,12 @@ impl Past {
     /// it is more patient after each such round, if it is on the node's network, as whatever serves the API offline has to be.
     pub(super) fn step(&mut self, look: &Look, life: &Life<'_>) {
         self.state = Some(life.next);
+        let examined = &life.checkpoint.examined;
         match (life.before.is_active(), life.next) {
             _ if life.running == Running::Yes => (self.yielded_ms, self.patience_ms) = (None, 0),
-            (true, State::HandedOver { .. }) if life.class == Class::YieldFirst => self.yielded_ms = Some(look.now_ms),
+            (true, State::HandedOver { .. }) if examined.yield_first => self.yielded_ms = Some(look.now_ms),
             (false, State::Active | State::SelfActive) => {
-                let yielded_ms = self.yielded_ms.take().filter(|_| life.checkpoint.examined.host_network);
+                let yielded_ms = self.yielded_ms.take().filter(|_| examined.host_network);
                 if yielded_ms.is_some_and(|at_ms| look.api.since_ms.saturating_sub(at_ms) <= PATIENCE_MS / 2) {
                     self.patience_ms = self.patience_ms.saturating_mul(2).clamp(PATIENCE_MS, PATIENCE_LONGEST_MS);
                 }
