@@ -9,14 +9,15 @@ use super::eyes::{Eyes, Sights};
 use super::pass::{Outcome, PassError, Target, assess, lifecycle};
 use crate::checkpoint::decide::{Decision, PodNetwork};
 use crate::checkpoint::images::NodeImages;
-use crate::checkpoint::lifecycle::{Alarm, Lives, Record, Rules, Standing, Timeline, decide};
+use crate::checkpoint::lifecycle::{Alarm, Checkpoint, Lives, Record, Rules, Standing, Timeline, decide};
 use crate::checkpoint::look::{Answers, ApiServer, Look};
 use crate::checkpoint::node::Fact;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
-use crate::checkpoint::rendering::PodName;
+use crate::checkpoint::rendering::{Activity, Manifest, Plan, PlannedPod, PodName, Rendering};
 use crate::checkpoint::settings::{ActivationPolicy, Settings};
+use crate::clear::Clear;
 use crate::materialize::{Materializer, Report};
-use crate::store::{Change, Committed, Snapshot};
+use crate::store::{Change, Committed, Revision, Snapshot};
 
 /// What to keep, and how.
 pub struct Keeping {
@@ -41,7 +42,27 @@ pub struct Keeper {
     timeline: Timeline,
     /// Pods whose checkpoints have ended, and whose trees may still be there.
     departed: BTreeSet<PodName>,
+    assessed: Option<Assessed>,
 }
+
+/// What the last whole pass found, without a rendering: enough to see whether anything would be done otherwise.
+struct Assessed {
+    revision: Revision,
+    images: NodeImages,
+    network: PodNetwork,
+    decision: Decision,
+    checkpoints: Vec<Checkpoint>,
+    /// What was carried out.
+    activities: Vec<(PodName, Activity)>,
+    /// Until when it is good enough, in milliseconds since boot: then files that someone else changed are put right.
+    until_ms: u64,
+}
+
+/// How often files are looked at although nothing changed: as often as the kubelet reads its directory.
+const WHOLE_EACH_MS: u64 = 20_000;
+
+/// The same while trees wait to be removed, or something went wrong.
+const WHOLE_SOON_MS: u64 = 5_000;
 
 /// What one pass saw and did.
 pub struct Kept {
@@ -55,7 +76,7 @@ pub struct Kept {
     pub ended: Vec<PodName>,
     /// What should wake somebody up.
     pub alarms: Vec<Alarm>,
-    /// What was done to files; `None` under the policy `off`, which touches none.
+    /// What was done to files; `None` if none was touched: nothing had to be, or the policy is `off`.
     pub report: Option<Report>,
     /// To be recorded in the store.
     pub changes: Vec<Change>,
@@ -75,7 +96,7 @@ impl Keeper {
     pub fn new(keeping: Keeping, found: Option<&Snapshot>) -> Self {
         let stored_boot_id = found.and_then(Snapshot::boot_id).unwrap_or_default();
         let eyes = Eyes::new(keeping.sights.clone(), stored_boot_id);
-        Self { keeping, eyes, timeline: Timeline::default(), departed: BTreeSet::new() }
+        Self { keeping, eyes, timeline: Timeline::default(), departed: BTreeSet::new(), assessed: None }
     }
 
     /// The identity of this boot, if it is known.
@@ -126,10 +147,8 @@ impl Keeper {
     ) -> Result<Kept, PassError> {
         let Keeping { settings, own_name, target, rules, network, .. } = &self.keeping;
         let stored = snapshot.get();
-        let Outcome { decision, checkpoints, .. } = assess(stored, settings, own_name.as_deref(), network(), images)?;
-        let verdicts = decision.verdicts.clone();
-        let acting = settings.activation != ActivationPolicy::Off;
-        let materializer = match acting || rules.break_glass {
+        let acting = settings.activation != ActivationPolicy::Off || rules.break_glass;
+        let materializer = match acting {
             true => Some(
                 Materializer::open(target.roots.clone(), target.secret_root, target.owners)?
                     .naming_secrets(settings.secret_root.clone().into()),
@@ -144,7 +163,19 @@ impl Keeper {
             },
             None => Fact::Unknown("the activation policy is off".to_owned()),
         };
+        let network = network();
         let rules = with_room(rules.clone(), stored);
+        let known = self.assessed.as_ref().filter(|known| {
+            let same = known.revision == stored.revision() && known.images == *images && known.network == network;
+            same && look.now_ms < known.until_ms
+        });
+        if let Some((same, timeline)) = known.and_then(|known| unchanged(known, &self.timeline, &look, &rules)) {
+            self.timeline = timeline;
+            return Ok(same);
+        }
+        let Outcome { decision, checkpoints, .. } = assess(stored, settings, own_name.as_deref(), network, images)?;
+        let unrendered = unrendered(&decision);
+        let verdicts = decision.verdicts.clone();
         let lives = decide(decision, &checkpoints, &look, &rules, &mut self.timeline);
         let Lives { mut plan, standings, records, removed, released, alarms, next_ms, yielding } = lives;
         let active = standings.iter().any(|standing| standing.state.is_active());
@@ -152,20 +183,33 @@ impl Keeper {
         // The plan follows from the committed snapshot and from what is seen, and so is as durable as that is.
         let plan = snapshot.derive(|_| plan);
         let report = materializer.map(|materializer| materializer.reconcile(&plan, stored, now_unix_s));
-        let decision = Decision { verdicts, plan: plan.into_inner() };
         let failed = |pod: &PodName| {
             let outcomes = report.iter().flat_map(|report| &report.outcomes);
             outcomes.into_iter().any(|(name, outcome)| name == pod && outcome.is_failure())
         };
         // What failed is decided again by the next pass.
         let news: Vec<Record> = records.into_iter().filter(|record| !failed(&record.pod)).collect();
-        let mut changes = match report.is_some() {
+        let mut changes = match acting {
             true => changes(&news, &removed),
             false => Vec::new(),
         };
         changes.extend(released.into_iter().map(|pod| Change::Hold { pod, held: false }));
         let ended: Vec<PodName> = removed.into_iter().map(|(pod, _)| pod).collect();
         self.departed.extend(ended.iter().cloned());
+        let decision = Decision { verdicts, plan: plan.into_inner() };
+        let soon = report.as_ref().is_some_and(|report| {
+            let failed = report.outcomes.iter().any(|(_, outcome)| outcome.is_failure());
+            failed || !report.waiting.is_empty() || !report.problems.is_empty()
+        });
+        self.assessed = Some(Assessed {
+            revision: stored.revision(),
+            images: images.clone(),
+            network,
+            decision: unrendered,
+            checkpoints,
+            activities: activities(&decision.plan),
+            until_ms: look.now_ms + if soon { WHOLE_SOON_MS } else { WHOLE_EACH_MS },
+        });
         Ok(Kept { decision, standings, news, ended, alarms, report, changes, look, next_ms, yielding, active })
     }
 
@@ -182,6 +226,48 @@ impl Keeper {
         };
         inactive.chain(&self.departed).filter(|pod| !lives(pod)).cloned().collect()
     }
+}
+
+/// What a pass comes to if it would do nothing: what is decided is what was carried out.
+fn unchanged(known: &Assessed, timeline: &Timeline, look: &Look, rules: &Rules) -> Option<(Kept, Timeline)> {
+    let mut timeline = timeline.clone();
+    let lives = decide(known.decision.clone(), &known.checkpoints, look, rules, &mut timeline);
+    let Lives { plan, standings, records, removed, released, alarms, next_ms, yielding } = lives;
+    let nothing = records.is_empty() && removed.is_empty() && released.is_empty();
+    if !nothing || activities(&plan) != known.activities {
+        return None;
+    }
+    let kept = Kept {
+        decision: Decision { verdicts: known.decision.verdicts.clone(), plan },
+        active: standings.iter().any(|standing| standing.state.is_active()),
+        standings,
+        news: Vec::new(),
+        ended: Vec::new(),
+        alarms,
+        report: None,
+        changes: Vec::new(),
+        look: look.clone(),
+        next_ms,
+        yielding,
+    };
+    Some((kept, timeline))
+}
+
+/// The same decision without what would be written.
+fn unrendered(decision: &Decision) -> Decision {
+    let planned = |planned: &PlannedPod| {
+        let Rendering { pod, uid, .. } = &planned.rendering;
+        let manifest = Manifest { json: Clear::default(), carries_secret: false };
+        let rendering = Rendering { pod: pod.clone(), uid: uid.clone(), manifest, trees: Vec::new() };
+        PlannedPod { rendering, activity: planned.activity }
+    };
+    let plan = Plan { pods: decision.plan.pods.iter().map(planned).collect(), ..Plan::default() };
+    let plan = Plan { untouched: decision.plan.untouched.clone(), unsure: decision.plan.unsure.clone(), ..plan };
+    Decision { verdicts: decision.verdicts.clone(), plan }
+}
+
+fn activities(plan: &Plan) -> Vec<(PodName, Activity)> {
+    plan.pods.iter().map(|planned| (planned.rendering.pod.clone(), planned.activity)).collect()
 }
 
 /// What is to be recorded after a pass.

@@ -238,6 +238,8 @@ impl<E: From<io::Error>> Resident<'_, E> {
         self.notifier.stopping();
         for task in [keeping, events, asked] {
             task.abort();
+            // A round that writes files is not left alone in the middle of it; and its timers are those of the runtime.
+            let _ended = task.await;
         }
         ended
     }

@@ -19,7 +19,7 @@ use crate::checkpoint::look::Answers;
 use crate::node::boot;
 use crate::ops::notify::Notifier;
 use crate::source::api::sighting::Sighting;
-use crate::store::{Committed, Snapshot, StoreError};
+use crate::store::{Committed, Snapshot, StoreError, Update};
 
 /// Between two rounds while a copy is active, or something is due.
 const BUSY: Duration = Duration::from_secs(1);
@@ -40,6 +40,9 @@ pub trait Watcher: Send {
 
     /// A round could not be made; nothing was changed.
     fn failed(&mut self, error: &PassError);
+
+    /// What was decided is durable.
+    fn recorded(&mut self, update: &Update);
 
     /// What was decided could not be recorded; it is decided anew after a restart.
     fn not_recorded(&mut self, error: &StoreError);
@@ -114,7 +117,10 @@ impl Rounds {
         // In this order: what is said to be durable is in the snapshot.
         let durable = self.shared.durable();
         let store = self.shared.store();
-        if let Some(store) = &store {
+        let known = self.loaded.as_ref().map(|loaded| loaded.get().revision());
+        if let Some(store) = &store
+            && store.last_revision().is_none_or(|revision| Some(revision) != known)
+        {
             match store.snapshot().await {
                 Ok(snapshot) => self.loaded = Some(snapshot),
                 Err(error) => tracing::info!("cannot look into the store: {error}"),
@@ -144,9 +150,11 @@ impl Rounds {
         self.shared.hasten(kept.yielding);
         if !kept.changes.is_empty()
             && let Some(store) = store
-            && let Err(error) = store.update(kept.changes.clone()).await
         {
-            self.watcher.not_recorded(&error);
+            match store.update(kept.changes.clone()).await {
+                Ok(update) => self.watcher.recorded(update.get()),
+                Err(error) => self.watcher.not_recorded(&error),
+            }
         }
         self.watcher.kept(&kept, snapshot.get());
         let pause = pause(&kept);

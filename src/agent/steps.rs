@@ -62,3 +62,19 @@ pub fn changes(step: &Step, departed: Departed) -> Vec<Change> {
 fn absent(gathered: &Gathered) -> impl Iterator<Item = Change> {
     gathered.absent.iter().map(|(key, why)| Change::Absent { key: key.clone(), why: *why })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::object::ObjectKey;
+
+    #[test]
+    fn a_departed_pod_is_removed_or_kept() {
+        let key = ObjectKey::new(Kind::Pod, "default", "web").unwrap();
+        let step = Step::PodGone { key: key.clone(), uid: "u1".to_owned() };
+        let removed = changes(&step, Departed::Remove);
+        assert!(matches!(removed.as_slice(), [Change::Delete { key: of, uid }] if *of == key && uid == "u1"));
+        let kept = changes(&step, Departed::Keep);
+        assert!(matches!(kept.as_slice(), [Change::Gone { key: of, uid }] if *of == key && uid == "u1"));
+    }
+}

@@ -6,7 +6,8 @@ use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, ready};
 use std::thread;
 
@@ -31,7 +32,7 @@ impl StoreThread {
         let (give_back, given_back) = oneshot::channel();
         let owner = Owner { store, clock: Box::new(clock), failed: false, closing: false };
         thread::Builder::new().name("store".to_owned()).spawn(move || serve(owner, queue, give_back))?;
-        Ok(Self { handle: StoreHandle { jobs }, given_back })
+        Ok(Self { handle: StoreHandle { jobs, revision: Arc::new(AtomicU64::new(NO_COMMIT)) }, given_back })
     }
 
     /// A way to ask the store, for as long as the thread runs.
@@ -62,7 +63,12 @@ impl StoreThread {
 #[derive(Clone)]
 pub struct StoreHandle {
     jobs: mpsc::Sender<Job>,
+    /// The revision after the last commit of this thread; [`NO_COMMIT`] before the first.
+    revision: Arc<AtomicU64>,
 }
+
+/// No commit has been made; no store gets so far.
+const NO_COMMIT: u64 = u64::MAX;
 
 impl StoreHandle {
     /// Applies all `changes` in one durable transaction, or none; see [`Backend::update`].
@@ -71,7 +77,18 @@ impl StoreHandle {
     /// Those of [`Backend::update`]; [`StoreError::Panicked`], after which nobody knows whether it was committed;
     /// [`StoreError::Unusable`] and [`StoreError::Closed`], after which it was not.
     pub fn update(&self, changes: Vec<Change>) -> Answer<Committed<Update>> {
-        self.ask(|store, now_unix_ms| store.update(changes, now_unix_ms))
+        let revision = Arc::clone(&self.revision);
+        self.ask(move |store, now_unix_ms| {
+            let update = store.update(changes, now_unix_ms)?;
+            revision.store(update.get().revision.0, Ordering::Release);
+            Ok(update)
+        })
+    }
+
+    /// The revision after the last commit that was made through this thread; `None` before the first. Asks nobody.
+    #[must_use]
+    pub fn last_revision(&self) -> Option<Revision> {
+        Some(self.revision.load(Ordering::Acquire)).filter(|revision| *revision != NO_COMMIT).map(Revision)
     }
 
     /// A consistent view of everything that is durable; see [`Backend::snapshot`].
@@ -111,7 +128,12 @@ impl StoreHandle {
     /// # Errors
     /// Those of [`Backend::add_first_key`], and as for [`StoreHandle::update`].
     pub fn add_first_key(&self, secret: NodeSecret) -> Answer<Committed<Revision>> {
-        self.ask(move |store, now_unix_ms| store.add_first_key(&secret, now_unix_ms))
+        let revision = Arc::clone(&self.revision);
+        self.ask(move |store, now_unix_ms| {
+            let committed = store.add_first_key(&secret, now_unix_ms)?;
+            revision.store(committed.get().0, Ordering::Release);
+            Ok(committed)
+        })
     }
 
     fn ask<T: Send + 'static>(

@@ -23,11 +23,12 @@ use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
-use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, fingerprint, open_offline};
+use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, Update, fingerprint, open_offline};
 
 use super::args::StoreArgs;
 use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
+use super::output::plural;
 use super::run::{about, problems};
 use super::{Exit, chain, chain_of, now_unix_ms, say};
 
@@ -117,7 +118,7 @@ impl Follow<'_> {
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
         let last_answer = self.keep.last_answer(self.store)?;
-        let teller = Box::new(Teller::default());
+        let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
         let resident = Resident {
             open: Box::new(|| open(self.store, &path)),
@@ -325,10 +326,7 @@ impl Observer for Narrator<'_> {
                 unsealed.len()
             )),
         }
-        let (stored, removed) = (update.stored.len(), update.removed.len());
-        if stored + removed > 0 {
-            tracing::info!(revision = update.revision.0, stored, removed, "committed");
-        }
+        committed(update);
         let listed = self.answering && items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
         let first = listed && !self.listed;
         self.listed |= listed;
@@ -365,7 +363,11 @@ impl Narrator<'_> {
 struct Teller {
     /// What was wrong at the last round, already told.
     problems: BTreeSet<String>,
+    /// Those of files, as of the last round that touched any.
+    files: BTreeSet<String>,
     runtime_unknown: bool,
+    /// Not under the policy `off`: then nothing depends on what runs.
+    rendering: bool,
 }
 
 impl Teller {
@@ -387,13 +389,17 @@ impl Watcher for Teller {
         for pod in &kept.ended {
             say(format_args!("{pod}: removed (its parent is gone, and the grace period is over)"));
         }
-        let mut problems = problems(&kept.report.clone().unwrap_or_default());
+        if let Some(report) = &kept.report {
+            self.files = problems(report);
+            let rendered = report.outcomes.len();
+            tracing::info!(revision = snapshot.revision().0, "{rendered} pod{} rendered", plural(rendered));
+        }
+        let mut problems = self.files.clone();
         problems.extend(kept.alarms.iter().map(|alarm| format!("warning: {alarm}")));
         problems.extend(snapshot.findings().iter().map(|finding| format!("warning: {finding}")));
         match &kept.look.runtime {
             Fact::Known(_) => self.runtime_unknown = false,
-            // Under shadow mode nothing depends on it.
-            Fact::Unknown(why) if kept.report.is_some() && !self.runtime_unknown => {
+            Fact::Unknown(why) if self.rendering && !self.runtime_unknown => {
                 say(format_args!("warning: nobody knows what runs here, so no copy is started: {why}"));
                 self.runtime_unknown = true;
             }
@@ -406,8 +412,20 @@ impl Watcher for Teller {
         self.tell(BTreeSet::from([format!("error: {}", chain_of(error))]));
     }
 
+    fn recorded(&mut self, update: &Update) {
+        committed(update);
+    }
+
     fn not_recorded(&mut self, error: &StoreError) {
         self.tell(BTreeSet::from([format!("warning: what was decided could not be recorded: {}", chain_of(error))]));
+    }
+}
+
+/// One line a commit, for whoever wants to see them.
+fn committed(update: &Update) {
+    let (stored, removed) = (update.stored.len(), update.removed.len());
+    if stored + removed > 0 {
+        tracing::info!(revision = update.revision.0, stored, removed, "committed");
     }
 }
 

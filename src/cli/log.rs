@@ -84,7 +84,9 @@ impl Log {
         let now_ms = now_unix_ms();
         let from_ms = self.since.map(|since| now_ms.saturating_sub(since.saturating_mul(1000)));
         let mut entries = Vec::new();
-        for (revision, record, at_ms, dated) in dated(snapshot.log(), now_ms) {
+        let log: Vec<(Revision, LogRecord)> = snapshot.log().collect();
+        for (revision, record, at_ms, dated) in dated(log.iter().map(|(revision, record)| (*revision, record)), now_ms)
+        {
             if from_ms.is_some_and(|from| at_ms < from) {
                 continue;
             }

@@ -175,6 +175,7 @@ pub trait Backend: Send {
     /// A consistent view of everything that is durable.
     ///
     /// # Errors
-    /// The store can't be read; damaged records alone are no error but findings of the snapshot.
+    /// The store can't be read; damaged records alone are no error but findings of the snapshot. Those of the log are left
+    /// out when it is read.
     fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError>;
 }

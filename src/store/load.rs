@@ -115,9 +115,23 @@ fn checked<'a>(row: &'a Row, vault: Option<&Vault>) -> Result<Checked<'a>, Recor
     record::check(row.table, &key, &row.bytes, vault)
 }
 
+/// Whether the log is checked when a snapshot is made.
+///
+/// It may be as long as everything else together, and whoever decides and renders does not read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckLog {
+    /// Yes: what is damaged is a finding.
+    Now,
+    /// Only when it is read, by [`Snapshot::log`].
+    WhenRead,
+}
+
 /// Checks every row. `structure` holds what is known of damage to the file itself.
-pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Finding>) -> Snapshot {
+pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Finding>, check_log: CheckLog) -> Snapshot {
     let Unlocked { lock, vault, slots, findings } = unlocked;
+    let (mut log, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.table == Table::Log);
+    // What is read from a damaged file comes in no order.
+    log.sort_by(|a, b| a.key.cmp(&b.key));
     let mut loader = Loader {
         vault: vault.as_deref(),
         format: false,
@@ -125,20 +139,23 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
         state: None,
         records: BTreeMap::new(),
         rows: BTreeMap::new(),
-        log: BTreeMap::new(),
         damaged: BTreeSet::new(),
         found: BTreeMap::new(),
         findings: structure,
     };
     loader.findings.extend(findings);
-    for row in &rows {
+    let log_to_check = match check_log {
+        CheckLog::Now => log.as_slice(),
+        CheckLog::WhenRead => &[],
+    };
+    for row in rows.iter().chain(log_to_check) {
         if let Err(problem) = loader.take(row) {
             loader.findings.push(Finding::record(row.table, &row.key, problem));
         }
     }
     loader.look_for_missing();
     let forbidden = loader.forbidden();
-    let Loader { identity, state, records, rows, log, damaged, findings, .. } = loader;
+    let Loader { identity, state, records, rows, damaged, findings, .. } = loader;
     Snapshot {
         identity,
         revision: Revision(state.as_ref().map_or(0, |state| state.revision)),
@@ -166,7 +183,6 @@ struct Loader<'a> {
     state: Option<State>,
     records: BTreeMap<ObjectKey, Record>,
     rows: BTreeMap<(String, String), PodRow>,
-    log: BTreeMap<Revision, LogRecord>,
     damaged: BTreeSet<ObjectKey>,
     /// How many rows of each kind were seen, sound or not.
     found: BTreeMap<String, u64>,
@@ -180,7 +196,7 @@ impl Loader<'_> {
             Table::Meta => self.take_meta(row),
             Table::Pods => self.take_pod_row(row),
             Table::Objects => self.take_object(row),
-            Table::Log => self.take_log(row),
+            Table::Log => log_record(row, self.vault).map(drop),
         }
     }
 
@@ -214,15 +230,6 @@ impl Loader<'_> {
         let checked = checked(row, self.vault)?;
         let pod_row = PodRow::decode(checked.payload).map_err(RecordProblem::Malformed)?;
         self.rows.insert((namespace.clone(), name.clone()), pod_row);
-        Ok(())
-    }
-
-    fn take_log(&mut self, row: &Row) -> Result<(), RecordProblem> {
-        let [key] = row.key.as_slice() else { return Err(RecordProblem::Name) };
-        let revision = log_key_revision(key).ok_or(RecordProblem::Name)?;
-        let checked = checked(row, self.vault)?;
-        let record = LogRecord::decode(checked.payload).map_err(RecordProblem::Malformed)?;
-        self.log.insert(Revision(revision), record);
         Ok(())
     }
 
@@ -339,6 +346,15 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// One record of the log, with its revision.
+pub(super) fn log_record(row: &Row, vault: Option<&Vault>) -> Result<(Revision, LogRecord), RecordProblem> {
+    let [key] = row.key.as_slice() else { return Err(RecordProblem::Name) };
+    let revision = log_key_revision(key).ok_or(RecordProblem::Name)?;
+    let checked = checked(row, vault)?;
+    let record = LogRecord::decode(checked.payload).map_err(RecordProblem::Malformed)?;
+    Ok((Revision(revision), record))
 }
 
 /// The key that a record's digest does match, if that is the one which its envelope states.

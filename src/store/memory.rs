@@ -152,6 +152,6 @@ impl Backend for MemoryStore {
         let rows: Vec<Row> =
             super::tables::TABLES.into_iter().flat_map(|table| self.rows.list(table, |_| true)).collect();
         let unlocked = load::unlock(Path::new("memory"), &rows, &[])?.with(self.vault.clone());
-        Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new())))
+        Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new(), load::CheckLog::WhenRead)))
     }
 }

@@ -45,7 +45,7 @@ fn open_base(path: &Path, base: &Base, secrets: &[&NodeSecret]) -> Result<Commit
     let (rows, structure) = rows(path, base)?;
     let unlocked = load::unlock(path, &rows, secrets)?;
     // What was committed once and is read back is as durable as it will ever be.
-    Ok(Committed::new(load::snapshot(rows, unlocked, structure)))
+    Ok(Committed::new(load::snapshot(rows, unlocked, structure, load::CheckLog::Now)))
 }
 
 /// How the overlay is made ready for an attempt to read.

@@ -161,7 +161,7 @@ impl Backend for RedbStore {
         self.usable()?;
         let rows = guard(|| read_rows(&self.db)).map_err(|_| panicked(&self.path))??;
         let unlocked = load::unlock(&self.path, &rows, &[])?.with(self.vault.clone());
-        Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new())))
+        Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new(), load::CheckLog::WhenRead)))
     }
 
     fn image(&self) -> Result<Vec<u8>, StoreError> {

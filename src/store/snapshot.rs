@@ -6,8 +6,9 @@ use std::sync::Arc;
 use store_format::{Envelope, Form, Identity, KeySlot, Lifecycle, LogRecord, PodRow};
 
 use super::finding::Finding;
+use super::tables::Row;
 use super::vault::Vault;
-use super::{Revision, absence, record};
+use super::{Revision, absence, load, record};
 use crate::checkpoint::lookup::{Absence, Lookup, Objects};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 
@@ -60,7 +61,8 @@ pub struct Snapshot {
     pub(super) slots: Vec<KeySlot>,
     pub(super) records: BTreeMap<ObjectKey, Record>,
     pub(super) rows: BTreeMap<(String, String), PodRow>,
-    pub(super) log: BTreeMap<Revision, LogRecord>,
+    /// Rows of the log, by key; not checked yet.
+    pub(super) log: Vec<Row>,
     /// Objects that are not stored because the API server does not let this node read them.
     pub(super) forbidden: BTreeSet<ObjectKey>,
     /// Objects whose records are there but failed a check, or were named by another record and are gone.
@@ -197,8 +199,8 @@ impl Snapshot {
 
     /// What the last commits did, each with its revision, oldest first. A commit of which there is nothing to say is left
     /// out, as are records that are damaged.
-    pub fn log(&self) -> impl DoubleEndedIterator<Item = (Revision, &LogRecord)> {
-        self.log.iter().map(|(revision, record)| (*revision, record))
+    pub fn log(&self) -> impl DoubleEndedIterator<Item = (Revision, LogRecord)> {
+        self.log.iter().filter_map(|row| load::log_record(row, self.vault.as_deref()).ok())
     }
 
     fn row(&self, pod: &ObjectKey) -> Option<&PodRow> {

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
+mod agent;
+mod histories;
 mod pods;
+mod random;
 mod replay;
 mod table;
+mod world;

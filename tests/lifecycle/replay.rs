@@ -161,9 +161,16 @@ fn in_the_dark(about: &str, before: State, change: &Value, running_uid: Option<&
         runtime.sandboxes.push(sandbox(&pod, uid, ContainerState::Running));
         look.kubelet = Fact::Known(Kubelet::Running { since_ms: 500 });
     }
-    let lives = both_stages(&[checkpoint], &look, &rules, &mut Timeline::default());
+    if before.is_active() {
+        look.manifests = Fact::Known([(pod, "uid-now".to_owned())].into());
+    }
+    let mut timeline = Timeline::default();
+    both_stages(std::slice::from_ref(&checkpoint), &look, &rules, &mut timeline);
+    // Long enough for a parent that runs to run well.
+    look.now_ms += 10_000;
+    let lives = both_stages(&[checkpoint], &look, &rules, &mut timeline);
     let about = format!("{about} ({})", annotations.map_or("not annotated", |_| "annotated"));
-    let conditions = conditions("Inactive", SILENT, running_uid.is_some());
+    let conditions = conditions(theirs(before), SILENT, running_uid.is_some());
     Situation { about, conditions, before, next: lives.standings[0].state }
 }
 
@@ -189,9 +196,11 @@ fn unseen() -> Vec<Situation> {
         }));
     }
 
-    // 3: it knows pods by their names.
-    all.push(in_the_dark("another pod of that name runs", State::Inactive, &json!({}), Some("uid-before")));
-    all.push(in_the_dark("this very pod runs", State::Inactive, &json!({}), Some("uid-now")));
+    // 3: it knows pods by their names. For both, a pod of a name that runs is not doubled.
+    all.push(in_the_dark("another pod of that name runs beside a copy", State::Active, &json!({}), Some("uid-before")));
+    all.push(in_the_dark("this very pod runs beside a copy", State::Active, &json!({}), Some("uid-now")));
+    all.push(in_the_dark("some pod of that name runs", State::Inactive, &json!({}), Some("uid-before")));
+    all.push(in_the_dark("some pod of that name runs", State::Inactive, &json!({}), Some("uid-now")));
 
     // 4: it does not look at what became of a pod.
     let yes = |change: Value| {
@@ -325,7 +334,7 @@ const DIFFERENCES: [Difference; 12] = [
         number: 3,
         reason: "identity is the UID: another pod of the same name is another parent",
         covers: |s| is_about(s, "another pod of that name runs"),
-        instead: |_| (State::Active, "start"),
+        instead: |_| (State::Active, "nothing"),
     },
     Difference {
         number: 4,
@@ -351,7 +360,8 @@ const DIFFERENCES: [Difference; 12] = [
         covers: |s| {
             let Conditions { state, api_available, api_parent, local_running, .. } = s.conditions;
             let plain = s.about.is_empty() && local_running && (api_parent || !api_available);
-            plain && matches!(state, "Active" | "ActiveGracePeriod") || is_about(s, "the parent")
+            let copied = matches!(state, "Active" | "ActiveGracePeriod");
+            plain && copied || is_about(s, "this very pod runs") || is_about(s, "the parent")
         },
         instead: |s| match s.before {
             State::HandedOver { .. } => (s.before, "nothing"),

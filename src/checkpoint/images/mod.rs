@@ -23,7 +23,7 @@ const VERIFIES_SINCE: KubeletVersion = KubeletVersion { major: 1, minor: 35 };
 /// What is known of the images on this node.
 ///
 /// What is not known says nothing against a pod.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeImages {
     present: Option<Present>,
     records: Option<Records>,
@@ -31,7 +31,7 @@ pub struct NodeImages {
 }
 
 /// The kubelet's records, as they are looked up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Records {
     /// By the runtime's name for the image, then by the pods' name for it.
     pulled: BTreeMap<String, BTreeMap<String, PulledWith>>,
@@ -177,7 +177,7 @@ fn is_listed(listed: &[String], name: &str) -> bool {
 }
 
 /// What the runtime has, by every name that leads there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Present {
     ids: BTreeSet<String>,
     /// `registry/path:tag` and `registry/path@digest`.

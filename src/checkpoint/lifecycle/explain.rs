@@ -177,7 +177,7 @@ impl Life<'_> {
     }
 
     fn why_inactive(&self, look: &Look) -> Why {
-        if self.checkpoint.held {
+        if self.held {
             return Why::Held;
         }
         match (self.running, self.wanted) {

@@ -17,7 +17,7 @@ use crate::checkpoint::verdict::{NotMeant, Reason, Verdict};
 const RUNS_WELL_MS: u64 = 10_000;
 
 /// How long a copy may take to get a sandbox.
-const START_MS: u64 = 60_000;
+pub(super) const START_MS: u64 = 60_000;
 
 /// Between one attempt at publishing a copy anew and the next: this, doubled each time.
 const REPUBLISH_MS: u64 = 60_000;
@@ -31,6 +31,9 @@ const RECORDED_EACH_MS: u64 = 10_000;
 /// For how long a parent whose kubelet may know it has to have no sandbox: a kubelet makes a new one within seconds.
 const SETTLE_MS: u64 = 30_000;
 
+/// How long a kubelet takes at most to see its pods and to start them when the API server is back.
+const SEES_PODS_MS: u64 = 45_000;
+
 /// One pod in the middle of a decision.
 pub(super) struct Life<'a> {
     pub(super) checkpoint: &'a Checkpoint,
@@ -43,6 +46,8 @@ pub(super) struct Life<'a> {
     pub(super) running: Running,
     pub(super) presence: Presence,
     pub(super) copy: CopyStatus,
+    /// Whether the operator holds its copy; an API server that answers ends that.
+    pub(super) held: bool,
     /// Why it has to wait, if its copy would be started otherwise.
     pub(super) wait: Option<Why>,
     pub(super) republish: bool,
@@ -53,7 +58,7 @@ pub(super) struct Life<'a> {
     /// Its containers that say nothing of a kubelet that knows it.
     stale: BTreeSet<String>,
     /// When the parent's name is enough for its copy to go, in milliseconds since boot.
-    yields_ms: u64,
+    pub(super) yields_ms: u64,
     /// When something is due though nothing happens, in milliseconds since boot.
     pub(super) due_ms: Option<u64>,
 }
@@ -75,14 +80,20 @@ impl<'a> Life<'a> {
             Fact::Unknown(_) => None,
         };
         let copied = manifest.flatten().filter(|copied| !copied.is_empty()).unwrap_or(uid);
-        let sandboxes = Sandboxes::of(look, uid, copied);
+        let sandboxes = Sandboxes::of(look, pod, uid, copied);
         past.parent(look, sandboxes.as_ref());
         let running = match parent_running(look, sandboxes.as_ref(), past.idle_ms(look.now_ms)) {
-            Running::Unknown if rules.break_glass => Running::No,
+            Running::Unknown if rules.break_glass && sandboxes.as_ref().is_none_or(|all| !all.namesake_runs) => {
+                Running::No
+            }
             running => running,
         };
         past.answer(look.now_ms, running);
-        let before = past.state.unwrap_or(checkpoint.state);
+        let before = match past.state.unwrap_or(checkpoint.state) {
+            // It could not be deleted from the store. Nobody says that it is gone still.
+            State::Removed => State::InactiveGrace { left_ms: 0 },
+            state => state,
+        };
         let before = manifest.map_or(before, |manifest| before.seen_as(manifest.is_some()));
         let mut life = Self {
             checkpoint,
@@ -94,6 +105,7 @@ impl<'a> Life<'a> {
             running,
             presence: presence(checkpoint, look),
             copy: CopyStatus::Unknown,
+            held: checkpoint.held && !(look.api.reach == Answers::Answering && look.api.in_step),
             wait: None,
             republish: false,
             seen: None,
@@ -143,7 +155,12 @@ impl<'a> Life<'a> {
             };
             return;
         }
-        let dead_since_ms = (*past.dead_since_ms.get_or_insert(look.now_ms)).max(published_ms);
+        // A kubelet has its time from when it starts.
+        let kubelet_ms = match look.kubelet {
+            Fact::Known(Kubelet::Running { since_ms }) => since_ms,
+            Fact::Known(Kubelet::NotRunning) | Fact::Unknown(_) => 0,
+        };
+        let dead_since_ms = (*past.dead_since_ms.get_or_insert(look.now_ms)).max(published_ms).max(kubelet_ms);
         let dead_ms = look.now_ms.saturating_sub(dead_since_ms);
         if dead_ms < START_MS {
             self.copy = CopyStatus::Starting;
@@ -162,7 +179,8 @@ impl<'a> Life<'a> {
             past.published_ms = Some(look.now_ms);
             past.dead_since_ms = Some(look.now_ms);
         }
-        self.is_due(look.now_ms, dead_since_ms.saturating_add(pause));
+        // What is published anew is so by the next look, when it is on record.
+        self.is_due(look.now_ms, if self.republish { look.now_ms + 1000 } else { dead_since_ms.saturating_add(pause) });
     }
 
     /// Whether a kubelet that knows its pods counts the parent among them.
@@ -172,14 +190,19 @@ impl<'a> Life<'a> {
         !over && !self.checkpoint.gone
     }
 
+    /// Whether the parent has a ready sandbox.
+    pub(super) fn has_sandbox(&self) -> bool {
+        self.sandboxes.as_ref().is_some_and(Sandboxes::ready)
+    }
+
     /// Whether a copy may be started at all, now or later.
     fn startable(&self) -> bool {
-        self.wanted == Some(Activity::Active) && !self.checkpoint.held
+        self.wanted == Some(Activity::Active) && !self.held
     }
 
     /// Whether a copy that runs has to stop although its parent does not take over.
     fn stops(&self) -> bool {
-        if self.checkpoint.held {
+        if self.held {
             return true;
         }
         if let Some(wanted) = self.wanted {
@@ -215,8 +238,13 @@ impl<'a> Life<'a> {
                 comes || sighted && look.now_ms >= self.yields_ms
             }
             Class::HostNetwork => comes,
-            Class::Overlap => self.runs_well(look),
+            // Where the copy does not run either, its going leaves no gap.
+            Class::Overlap => self.runs_well(look) || comes && self.copy_is_down(),
         }
+    }
+
+    fn copy_is_down(&self) -> bool {
+        self.sandboxes.as_ref().is_some_and(|sandboxes| !sandboxes.copy_runs())
     }
 
     fn runs_well(&mut self, look: &Look) -> bool {
@@ -240,7 +268,7 @@ impl<'a> Life<'a> {
             api: look.api.reach,
             parent: self.presence,
             running: self.running,
-            sandbox: self.sandboxes.as_ref().is_some_and(Sandboxes::ready),
+            sandbox: self.has_sandbox(),
             takes_over: self.takes_over(look),
             own: rules.own_pod.as_ref() == Some(&self.checkpoint.examined.pod),
             annotated: self.checkpoint.examined.annotated,
@@ -266,7 +294,11 @@ impl<'a> Life<'a> {
             return None;
         }
         if !kubelet_forgot(look) {
-            let until_ms = past.no_since_ms.map(|since_ms| since_ms.saturating_add(SETTLE_MS));
+            let seen_ms = match look.api.reach {
+                Answers::Answering => look.api.since_ms.saturating_add(SEES_PODS_MS),
+                Answers::Silent | Answers::Refusing => 0,
+            };
+            let until_ms = past.no_since_ms.map(|since_ms| since_ms.saturating_add(SETTLE_MS).max(seen_ms));
             if let Some(until_ms) = until_ms.filter(|until_ms| look.now_ms < *until_ms) {
                 return Some(Why::Settling { until_ms });
             }
@@ -332,10 +364,23 @@ fn class(examined: &Examined) -> Class {
 }
 
 fn presence(checkpoint: &Checkpoint, look: &Look) -> Presence {
-    match (&look.api, &checkpoint.examined.verdict) {
-        (api, _) if api.reach != Answers::Answering || !api.in_step => Presence::Unknown,
+    let api = &look.api;
+    if api.reach != Answers::Answering || !api.in_step {
+        return Presence::Unknown;
+    }
+    let Examined { pod, uid, verdict, .. } = &checkpoint.examined;
+    // What is seen is newer than what is stored.
+    if api.sighted.get(pod).is_some_and(|sighted| checkpoint.gone || sighted != uid) {
+        return Presence::Unknown;
+    }
+    match verdict {
         _ if checkpoint.gone => Presence::Absent,
-        (_, Verdict::NotMeant(NotMeant::Finished | NotMeant::Deleting)) => Presence::Ending,
-        _ => Presence::Present,
+        Verdict::NotMeant(NotMeant::Finished | NotMeant::Deleting) => Presence::Ending,
+        Verdict::Recoverable { .. }
+        | Verdict::WhenNetworkIs { .. }
+        | Verdict::NotRecoverable { .. }
+        | Verdict::NotMeant(NotMeant::RunsOnce | NotMeant::OptedOut | NotMeant::PolicyOff | NotMeant::NotAParent) => {
+            Presence::Present
+        }
     }
 }

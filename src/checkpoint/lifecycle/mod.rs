@@ -3,10 +3,16 @@
 //! The first stage, [`super::decide::decide`], weighs pods against each other and says which would be activated if their
 //! parents did not run. This one says which are, and why not.
 
+#[cfg(test)]
+mod activation_tests;
 mod explain;
+#[cfg(test)]
+mod hand_over_tests;
 mod life;
 mod parent;
 mod state;
+#[cfg(test)]
+mod testing;
 mod timeline;
 
 pub use explain::{Alarm, Standing, Why};
@@ -21,7 +27,7 @@ use super::examine::Examined;
 use super::look::{Answers, Look};
 use super::node::Fact;
 use super::rendering::{Activity, Plan, PodName, Untouched};
-use life::Life;
+use life::{Life, START_MS};
 use parent::kubelet_forgot;
 
 /// How long a copy that does not run yet counts among those that are being started.
@@ -151,6 +157,9 @@ pub fn decide(
         life.wait = life.wait(look, rules, past, &places);
         let seen = life.seen(look, rules, elapsed_ms);
         life.next = life.before.next(&seen, rules.grace_ms);
+        if life.next.is_active() && !life.before.is_active() {
+            life.is_due(look.now_ms, look.now_ms + START_MS);
+        }
         life.seen = Some(seen);
         if life.next.is_active() && !life.before.is_active() {
             places.take();
@@ -170,8 +179,8 @@ fn yield_for_room(lives: &mut BTreeMap<PodName, Life<'_>>, look: &Look, rules: &
     let present = lives.iter().filter(|(_, life)| life.presence == Presence::Present).map(|(pod, _)| pod.clone());
     let parents: BTreeSet<PodName> = look.api.sighted.keys().cloned().chain(present).collect();
     let copies = lives.values().filter(|life| life.before.is_active()).count();
-    let surplus = (parents.len() + copies + rules.others as usize).saturating_sub(room as usize);
-    let going = |life: &Life<'_>| life.class == Class::YieldFirst;
+    let surplus = (parents.len() + copies + others(lives, look, rules)).saturating_sub(room as usize);
+    let going = |life: &Life<'_>| life.class == Class::YieldFirst && life.yields_ms <= look.now_ms;
     let mut copies: Vec<&mut Life<'_>> = lives
         .values_mut()
         .filter(|life| life.before.is_active() && look.api.sighted.contains_key(&life.checkpoint.examined.pod))
@@ -182,7 +191,18 @@ fn yield_for_room(lives: &mut BTreeMap<PodName, Life<'_>>, look: &Look, rules: &
     copies.sort_by_key(|life| (life.checkpoint.examined.annotated, life.checkpoint.examined.priority));
     for life in copies.into_iter().take(surplus.saturating_sub(gone)) {
         life.class = Class::YieldFirst;
+        life.yields_ms = 0;
     }
+}
+
+/// How many pods there are that are neither parents nor copies.
+fn others(lives: &BTreeMap<PodName, Life<'_>>, look: &Look, rules: &Rules) -> usize {
+    let Fact::Known(runtime) = &look.runtime else { return rules.others as usize };
+    let parents: BTreeSet<&str> = lives.values().map(|life| life.checkpoint.examined.uid.as_str()).collect();
+    let is_other = |uid: &str| !parents.contains(uid) && look.api.sighted.values().all(|sighted| sighted != uid);
+    let sandboxes = runtime.sandboxes.iter().filter(|sandbox| sandbox.ready && sandbox.parent_uid.is_none());
+    let others: BTreeSet<&str> = sandboxes.map(|sandbox| sandbox.uid.as_str()).filter(|uid| is_other(uid)).collect();
+    others.len().max(rules.others as usize)
 }
 
 /// When the agent's own pod is no longer scheduled, all other checkpoints go first.
@@ -222,19 +242,10 @@ impl Places {
         let known = lives.values().filter(|life| knows && life.is_known_parent());
         let mut parents: BTreeSet<&str> = known.map(|life| life.checkpoint.examined.uid.as_str()).collect();
         parents.extend(look.api.sighted.values().map(String::as_str));
-        let stored: BTreeSet<&str> = lives.values().map(|life| life.checkpoint.examined.uid.as_str()).collect();
-        let mut others = BTreeSet::new();
-        if let Fact::Known(runtime) = &look.runtime {
-            for sandbox in runtime.sandboxes.iter().filter(|sandbox| sandbox.ready && sandbox.parent_uid.is_none()) {
-                let uid = sandbox.uid.as_str();
-                if stored.contains(uid) || parents.contains(uid) {
-                    parents.insert(uid);
-                } else {
-                    others.insert(uid);
-                }
-            }
+        for life in lives.values().filter(|life| life.has_sandbox()) {
+            parents.insert(&life.checkpoint.examined.uid);
         }
-        let taken = active + parents.len() + others.len().max(rules.others as usize);
+        let taken = active + parents.len() + others(lives, look, rules);
         Self {
             wave: rules.wave.max(1),
             starting: lives.iter().filter(starts).count(),
@@ -296,7 +307,7 @@ fn finish(
     for (pod, life) in lives {
         let checkpoint = life.checkpoint;
         if let Some(past) = timeline.pods.get_mut(pod) {
-            past.step(look.now_ms, life.before, life.next, life.running, life.class);
+            past.step(look, life);
         }
         let why = life.why(look);
         if life.next == State::Removed {
@@ -310,7 +321,7 @@ fn finish(
                 why: why.to_string(),
             });
         }
-        if checkpoint.held && look.api.reach == Answers::Answering && look.api.in_step {
+        if checkpoint.held && !life.held {
             out.released.push(pod.clone());
         }
         out.alarms.extend(life.alarm());

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::parent::{Class, Sandboxes};
+use super::life::Life;
+use super::parent::Sandboxes;
 use super::state::{Running, State};
 use crate::checkpoint::look::{Answers, Look};
 use crate::checkpoint::rendering::PodName;
@@ -83,18 +84,21 @@ impl Past {
     /// Takes in what follows for the copy.
     ///
     /// Where the copy's going takes the API server away, the parent never comes, and the copy would come and go for ever. So
-    /// it is more patient after each such round.
-    pub(super) fn step(&mut self, now_ms: u64, before: State, next: State, running: Running, class: Class) {
-        self.state = Some(next);
-        match (before.is_active(), next.is_active()) {
-            _ if running == Running::Yes => (self.yielded_ms, self.patience_ms) = (None, 0),
-            (true, false) if class == Class::YieldFirst && matches!(next, State::HandedOver { .. }) => {
-                self.yielded_ms = Some(now_ms);
+    /// it is more patient after each such round, if it is on the node's network, as whatever serves the API offline has to be.
+    pub(super) fn step(&mut self, look: &Look, life: &Life<'_>) {
+        self.state = Some(life.next);
+        let examined = &life.checkpoint.examined;
+        match (life.before.is_active(), life.next) {
+            _ if life.running == Running::Yes => (self.yielded_ms, self.patience_ms) = (None, 0),
+            (true, State::HandedOver { .. }) if examined.yield_first => self.yielded_ms = Some(look.now_ms),
+            (false, State::Active | State::SelfActive) => {
+                (self.published_ms, self.dead_since_ms) = (Some(look.now_ms), Some(look.now_ms));
+                let yielded_ms = self.yielded_ms.take().filter(|_| examined.host_network);
+                if yielded_ms.is_some_and(|at_ms| look.api.since_ms.saturating_sub(at_ms) <= PATIENCE_MS / 2) {
+                    self.patience_ms = self.patience_ms.saturating_mul(2).clamp(PATIENCE_MS, PATIENCE_LONGEST_MS);
+                }
             }
-            (false, true) if self.yielded_ms.take().is_some() => {
-                self.patience_ms = self.patience_ms.saturating_mul(2).clamp(PATIENCE_MS, PATIENCE_LONGEST_MS);
-            }
-            (true | false, true | false) => {}
+            (true | false, _) => {}
         }
     }
 

@@ -37,8 +37,8 @@ pub enum Kind {
 /// What a look through the processes has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
-    /// Kubelets, the oldest first. Distributions' programs only where there is no kubelet by itself: k0s and RKE2 start
-    /// one, and while it is being restarted their own start is the time that is certain not to be too late.
+    /// Kubelets, the oldest first, and after them the programs of distributions: k0s and RKE2 start a kubelet by itself, and
+    /// while that one is being restarted their own start is the time that is certain not to be too late.
     pub kubelets: Vec<Process>,
     /// Whether a kubelet that is not among them can't be there, or why that is not certain.
     pub complete: Result<(), Gap>,
@@ -80,10 +80,7 @@ pub fn scan(proc: &Path) -> Scan {
             Err(why) => complete = Err(Gap::Failed(why)),
         }
     }
-    if found.iter().any(|process| process.kind == Kind::Kubelet) {
-        found.retain(|process| process.kind == Kind::Kubelet);
-    }
-    found.sort_by_key(|process| (process.since_ms, process.pid));
+    found.sort_by_key(|process| (process.kind != Kind::Kubelet, process.since_ms, process.pid));
     Scan { kubelets: found, complete }
 }
 

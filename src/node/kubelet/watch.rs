@@ -220,6 +220,8 @@ mod tests {
         kubelet("//m/");
         assert_eq!(look(), running(ms(700)), "by identity, not by name");
         kubelet("/other");
+        proc.add(70, "k3s", 600, &["k3s", "agent"]);
+        assert_eq!(look(), running(ms(600)), "a distribution's, beside the kubelet of a container");
         proc.add(60, "kubelet", 800, &["kubelet", "--pod-manifest-path=/m"]);
         assert_eq!(look(), running(ms(800)));
     }

@@ -286,7 +286,7 @@ fn another_boot_is_recorded_once(store: Box<dyn Backend>, secret: &NodeSecret) {
     let _ = store.update(apply(pod("web", "u1", &[]), vec![]), NOW).expect("stored");
     let snapshot = look(&*store);
     assert_eq!(snapshot.boot_id(), Some("b1"), "it stays until there is another");
-    let boots: Vec<&str> = snapshot.log().map(|(_, record)| record.boot_id.as_str()).collect();
+    let boots: Vec<String> = snapshot.log().map(|(_, record)| record.boot_id).collect();
     assert_eq!(boots, ["", "b1", "b2", "b1", "b1"], "each record has that of its commit");
 }
 
@@ -344,11 +344,11 @@ fn the_log_says_what_a_commit_did(store: Box<dyn Backend>, secret: &NodeSecret) 
     assert!(snapshot.log().map(|(revision, _)| revision).is_sorted(), "oldest first");
     let whole = format!("{:?}", snapshot.log().collect::<Vec<_>>());
     assert!(!whole.contains("c2VjcmV0"), "no value of an object is in it");
-    let uids: Vec<&str> = snapshot
+    let uids: Vec<String> = snapshot
         .log()
-        .flat_map(|(_, record)| &record.items)
+        .flat_map(|(_, record)| record.items)
         .filter(|item| item.event == Event::Stored && item.kind == "Pod")
-        .map(|item| item.uid.as_str())
+        .map(|item| item.uid)
         .collect();
     assert_eq!(uids, ["u1", "u2"], "a pod of another UID is another pod");
 }

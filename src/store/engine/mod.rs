@@ -410,7 +410,6 @@ impl Batch<'_> {
                     Some(_) => String::new(),
                     None => before.as_ref().map(|state| state.source_position.clone()).unwrap_or_default(),
                 },
-                ..before.unwrap_or_else(|| State::new(self.context.now_unix_ms))
             };
             self.put(RowKey::Meta(meta_key::STATE), &state.encode()?)?;
         }

@@ -10,13 +10,13 @@ use crate::node::IMAGE;
 pub(crate) const VIEW: &str = r#"
 hostname
 id
-env | sort
-for dir in /view/*; do
-  for file in $(find -L $dir -name '..*' -prune -o -type f -print | sort); do
+tr '\0' '\n' < /proc/1/environ | sort
+if [ -d /view ]; then
+  for file in $(find -L /view -name '..*' -prune -o -type f -print | sort); do
     stat -L -c '%n %A %u:%g' $file
-    base64 $file
+    base64 $file || true
   done
-done
+fi
 echo END
 exec sleep 1000000
 "#;

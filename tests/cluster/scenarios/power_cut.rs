@@ -74,3 +74,25 @@ fn come_back(count: usize) {
     }
     stage.node.stop_agent();
 }
+
+/// By hand, without a resident agent: `ckpt-db run --once` before the kubelet starts.
+#[test]
+fn the_store_alone_is_enough() {
+    let Some(mut stage) = Stage::set(&Options::default()) else { return };
+    let objects: Vec<Value> = [volumes(), annotated(), as_user(), small(1).to_vec()].concat();
+    stage.run(&objects);
+    let pods: Vec<String> = objects.iter().filter(|object| object["kind"] == "Pod").map(key).collect();
+    let views: BTreeMap<&String, String> =
+        pods.iter().map(|pod| (pod, stage.view(&stage.node.until_running(pod, PATIENCE)))).collect();
+    stage.cluster.kill_apiserver();
+    stage.node.power_cut();
+    stage.node.boot();
+    stage.node.start_containerd();
+    let output = stage.node.program("run").arg("--once").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    stage.node.start_kubelet();
+    for pod in &pods {
+        assert_eq!(stage.view(&stage.until_copied(pod)), views[pod], "{pod}");
+    }
+    assert_eq!(stage.node.running().len(), pods.len());
+}

@@ -46,6 +46,7 @@ fn static_pod_path_of_a_document() {
 /// Flags before drop-ins before the file, as the kubelet has it; drop-ins by name.
 #[test]
 fn what_counts_of_flags_drop_ins_and_the_file() {
+    type Row = (&'static [&'static str], Option<&'static str>, Option<&'static str>, u32);
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     write(root, "c.yaml", "staticPodPath: /file\nmaxPods: 11\ncontainerRuntimeEndpoint: unix:///file\n");
@@ -62,7 +63,7 @@ fn what_counts_of_flags_drop_ins_and_the_file() {
     write(root, "relative/a.conf", &drop_in("staticPodPath: pods"));
     write(root, "none/readme", "");
     #[rustfmt::skip]
-    let rows: [(&[&str], Option<&str>, Option<&str>, u32); 21] = [
+    let rows: [Row; 22] = [
         // flags                                                              staticPodPath     endpoint             maxPods
         (&[],                                                                 None,             None,                110),
         (&["--config=/c.yaml"],                                               Some("/file"),    Some("unix:///file"), 11),
@@ -77,6 +78,7 @@ fn what_counts_of_flags_drop_ins_and_the_file() {
         (&["--config=/c.yaml", "--config-dir=/none"],                         Some("/file"),    Some("unix:///file"), 11),
         (&["--config=/etc/k/relative.yaml", "--config-dir=/relative"],        Some("/pods"),    None,                110),
         (&["--config-dir=/d"],                                                Some("/twenty"),  None,                 12),
+        (&["--config-dir=d" ],                                                Some("/twenty"),  None,                 12),
         (&["--pod-manifest-path=/flag"],                                      Some("/flag"),    None,                110),
         (&["--pod-manifest-path=flag"],                                       Some("/flag"),    None,                110),
         (&["--pod-manifest-path=/flag", "--config=/c.yaml"],                  Some("/flag"),    Some("unix:///file"), 11),

@@ -59,10 +59,11 @@ fn ms(ticks: u64) -> u64 {
 
 #[test]
 fn lines_of_stat() {
+    type Row = (Vec<u8>, Option<(String, u8, u64, u64, u64)>);
     let line = |name: &str| stat(77, name, 'S', 9, 20, 22);
     let some = |name: &str| Some((name.to_owned(), b'S', 9, 20, 22));
     #[rustfmt::skip]
-    let rows: [(Vec<u8>, Option<(String, u8, u64, u64, u64)>); 15] = [
+    let rows: [Row; 15] = [
         (line("kubelet").into(),                     some("kubelet")),
         (line("ku) be) let").into(),                 some("ku) be) let")),
         (line("(kubelet").into(),                    some("(kubelet")),
@@ -152,7 +153,7 @@ fn a_program_is_known_by_its_file_too() {
 }
 
 #[test]
-fn of_several_the_oldest_comes_first_and_a_distribution_only_alone() {
+fn of_several_the_oldest_comes_first_and_distributions_last() {
     let root = tempfile::tempdir().unwrap();
     let proc = FakeProc::of_a_host(root.path());
     let pids = || proc.scan().kubelets.iter().map(|found| found.pid).collect::<Vec<_>>();
@@ -161,9 +162,9 @@ fn of_several_the_oldest_comes_first_and_a_distribution_only_alone() {
     proc.add(20, "k3s", 200, &["k3s", "agent"]);
     assert_eq!(pids(), [30, 20]);
     proc.add(40, "kubelet", 900, &["kubelet"]);
-    assert_eq!(pids(), [40]);
+    assert_eq!(pids(), [40, 30, 20]);
     proc.add(50, "kubelet", 300, &["kubelet"]);
-    assert_eq!(pids(), [50, 40]);
+    assert_eq!(pids(), [50, 40, 30, 20]);
     proc.remove(50);
     proc.remove(40);
     assert_eq!(pids(), [30, 20], "restarting: the start of the one that restarts it is not too late");
