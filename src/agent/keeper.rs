@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::runtime::Builder;
 
 use super::eyes::{Eyes, Sights};
-use super::pass::{Outcome, PassError, Target, assess, lifecycle};
+use super::pass::{Outcome, PassError, Target, assess, lifecycle, refuse_other_node};
 use crate::checkpoint::decide::{Decision, PodNetwork};
 use crate::checkpoint::images::NodeImages;
 use crate::checkpoint::lifecycle::{Alarm, Checkpoint, Lives, Record, Rules, Standing, Timeline, decide};
@@ -147,6 +147,8 @@ impl Keeper {
     ) -> Result<Kept, PassError> {
         let Keeping { settings, own_name, target, rules, network, .. } = &self.keeping;
         let stored = snapshot.get();
+        // Before any directory is made.
+        refuse_other_node(stored, own_name.as_deref())?;
         let acting = settings.activation != ActivationPolicy::Off || rules.break_glass;
         let materializer = match acting {
             true => Some(
