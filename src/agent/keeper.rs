@@ -169,7 +169,8 @@ impl Keeper {
         let rules = with_room(rules.clone(), stored);
         let known = self.assessed.as_ref().filter(|known| {
             let same = known.revision == stored.revision() && known.images == *images && known.network == network;
-            same && look.now_ms < known.until_ms
+            // Whoever asks for a pass by hand gets a whole one.
+            same && look.now_ms < known.until_ms && !rules.break_glass
         });
         if let Some((same, timeline)) = known.and_then(|known| unchanged(known, &self.timeline, &look, &rules)) {
             self.timeline = timeline;
