@@ -122,6 +122,10 @@ impl Follow<'_> {
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
         let resident = Resident {
             open: Box::new(|| open(self.store, &path)),
+            is_in_use: |error: &anyhow::Error| {
+                let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+                causes.any(|cause| matches!(cause, StoreError::InUse(_)))
+            },
             clock_ms: now_unix_ms,
             following,
             observer: &mut observer,
