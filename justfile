@@ -50,6 +50,10 @@ scenarios:
 sandbox:
     cargo test -q --test cluster operation::sandbox -- --ignored --nocapture
 
+# Ten thousand random histories of a node: who runs, whatever happens
+histories:
+    CKPT_DB_HISTORIES=10000 cargo test --profile campaign --test lifecycle histories
+
 # Flip every byte of every used page of the example store (about half an hour)
 flips:
     CKPT_DB_FLIPS=all cargo test --profile campaign --test damage -- --nocapture
