@@ -42,6 +42,10 @@ cluster:
 campaign:
     CKPT_DB_REQUIRE_CLUSTER=1 CKPT_DB_CAMPAIGN=full cargo test --test cluster -- --nocapture --test-threads 1
 
+# The whole way on a real node, every scenario (about twenty minutes)
+scenarios:
+    CKPT_DB_REQUIRE_NODE=1 CKPT_DB_CAMPAIGN=full cargo test --test cluster scenarios:: -- --nocapture --test-threads 1
+
 # A real control plane and a node that has joined it, to play with until Ctrl-C
 sandbox:
     cargo test -q --test cluster operation::sandbox -- --ignored --nocapture

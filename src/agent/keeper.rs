@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::runtime::Builder;
 
 use super::eyes::{Eyes, Sights};
-use super::pass::{Outcome, PassError, Target, assess, lifecycle};
+use super::pass::{Outcome, PassError, Target, assess, lifecycle, refuse_other_node};
 use crate::checkpoint::decide::{Decision, PodNetwork};
 use crate::checkpoint::images::NodeImages;
 use crate::checkpoint::lifecycle::{Alarm, Checkpoint, Lives, Record, Rules, Standing, Timeline, decide};
@@ -42,7 +42,24 @@ pub struct Keeper {
     timeline: Timeline,
     /// Pods whose checkpoints have ended, and whose trees may still be there.
     departed: BTreeSet<PodName>,
+    /// What was carried out and told, and is not on record: the store may take no commit for days.
+    told: Told,
     assessed: Option<Assessed>,
+}
+
+/// What a pass has carried out beyond what is on record.
+#[derive(Default)]
+struct Told {
+    records: Vec<Record>,
+    removed: Vec<(PodName, String)>,
+}
+
+impl Told {
+    /// Whether it is in here already. What is left of a period runs on meanwhile.
+    fn has(&self, record: &Record) -> bool {
+        let what = |record: &Record| (record.uid.clone(), record.state.code(), record.republished, record.why.clone());
+        self.records.iter().any(|told| told.pod == record.pod && what(told) == what(record))
+    }
 }
 
 /// What the last whole pass found, without a rendering: enough to see whether anything would be done otherwise.
@@ -96,7 +113,14 @@ impl Keeper {
     pub fn new(keeping: Keeping, found: Option<&Snapshot>) -> Self {
         let stored_boot_id = found.and_then(Snapshot::boot_id).unwrap_or_default();
         let eyes = Eyes::new(keeping.sights.clone(), stored_boot_id);
-        Self { keeping, eyes, timeline: Timeline::default(), departed: BTreeSet::new(), assessed: None }
+        Self {
+            keeping,
+            eyes,
+            timeline: Timeline::default(),
+            departed: BTreeSet::new(),
+            told: Told::default(),
+            assessed: None,
+        }
     }
 
     /// The identity of this boot, if it is known.
@@ -147,6 +171,8 @@ impl Keeper {
     ) -> Result<Kept, PassError> {
         let Keeping { settings, own_name, target, rules, network, .. } = &self.keeping;
         let stored = snapshot.get();
+        // Before any directory is made.
+        refuse_other_node(stored, own_name.as_deref())?;
         let acting = settings.activation != ActivationPolicy::Off || rules.break_glass;
         let materializer = match acting {
             true => Some(
@@ -167,11 +193,15 @@ impl Keeper {
         let rules = with_room(rules.clone(), stored);
         let known = self.assessed.as_ref().filter(|known| {
             let same = known.revision == stored.revision() && known.images == *images && known.network == network;
-            same && look.now_ms < known.until_ms
+            // Whoever asks for a pass by hand gets a whole one.
+            same && look.now_ms < known.until_ms && !rules.break_glass
         });
-        if let Some((same, timeline)) = known.and_then(|known| unchanged(known, &self.timeline, &look, &rules)) {
+        if let Some((same, timeline)) =
+            known.and_then(|known| unchanged(known, &self.told, &self.timeline, &look, &rules))
+        {
             self.timeline = timeline;
-            return Ok(same);
+            let changes = if acting { same.changes } else { Vec::new() };
+            return Ok(Kept { changes, ..same });
         }
         let Outcome { decision, checkpoints, .. } = assess(stored, settings, own_name.as_deref(), network, images)?;
         let unrendered = unrendered(&decision);
@@ -188,14 +218,20 @@ impl Keeper {
             outcomes.into_iter().any(|(name, outcome)| name == pod && outcome.is_failure())
         };
         // What failed is decided again by the next pass.
-        let news: Vec<Record> = records.into_iter().filter(|record| !failed(&record.pod)).collect();
+        let records: Vec<Record> = records.into_iter().filter(|record| !failed(&record.pod)).collect();
         let mut changes = match acting {
-            true => changes(&news, &removed),
+            true => changes(&records, &removed),
             false => Vec::new(),
         };
         changes.extend(released.into_iter().map(|pod| Change::Hold { pod, held: false }));
-        let ended: Vec<PodName> = removed.into_iter().map(|(pod, _)| pod).collect();
-        self.departed.extend(ended.iter().cloned());
+        self.departed.extend(removed.iter().map(|(pod, _)| pod.clone()));
+        let news = records.iter().filter(|record| !self.told.has(record)).cloned().collect();
+        let ended =
+            removed.iter().filter(|gone| !self.told.removed.contains(gone)).map(|(pod, _)| pod.clone()).collect();
+        self.told = Told { records, removed };
+        if let Some(report) = &report {
+            self.departed.retain(|pod| report.waiting.iter().any(|waiting| waiting.pod == *pod));
+        }
         let decision = Decision { verdicts, plan: plan.into_inner() };
         let soon = report.as_ref().is_some_and(|report| {
             let failed = report.outcomes.iter().any(|(_, outcome)| outcome.is_failure());
@@ -229,11 +265,17 @@ impl Keeper {
 }
 
 /// What a pass comes to if it would do nothing: what is decided is what was carried out.
-fn unchanged(known: &Assessed, timeline: &Timeline, look: &Look, rules: &Rules) -> Option<(Kept, Timeline)> {
+fn unchanged(
+    known: &Assessed,
+    told: &Told,
+    timeline: &Timeline,
+    look: &Look,
+    rules: &Rules,
+) -> Option<(Kept, Timeline)> {
     let mut timeline = timeline.clone();
     let lives = decide(known.decision.clone(), &known.checkpoints, look, rules, &mut timeline);
     let Lives { plan, standings, records, removed, released, alarms, next_ms, yielding } = lives;
-    let nothing = records.is_empty() && removed.is_empty() && released.is_empty();
+    let nothing = records.iter().all(|record| told.has(record)) && removed == told.removed && released.is_empty();
     if !nothing || activities(&plan) != known.activities {
         return None;
     }
@@ -245,7 +287,8 @@ fn unchanged(known: &Assessed, timeline: &Timeline, look: &Look, rules: &Rules) 
         ended: Vec::new(),
         alarms,
         report: None,
-        changes: Vec::new(),
+        // Should the store take commits again, they are made up for.
+        changes: changes(&records, &removed),
         look: look.clone(),
         next_ms,
         yielding,
@@ -296,4 +339,93 @@ fn with_room(rules: Rules, snapshot: &Snapshot) -> Rules {
     };
     let pods_max = snapshot.all(Kind::Node).iter().find_map(number);
     Rules { pods_max: rules.pods_max.or(pods_max), ..rules }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::crypto::SystemEntropy;
+    use crate::materialize::{Owners, Roots, SecretRootPolicy};
+    use crate::node::boot::Source;
+    use crate::store::{Backend as _, MemoryStore};
+
+    /// A store of one pod that has run.
+    fn store() -> MemoryStore {
+        let identity = store_format::Identity {
+            store_id: store_format::StoreId([7; 16]),
+            created_at_unix_ms: 0,
+            node_name: "edge-1".to_owned(),
+            node_uid: String::new(),
+            cluster_ca_sha256: Vec::new(),
+            kubelet_version: String::new(),
+        };
+        let mut store = MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap();
+        let body = serde_json::json!({
+            "metadata": {"name": "web", "namespace": "shop", "uid": "u1"},
+            "spec": {"nodeName": "edge-1", "restartPolicy": "Always", "containers": [{"name": "c", "image": "i:1"}]},
+            "status": {"phase": "Running", "containerStatuses": [{"name": "c", "state": {"running": {}}}]},
+        });
+        let key = ObjectKey::new(Kind::Pod, "shop", "web").unwrap();
+        let (uid, body) = ("u1".to_owned(), body.to_string().into());
+        let object = Object { key, uid, resource_version: String::new(), body };
+        let _ = store.update(vec![Change::Apply { object, with: Vec::new() }, Change::Complete], 0).unwrap();
+        store
+    }
+
+    fn keeper(root: &Path, activation: ActivationPolicy) -> Keeper {
+        let manifests = root.join("manifests");
+        let roots = Roots {
+            manifests: manifests.clone(),
+            prepared: root.join("prepared"),
+            secrets: root.join("secrets"),
+            configmaps: root.join("configmaps"),
+        };
+        let boot = Source::File(root.join("no-boot-id"));
+        let keeping = Keeping {
+            settings: Settings { activation, ..Settings::default() },
+            own_name: None,
+            target: Target { roots, secret_root: SecretRootPolicy::AllowDisk, owners: Owners::Unchanged },
+            rules: Rules { break_glass: activation != ActivationPolicy::Off, ..Rules::default() },
+            network: Box::new(|| PodNetwork::Yes),
+            sights: Sights { root: root.to_owned(), manifests, cri_socket: None, boot },
+        };
+        Keeper::new(keeping, None)
+    }
+
+    /// As on a node whose disk is read-only: pass after pass over the same snapshot.
+    #[test]
+    fn what_could_not_be_recorded_is_told_and_done_once_and_offered_again() {
+        let root = tempfile::tempdir().unwrap();
+        let mut store = store();
+        let snapshot = store.snapshot().unwrap();
+        let mut keeper = keeper(root.path(), ActivationPolicy::All);
+        let mut passes = Vec::new();
+        for _ in 0..4 {
+            let kept = keeper.pass_now(&snapshot, 0).unwrap();
+            passes.push((kept.news.len(), kept.report.is_some(), kept.changes.len()));
+        }
+        assert_eq!(passes[0], (1, true, 1));
+        assert_eq!(passes[1..], [(0, false, 1); 3]);
+        assert!(root.path().join("manifests/shop_web.json").exists());
+
+        // The disk is back: it is on record, and nothing is left to be said.
+        let decided = keeper.pass_now(&snapshot, 0).unwrap().changes;
+        let _ = store.update(decided, 0).unwrap();
+        let kept = keeper.pass_now(&store.snapshot().unwrap(), 0).unwrap();
+        assert_eq!((kept.news.len(), kept.changes.len()), (0, 0));
+    }
+
+    #[test]
+    fn shadow_mode_records_nothing_however_often_it_looks() {
+        let root = tempfile::tempdir().unwrap();
+        let snapshot = store().snapshot().unwrap();
+        let mut keeper = keeper(root.path(), ActivationPolicy::Off);
+        for _ in 0..3 {
+            let kept = keeper.pass_now(&snapshot, 0).unwrap();
+            assert_eq!((kept.report, kept.changes.len()), (None, 0));
+        }
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0, "something was touched");
+    }
 }

@@ -72,6 +72,8 @@ pub struct Resident<'a, E> {
     pub open: Box<dyn FnMut() -> Result<Box<dyn Backend>, E> + 'a>,
     /// The wall clock, in milliseconds since 1970.
     pub clock_ms: fn() -> u64,
+    /// Whether the store can't be opened because another process has it.
+    pub is_in_use: fn(&E) -> bool,
     /// How the API server is followed.
     pub following: Following,
     /// Learns what following comes to.
@@ -167,13 +169,14 @@ impl<E: From<io::Error>> Resident<'_, E> {
                     // It goes on for ever, or has panicked: what is left can't keep a pod.
                     _ = &mut keeping => Interrupted::Ended,
                     () = shared.yield_asked() => Interrupted::Ceded,
+                    error = shared.failure() => Interrupted::Failed(FollowError::Store(error)),
                     result = follow(&handle, &mut self.following, self.observer) => match result {
                         Ok(never) => match never {},
                         Err(error) => Interrupted::Failed(error),
                     },
                 };
                 match &ended {
-                    Interrupted::Ceded => shared.cede(),
+                    Interrupted::Ceded => shared.cede().await,
                     Interrupted::Failed(error) => {
                         if error.is_foreign() {
                             shared.belongs_to(Some(error.to_string()));
@@ -195,7 +198,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
             }
             let wait = match ended {
                 Interrupted::Stop => break Ok(()),
-                Interrupted::Ended => break Err(E::from(io::Error::other("keeping the pods has ended by a panic"))),
+                Interrupted::Ended => break Err(has_ended()),
                 Interrupted::Reload => continue,
                 Interrupted::Ceded => {
                     // Whoever asked opens it meanwhile, and answers. If nobody does, it is opened here again.
@@ -205,6 +208,11 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 }
                 // Nobody was asked for anything.
                 Interrupted::NoStore(error) => {
+                    // Whoever has it may be an agent that acts on it. Where it is none, it gives it back in a moment.
+                    if (self.is_in_use)(&error) && !shared.is_ceded() {
+                        shared.cede().await;
+                        asked.abort();
+                    }
                     if !shared.is_ceded() {
                         shared.closed(Some("it can't be opened for writing".to_owned()));
                     }
@@ -232,15 +240,27 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 _ = terminate.recv() => break Ok(()),
                 _ = interrupt.recv() => break Ok(()),
                 _ = hangup.recv() => {}
+                _ = &mut keeping => break Err(has_ended()),
                 () = meanwhile => {}
             }
         };
         self.notifier.stopping();
         for task in [keeping, events, asked] {
             task.abort();
+            // One that has ended was waited for already.
+            if task.is_finished() {
+                continue;
+            }
+            // A round that writes files is not left alone in the middle of it; and its timers are those of the runtime.
+            let _ended = task.await;
         }
         ended
     }
+}
+
+/// What is left can't keep a pod; the service manager begins anew.
+fn has_ended<E: From<io::Error>>() -> E {
+    E::from(io::Error::other("keeping the pods has ended by a panic"))
 }
 
 /// Answers on the admin socket, where it can be had. Without it everything else goes on.

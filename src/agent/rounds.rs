@@ -14,12 +14,12 @@ use super::last_answer::LastAnswer;
 use super::latest::Latest;
 use super::pass::PassError;
 use super::shared::Shared;
-use super::view::View;
+use super::view::{Episode, View};
 use crate::checkpoint::look::Answers;
 use crate::node::boot;
 use crate::ops::notify::Notifier;
 use crate::source::api::sighting::Sighting;
-use crate::store::{Committed, Snapshot, StoreError};
+use crate::store::{Committed, Snapshot, StoreError, Update};
 
 /// Between two rounds while a copy is active, or something is due.
 const BUSY: Duration = Duration::from_secs(1);
@@ -40,6 +40,9 @@ pub trait Watcher: Send {
 
     /// A round could not be made; nothing was changed.
     fn failed(&mut self, error: &PassError);
+
+    /// What was decided is durable.
+    fn recorded(&mut self, update: &Update);
 
     /// What was decided could not be recorded; it is decided anew after a restart.
     fn not_recorded(&mut self, error: &StoreError);
@@ -108,20 +111,29 @@ impl Rounds {
 
     /// One round; how long to wait for the next.
     pub async fn round(&mut self) -> Duration {
-        if self.shared.is_ceded() {
+        let shared = Arc::clone(&self.shared);
+        let Some(_turn) = shared.acts().await else {
+            // Whoever acts writes to the store meanwhile.
+            self.loaded = None;
             return WATCHFUL;
-        }
-        // In this order: what is said to be durable is in the snapshot.
-        let durable = self.shared.durable();
+        };
+        // In this order: what is said to be durable is in the snapshot. Without a store it may be in none.
+        let mut durable = self.shared.durable();
         let store = self.shared.store();
         let known = self.loaded.as_ref().map(|loaded| loaded.get().revision());
-        if let Some(store) = &store
-            && store.last_revision().is_none_or(|revision| Some(revision) != known)
-        {
-            match store.snapshot().await {
-                Ok(snapshot) => self.loaded = Some(snapshot),
-                Err(error) => tracing::info!("cannot look into the store: {error}"),
+        match &store {
+            Some(store) if store.last_revision().is_none_or(|revision| Some(revision) != known) => {
+                match store.snapshot().await {
+                    Ok(snapshot) => self.loaded = Some(snapshot),
+                    Err(error) => {
+                        tracing::info!("cannot look into the store: {error}");
+                        durable = Episode::default();
+                        self.fails(error);
+                    }
+                }
             }
+            Some(_) => {}
+            None => durable = Episode::default(),
         }
         let (feed, sighting) = self.sighting();
         let was_answering = self.view.is_answering();
@@ -147,9 +159,14 @@ impl Rounds {
         self.shared.hasten(kept.yielding);
         if !kept.changes.is_empty()
             && let Some(store) = store
-            && let Err(error) = store.update(kept.changes.clone()).await
         {
-            self.watcher.not_recorded(&error);
+            match store.update(kept.changes.clone()).await {
+                Ok(update) => self.watcher.recorded(update.get()),
+                Err(error) => {
+                    self.watcher.not_recorded(&error);
+                    self.fails(error);
+                }
+            }
         }
         self.watcher.kept(&kept, snapshot.get());
         let pause = pause(&kept);
@@ -159,6 +176,14 @@ impl Rounds {
 }
 
 impl Rounds {
+    /// Has the store opened anew where that is what it takes: nobody else may use it for hours.
+    fn fails(&self, error: StoreError) {
+        // One that was closed under a round is being opened anew already.
+        if error.needs_reopening() && !matches!(error, StoreError::Closed) {
+            self.shared.fails(error);
+        }
+    }
+
     /// What the feed of the moment sees. From now on it is news if it sees something else.
     fn sighting(&mut self) -> (u64, Option<Sighting>) {
         if let Some((feed, receiver)) = self.shared.line()

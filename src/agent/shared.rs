@@ -8,6 +8,7 @@ use super::store_thread::StoreHandle;
 use super::view::Episode;
 use crate::source::api::feed::{Control, Feed};
 use crate::source::api::sighting::Sighting;
+use crate::store::StoreError;
 
 /// One for each agent, given to all of its tasks.
 #[derive(Default)]
@@ -18,6 +19,9 @@ pub struct Shared {
     durable: Mutex<Episode>,
     bell: Arc<Notify>,
     asked_to_yield: Notify,
+    broken: Notify,
+    /// Held by whoever acts on what was loaded.
+    acting: tokio::sync::Mutex<()>,
     /// Whose the store is, where it is not this node's.
     foreign: Mutex<Option<String>>,
 }
@@ -29,6 +33,8 @@ struct Store {
     ceded: bool,
     /// Why it can't be written to.
     problem: Option<String>,
+    /// What it answered last, where it is of no use any more.
+    error: Option<StoreError>,
 }
 
 /// The feed of the moment.
@@ -52,7 +58,7 @@ impl Shared {
 
     /// The store can be written to from now on.
     pub fn opened(&self, handle: StoreHandle) {
-        *lock(&self.store) = Store { handle: Some(handle), ceded: false, problem: None };
+        *lock(&self.store) = Store { handle: Some(handle), ..Store::default() };
         self.ring();
     }
 
@@ -63,9 +69,33 @@ impl Shared {
         store.problem = problem.or(store.problem.take());
     }
 
-    /// Another instance acts from now on.
-    pub fn cede(&self) {
-        *lock(&self.store) = Store { handle: None, ceded: true, problem: None };
+    /// The open store is of no use any more: it has to be opened anew.
+    pub fn fails(&self, error: StoreError) {
+        lock(&self.store).error.get_or_insert(error);
+        self.broken.notify_one();
+    }
+
+    /// Returns when somebody has found that out of the store that is open now.
+    pub async fn failure(&self) -> StoreError {
+        loop {
+            if let Some(error) = lock(&self.store).error.take() {
+                return error;
+            }
+            self.broken.notified().await;
+        }
+    }
+
+    /// Another instance acts from now on: this returns when a round that was begun has ended, and there is none after it.
+    pub async fn cede(&self) {
+        *lock(&self.store) = Store { ceded: true, ..Store::default() };
+        drop(self.acting.lock().await);
+    }
+
+    /// Waits for its turn to act on what was loaded; `None` if another instance acts. The turn lasts until what is returned
+    /// is dropped.
+    pub async fn acts(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let turn = self.acting.lock().await;
+        (!self.is_ceded()).then_some(turn)
     }
 
     /// Whether another instance acts.
@@ -143,4 +173,34 @@ impl Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_acts_once_the_store_is_ceded() {
+        let shared = Shared::default();
+        let turn = shared.acts().await;
+        assert!(turn.is_some());
+        let mut ceding = Box::pin(shared.cede());
+        assert!(ceding.as_mut().now_or_never().is_none(), "a round is under way");
+        assert!(shared.is_ceded(), "and there is none after it");
+        drop(turn);
+        ceding.await;
+        assert!(shared.acts().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_under_a_round_is_told_once() {
+        let shared = Shared::default();
+        assert!(shared.failure().now_or_never().is_none());
+        shared.fails(StoreError::Unusable);
+        shared.fails(StoreError::Panicked);
+        assert!(matches!(shared.failure().now_or_never(), Some(StoreError::Unusable)));
+        assert!(shared.failure().now_or_never().is_none());
+    }
 }

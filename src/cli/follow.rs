@@ -23,11 +23,12 @@ use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
-use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, fingerprint, open_offline};
+use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, Update, fingerprint, open_offline};
 
 use super::args::StoreArgs;
 use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
+use super::output::plural;
 use super::run::{about, problems};
 use super::{Exit, chain, chain_of, now_unix_ms, say};
 
@@ -121,6 +122,10 @@ impl Follow<'_> {
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
         let resident = Resident {
             open: Box::new(|| open(self.store, &path)),
+            is_in_use: |error: &anyhow::Error| {
+                let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+                causes.any(|cause| matches!(cause, StoreError::InUse(_)))
+            },
             clock_ms: now_unix_ms,
             following,
             observer: &mut observer,
@@ -325,10 +330,7 @@ impl Observer for Narrator<'_> {
                 unsealed.len()
             )),
         }
-        let (stored, removed) = (update.stored.len(), update.removed.len());
-        if stored + removed > 0 {
-            tracing::info!(revision = update.revision.0, stored, removed, "committed");
-        }
+        committed(update);
         let listed = self.answering && items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
         let first = listed && !self.listed;
         self.listed |= listed;
@@ -393,6 +395,8 @@ impl Watcher for Teller {
         }
         if let Some(report) = &kept.report {
             self.files = problems(report);
+            let rendered = report.outcomes.len();
+            tracing::info!(revision = snapshot.revision().0, "{rendered} pod{} rendered", plural(rendered));
         }
         let mut problems = self.files.clone();
         problems.extend(kept.alarms.iter().map(|alarm| format!("warning: {alarm}")));
@@ -412,8 +416,20 @@ impl Watcher for Teller {
         self.tell(BTreeSet::from([format!("error: {}", chain_of(error))]));
     }
 
+    fn recorded(&mut self, update: &Update) {
+        committed(update);
+    }
+
     fn not_recorded(&mut self, error: &StoreError) {
         self.tell(BTreeSet::from([format!("warning: what was decided could not be recorded: {}", chain_of(error))]));
+    }
+}
+
+/// One line a commit, for whoever wants to see them.
+fn committed(update: &Update) {
+    let (stored, removed) = (update.stored.len(), update.removed.len());
+    if stored + removed > 0 {
+        tracing::info!(revision = update.revision.0, stored, removed, "committed");
     }
 }
 

@@ -129,6 +129,7 @@ fn as_a_process() {
         Ok(Box::new(open_or_create(&place.store(), &[&key.secret], &node, now_ms())?))
     };
     let resident = Resident {
+        is_in_use: |_: &anyhow::Error| false,
         open: Box::new(open),
         clock_ms: now_ms,
         following,

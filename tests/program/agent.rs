@@ -116,7 +116,7 @@ impl Agent {
     #[track_caller]
     pub(crate) fn rendered(&mut self, pods: usize) {
         let from = self.passed_infos;
-        let start = format!("{pods} pod{} prepared", if pods == 1 { "" } else { "s" });
+        let start = format!("{pods} pod{} rendered", if pods == 1 { "" } else { "s" });
         self.passed_infos = self.wait_for(&start, |_, state| {
             let at = state.infos[from..].iter().position(|info| info.starts_with(&start))?;
             Some(from + at + 1)

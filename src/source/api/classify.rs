@@ -228,13 +228,23 @@ mod tests {
         for kind in [
             io::ErrorKind::ConnectionRefused,
             io::ErrorKind::ConnectionReset,
-            io::ErrorKind::NetworkUnreachable,
             io::ErrorKind::HostUnreachable,
             io::ErrorKind::TimedOut,
             io::ErrorKind::BrokenPipe,
         ] {
             assert_eq!(sort(&io::Error::from(kind), None), lost(kind));
             assert_eq!(sort(&io::Error::other(io::Error::from(kind)), None), lost(kind), "wrapped");
+        }
+        // A network that is not up says nothing of the server.
+        let of_this_node = [
+            io::Error::from(io::ErrorKind::NetworkUnreachable),
+            io::Error::from(io::ErrorKind::NetworkDown),
+            io::Error::other("failed to lookup address information: Name or service not known"),
+        ];
+        for error in of_this_node {
+            let text = error.to_string();
+            assert_eq!(sort(&error, None), Failure::NoRoute(Cause(text.clone())));
+            assert_eq!(sort(&io::Error::other(error), None), Failure::NoRoute(Cause(text)), "wrapped");
         }
         let ended = io::Error::new(io::ErrorKind::UnexpectedEof, "a page about close_notify");
         assert_eq!(sort(&ended, None), Failure::Unreachable(Cause("the server closed the connection".into())));

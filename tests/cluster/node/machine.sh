@@ -79,6 +79,8 @@ pivot_root . host
 umount -l /host
 rmdir /host
 cd /
+# What a test mounts before anything else starts.
+if [ -e /var/local-fs.sh ]; then sh -eu /var/local-fs.sh; fi
 echo up > /var/machine-is-up
 # It reaps what is left to it.
 exec sh -c 'while :; do sleep 1000 & wait; done'

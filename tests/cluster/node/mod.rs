@@ -17,6 +17,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -62,6 +63,8 @@ pub(crate) struct RealNode {
     agent: Option<Service>,
     /// What the agent tells its service manager.
     notify: Option<UnixDatagram>,
+    /// What else stands in its environment.
+    preloaded: Option<&'static str>,
     gateway: Option<Gateway>,
     watched: Watched,
     /// Its power is cut before the disk goes.
@@ -114,6 +117,7 @@ impl RealNode {
             containerd: None,
             agent: None,
             notify: None,
+            preloaded: None,
             gateway: None,
             watched: Watched::start(&machine.path("etc/kubernetes/manifests")),
             machine,
@@ -126,10 +130,15 @@ impl RealNode {
         &self.name
     }
 
-    /// Its disk, as seen from here. What is mounted over it on the node, such as the secret root, is not: see
-    /// [`RealNode::told`].
+    /// Its file system, as seen from here: what is on its disk, and while it is on also what is mounted there. An absolute link
+    /// on the way would lead out of it.
     pub(crate) fn path(&self, below: &str) -> PathBuf {
-        self.machine.path(below)
+        if self.machine.is_on() { self.machine.seen(below) } else { self.machine.path(below) }
+    }
+
+    /// A shell script that runs at each boot before all else, for file systems to mount. The node is off.
+    pub(crate) fn at_boot(&self, script: &str) {
+        fs::write(self.machine.path("var/local-fs.sh"), script).unwrap();
     }
 
     /// Runs a shell command on it; what it has written to standard output.
@@ -175,7 +184,7 @@ impl RealNode {
     pub(crate) fn start_containerd(&mut self) {
         let mut command = self.machine.command("containerd");
         command.args(["--config", "/etc/containerd/config.toml"]);
-        let mut containerd = Service::started(command, &self.path("var/log/containerd.log"));
+        let mut containerd = Service::started(command, &self.machine.path("var/log/containerd.log"));
         until("containerd", PATIENCE, || {
             if let Some(status) = containerd.exited() {
                 panic!("it ended with {status}: {}", containerd.log());
@@ -210,7 +219,7 @@ impl RealNode {
             "--v=2",
         ]);
         command.arg(format!("--hostname-override={}", self.name));
-        let mut kubelet = Service::started(command, &self.path("var/log/kubelet.log"));
+        let mut kubelet = Service::started(command, &self.machine.path("var/log/kubelet.log"));
         until("the kubelet", PATIENCE, || {
             if let Some(status) = kubelet.exited() {
                 panic!("it ended with {status}: {}", tail(&kubelet.log()));
@@ -235,9 +244,18 @@ impl RealNode {
         }
     }
 
+    /// SIGSTOP: it sees nothing until [`RealNode::thaw_kubelet`].
+    pub(crate) fn freeze_kubelet(&mut self) {
+        self.kubelet.as_mut().expect("it runs").signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw_kubelet(&mut self) {
+        self.kubelet.as_mut().expect("it runs").signal(Signal::CONT);
+    }
+
     /// What the kubelets of this node have written.
     pub(crate) fn kubelet_log(&self) -> String {
-        fs::read_to_string(self.path("var/log/kubelet.log")).unwrap_or_default()
+        fs::read_to_string(self.machine.path("var/log/kubelet.log")).unwrap_or_default()
     }
 
     /// `ckpt-db COMMAND` on the node, with no `--root`: every path is where a node has it.
@@ -247,11 +265,35 @@ impl RealNode {
         program
     }
 
+    /// Runs a shell command in its root directory while it is off, as somebody with its disk in hand.
+    pub(crate) fn told_off(&self, script: &str) {
+        assert!(!self.machine.is_on());
+        let output = Command::new("sh").args(["-euc", script]).current_dir(self.machine.path("")).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Gives it what joining a cluster leaves behind.
+    pub(crate) fn join(&self, cluster: &Cluster) {
+        cluster.join(&self.name, &self.machine.path(""), cluster.port());
+    }
+
+    /// From the next start of the agent on its wall clock is that of a board without a battery, or again the right one.
+    pub(crate) fn wrong_clock(&mut self, wrong: bool) {
+        self.preloaded = wrong.then_some("LD_PRELOAD=/opt/clock.so");
+        let library = self.machine.path("opt/clock.so");
+        if wrong && !library.exists() {
+            let output =
+                Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(library).arg(here("clock.c")).output();
+            let output = output.unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+
     /// Starts the agent as its service does, and does not wait; its messages are in [`RealNode::agent_log`].
     pub(crate) fn start_agent(&mut self, more: &[&str]) {
         // What stands before the program is for env(1).
         let mut command = self.machine.command("RUST_LOG=info");
-        command.args(["NOTIFY_SOCKET=/run/notify", "/opt/ckpt-db", "run"]).args(more);
+        command.args(self.preloaded).args(["NOTIFY_SOCKET=/run/notify", "/opt/ckpt-db", "run"]).args(more);
         let socket = self.machine.seen("run/notify");
         let _ = fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).unwrap();
@@ -305,7 +347,7 @@ impl RealNode {
     }
 
     fn agent_log_file(&self) -> PathBuf {
-        self.path("var/log/agent.log")
+        self.machine.path("var/log/agent.log")
     }
 
     /// What the agents of this node have said since the first start.

@@ -1,6 +1,8 @@
 //! The whole way on a real node: what the agent does, told by the containers that run in the end.
 
 mod hand_over;
+mod harm;
+mod own_pod;
 mod pods;
 mod power_cut;
 mod reboot;
@@ -22,6 +24,9 @@ pub(crate) const NODE: &str = "edge-1";
 /// what an operator wants, longer than it takes an API server to answer.
 pub(crate) const DELAY_S: u64 = 5;
 
+/// How long a copy outlives its parent.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
+
 /// A control plane, a node that has joined it, and the agent on that node as its service runs it.
 ///
 /// The node goes first: it holds connections.
@@ -33,23 +38,29 @@ pub(crate) struct Stage {
 impl Stage {
     /// `None` where this machine can't hold them, which is said on standard error.
     pub(crate) fn set(options: &Options) -> Option<Self> {
+        let mut stage = Self::set_without_agent(options)?;
+        stage.start_agent();
+        Some(stage)
+    }
+
+    /// As [`Stage::set`], and no agent runs.
+    pub(crate) fn set_without_agent(options: &Options) -> Option<Self> {
         let cluster = Cluster::start(ClusterOptions::default())?;
         let node = RealNode::start(&cluster, NODE, options)?;
-        let mut stage = Self { node, cluster };
+        let stage = Self { node, cluster };
         until("the node to register", PATIENCE, || {
             match stage.cluster.admin().get(&format!("/api/v1/nodes/{NODE}")).status {
                 200 => Ok(()),
                 other => Err(other.to_string()),
             }
         });
-        stage.start_agent();
         Some(stage)
     }
 
     /// Starts the agent with the settings of these tests, and does not wait.
     pub(crate) fn start_agent(&mut self) {
-        let delay = format!("{DELAY_S}s");
-        self.node.start_agent(&["--activation-delay", &delay, "--checkpoint-grace-period", "10s"]);
+        let [delay, grace] = [DELAY_S, GRACE.as_secs()].map(|seconds| format!("{seconds}s"));
+        self.node.start_agent(&["--activation-delay", &delay, "--checkpoint-grace-period", &grace]);
     }
 
     /// Boots the node in the order of its units: the runtime, the agent until it is ready, the kubelet. Returns when the agent
@@ -177,7 +188,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
 }
 
-/// Whether the long form is asked for.
+/// Whether the long form is asked for: every scenario, and the core set at larger sizes. Each takes about a minute.
 pub(crate) fn full() -> bool {
     std::env::var("CKPT_DB_CAMPAIGN").is_ok_and(|form| form == "full")
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::pods::{annotate, object, pod, sleeper};
-use super::{DELAY_S, Stage, copy_of, file_of};
+use super::{DELAY_S, Stage, copy_of, file_of, full};
 use crate::api::one;
 use crate::node::{Options, PATIENCE};
 use crate::until;
@@ -60,6 +60,9 @@ fn only_what_the_kubelet_has_forgotten_is_copied() {
 
 #[test]
 fn a_rotated_secret_reaches_the_copy_and_then_the_parent() {
+    if !full() {
+        return;
+    }
     let Some(mut stage) = Stage::set(&Options::default()) else { return };
     let script = "while true; do cat /secret/password; echo; sleep 0.2; done";
     let reader = pod("reader", script, |pod| {
