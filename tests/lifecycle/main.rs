@@ -1,6 +1,7 @@
 //! When a copy stands in for its parent: the predecessor's table replayed, ours spelled out, and random histories of a node.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+#![allow(clippy::print_stdout, reason = "a history is told to whoever asks for it")]
 
 mod agent;
 mod histories;
