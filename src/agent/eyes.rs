@@ -19,6 +19,9 @@ use crate::node::kubelet::watch::Watch;
 /// How long what is known of images is good for: they come and go slowly, and only the verdict needs them.
 const IMAGES_AGAIN: Duration = Duration::from_secs(60);
 
+/// The same of not knowing.
+const IMAGES_SOON: Duration = Duration::from_secs(5);
+
 /// Before a runtime's events are asked for again.
 const EVENTS_AGAIN: Duration = Duration::from_secs(10);
 
@@ -84,8 +87,8 @@ impl Eyes {
 
     /// What is known of images, at most a minute old.
     pub(super) async fn images(&mut self) -> NodeImages {
-        if let Some((at, images)) = &self.images
-            && at.elapsed() < IMAGES_AGAIN
+        if let Some((until, images)) = &self.images
+            && Instant::now() < *until
         {
             return images.clone();
         }
@@ -93,8 +96,13 @@ impl Eyes {
             Ok(cri) => cri.images().await,
             Err(why) => Fact::Unknown(why),
         };
+        let good_for = match present {
+            Fact::Known(_) => IMAGES_AGAIN,
+            // A runtime that comes up after the agent is asked soon.
+            Fact::Unknown(_) => IMAGES_SOON,
+        };
         let images = images(&self.sights.root, &present);
-        self.images = Some((Instant::now(), images.clone()));
+        self.images = Some((Instant::now() + good_for, images.clone()));
         images
     }
 

@@ -21,6 +21,8 @@ pub(crate) struct Store {
     pub(crate) read_only: bool,
     /// Counts its changes.
     version: u64,
+    /// In memory: in which boot the API server answered last, and when, if it does no more.
+    last_answer: Option<(u32, Option<u64>)>,
 }
 
 /// One stored pod.
@@ -87,7 +89,10 @@ impl Agent {
             reach: Answers::Silent,
             reach_since: world.t,
             routed_since: None,
-            last_answer: None,
+            last_answer: match store.last_answer {
+                Some((boot, at)) if boot == world.boot => Some(at.unwrap_or(world.t)),
+                Some(_) | None => None,
+            },
             in_step: false,
             followed: (0, 0),
             seen: None,
@@ -177,6 +182,9 @@ impl Agent {
         self.routed_since = routed.then(|| self.routed_since.unwrap_or(world.t));
         if reach == Answers::Answering {
             self.last_answer = Some(world.t);
+        }
+        if let Some(at) = self.last_answer {
+            store.last_answer = Some((world.boot, Some(at).filter(|_| reach != Answers::Answering)));
         }
     }
 

@@ -180,7 +180,11 @@ impl History {
             ("the parent comes", answers && row.kind.host_network() && self.world.parent_has_container(&now.uid)),
             ("the grace period has ended", answers && over_s >= GRACE_S),
         ];
-        assert!(why.iter().any(|(_, holds)| *holds), "{pod}: stopped though it runs, over for {over_s} s");
+        assert!(
+            why.iter().any(|(_, holds)| *holds),
+            "{pod}: stopped though it runs, over for {over_s} s: {:?}",
+            decided.lives.standings
+        );
         let yields = row.kind.yields() || full && named;
         let waits = row.kind.host_network() || yields || row.held || over_s >= GRACE_S;
         // No gap: the parent runs well, or is ready.

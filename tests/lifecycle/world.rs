@@ -356,7 +356,7 @@ impl World {
         for (sandbox, container) in self.running() {
             let age = self.t - self.changed[&container.id];
             let pod = sandbox.pod.name.trim_end_matches(&format!("-{NODE}")).to_owned();
-            let kind = self.kinds[&pod];
+            let Some(&kind) = self.kinds.get(&pod) else { continue };
             let taken = kind.host_network()
                 && self.running().any(|(other, c)| {
                     other.pod.name.trim_end_matches(&format!("-{NODE}")) == pod
@@ -411,8 +411,10 @@ impl World {
                 && kubelet.admitted.values().any(|(other, kind)| *other == pod && kind.host_port());
             while !port && self.count(kubelet) >= self.room && !kubelet.admitted.is_empty() {
                 let (evicted, _) = kubelet.admitted.pop_first().unwrap();
+                if self.parent_runs(&evicted) {
+                    self.evicted.push(format!("{evicted} for a copy of {pod}"));
+                }
                 self.remove_sandboxes(|sandbox| sandbox.uid == evicted);
-                self.evicted.push(format!("{evicted} for a copy of {pod}"));
             }
             // Now and then a kubelet or a runtime does not manage, until it is told anew.
             let runs = !port && !self.random.one_in(10);
@@ -438,7 +440,10 @@ impl World {
         let bound: BTreeMap<String, String> =
             self.pods.iter().map(|(pod, api)| (api.uid.clone(), pod.clone())).collect();
         kubelet.admitted.retain(|uid, _| bound.contains_key(uid));
-        self.remove_sandboxes(|sandbox| sandbox.parent_uid.is_none() && !bound.contains_key(&sandbox.uid));
+        self.remove_sandboxes(|sandbox| {
+            let of_api = sandbox.parent_uid.is_none() && !sandbox.uid.starts_with("static");
+            of_api && !bound.contains_key(&sandbox.uid)
+        });
         for (uid, pod) in bound {
             let api = self.pods[&pod].clone();
             if api.is_over() {
@@ -472,6 +477,9 @@ impl World {
     }
 
     fn run_pods(&mut self, kubelet: &Process) {
+        if !self.sandboxes.iter().any(|sandbox| sandbox.ready && sandbox.uid == "static-of-others") {
+            self.run("static-of-others", &format!("other-{NODE}"), None);
+        }
         let parents = kubelet.admitted.iter().map(|(uid, (pod, _))| (uid.clone(), pod.clone(), None));
         let copies = kubelet.statics.iter().filter(|(_, copy)| copy.runs);
         let copies =

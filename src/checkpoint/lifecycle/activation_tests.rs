@@ -180,6 +180,23 @@ fn places() {
     }
 }
 
+/// The place of a copy that goes is free when its sandbox is gone, or at once if it has none.
+#[test]
+fn the_place_of_a_copy_that_goes() {
+    for (runs, wants) in [(true, ["", "b"]), (false, ["b", "b"])] {
+        let mut node = Node::dark(["a", "b"].map(annotated));
+        node.rules.pods_max = Some(1);
+        assert_eq!(node.active(), "a");
+        if runs {
+            node.copy("a", Some(ContainerState::Running));
+        }
+        node.checkpoint("a").held = true;
+        assert_eq!(node.active(), wants[0], "it runs: {runs}");
+        node.sandboxes().clear();
+        assert_eq!(node.active(), wants[1], "it runs: {runs}");
+    }
+}
+
 /// A copy without a sandbox is published anew after a minute, then after two, and so on up to half an hour.
 #[test]
 fn a_copy_that_does_not_start_is_published_anew() {

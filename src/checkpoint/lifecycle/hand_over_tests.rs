@@ -3,7 +3,7 @@
 use super::testing::{Node, annotated, name, plain};
 use super::{Alarm, Class, HANDED_OVER_MS, State, Why};
 use crate::checkpoint::examine::Examined;
-use crate::checkpoint::look::{Answers, ContainerState, Kubelet};
+use crate::checkpoint::look::{Answers, ContainerState, Kubelet, Sandbox};
 use crate::checkpoint::node::Fact;
 use crate::checkpoint::verdict::{NotMeant, Note, Reason, Verdict};
 
@@ -206,6 +206,24 @@ fn a_copy_that_serves_the_api_waits_for_its_parent_the_second_time() {
     assert_eq!(node.api(Answers::Answering).later(1).active(), "");
 }
 
+/// What the API server names at last was there before: its container is no sign of it either.
+#[test]
+fn a_container_of_a_successor_that_is_not_stored_may_be_of_before() {
+    let mut node = standing_in([host_network("web")]);
+    let dead = |node: &mut Node, id: &str| {
+        node.parent("web", id, Some(Exited));
+        let dead = node.sandboxes().pop().unwrap();
+        node.sandboxes().push(Sandbox { uid: "uid-new".to_owned(), ..dead });
+    };
+    dead(&mut node, "1");
+    node.decide();
+    node.api(Answers::Answering).look.api.sighted.insert(name("web"), "uid-new".to_owned());
+    assert_eq!(node.later(20).active(), "web");
+    node.sandboxes().retain(|sandbox| sandbox.uid != "uid-new");
+    dead(&mut node, "2");
+    assert_eq!(node.active(), "");
+}
+
 // ---- Room ------------------------------------------------------------------------------------------------------------
 
 /// As many as there are pods too many, the lowest priority first; those that go anyway count.
@@ -230,6 +248,14 @@ fn copies_make_room_for_parents() {
         // The rest find their places.
         assert_eq!(node.later(1).active(), want, "room for {room}, {others} others, again");
     }
+    // A copy that has learned to be patient goes all the same.
+    let mut node = standing_in([Examined { host_network: true, ..yields("etcd") }]);
+    node.api(Answers::Answering).decide();
+    node.sandboxes().clear();
+    assert_eq!(node.api(Answers::Silent).later(5).active(), "etcd");
+    node.rules.pods_max = Some(1);
+    assert_eq!(node.api(Answers::Answering).later(1).active(), "");
+
     let mut node = standing_in(pods());
     node.rules.pods_max = Some(5);
     node.api(Answers::Answering).look.api.in_step = false;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::explain::Why;
-use super::parent::{Class, CopyStatus, LONGEST_PAUSE_MS, Sandboxes, kubelet_forgot, parent_running};
+use super::parent::{Class, CopyStatus, Knowledge, LONGEST_PAUSE_MS, Sandboxes, parent_running};
 use super::state::{Presence, Running, Seen, State};
 use super::timeline::Past;
 use super::{Checkpoint, Places, Rules};
@@ -51,8 +51,6 @@ pub(super) struct Life<'a> {
     /// Why it has to wait, if its copy would be started otherwise.
     pub(super) wait: Option<Why>,
     pub(super) republish: bool,
-    /// What the state followed from.
-    pub(super) seen: Option<Seen>,
     /// The containers of the parent that run, and since when they are these.
     ran: (BTreeSet<(String, String)>, u64),
     /// Its containers that say nothing of a kubelet that knows it.
@@ -83,7 +81,7 @@ impl<'a> Life<'a> {
         let sandboxes = Sandboxes::of(look, pod, uid, copied);
         past.parent(look, sandboxes.as_ref());
         let running = match parent_running(look, sandboxes.as_ref(), past.idle_ms(look.now_ms)) {
-            Running::Unknown if rules.break_glass && sandboxes.as_ref().is_none_or(|all| !all.namesake_runs) => {
+            Running::Unknown if rules.break_glass && sandboxes.as_ref().is_none_or(|all| !all.namesake_runs()) => {
                 Running::No
             }
             running => running,
@@ -108,13 +106,12 @@ impl<'a> Life<'a> {
             held: checkpoint.held && !(look.api.reach == Answers::Answering && look.api.in_step),
             wait: None,
             republish: false,
-            seen: None,
             ran: past.running.clone(),
             stale: past.stale.clone().unwrap_or_default(),
             yields_ms: look.api.since_ms.saturating_add(past.patience_ms),
             due_ms: None,
         };
-        if running == Running::Held && look.api.reach != Answers::Answering {
+        if matches!(running, Running::Held | Running::Unknown) && look.api.reach != Answers::Answering {
             let idle_since_ms = look.now_ms.saturating_sub(past.idle_ms(look.now_ms)).max(look.api.since_ms);
             life.is_due(look.now_ms, idle_since_ms.saturating_add(LONGEST_PAUSE_MS));
         }
@@ -195,6 +192,11 @@ impl<'a> Life<'a> {
         self.sandboxes.as_ref().is_some_and(Sandboxes::ready)
     }
 
+    /// Whether a copy of it has a ready sandbox, be it on its way out.
+    pub(super) fn copy_has_sandbox(&self) -> bool {
+        self.sandboxes.as_ref().is_some_and(Sandboxes::copy_lives)
+    }
+
     /// Whether a copy may be started at all, now or later.
     fn startable(&self) -> bool {
         self.wanted == Some(Activity::Active) && !self.held
@@ -263,7 +265,13 @@ impl<'a> Life<'a> {
         are_ready || look.now_ms >= until_ms
     }
 
-    pub(super) fn seen(&mut self, look: &Look, rules: &Rules, elapsed_ms: u64) -> Seen {
+    /// The next state.
+    pub(super) fn step(&mut self, look: &Look, rules: &Rules, elapsed_ms: u64) {
+        let seen = self.seen(look, rules, elapsed_ms);
+        self.next = self.before.next(&seen, rules.grace_ms);
+    }
+
+    fn seen(&mut self, look: &Look, rules: &Rules, elapsed_ms: u64) -> Seen {
         Seen {
             api: look.api.reach,
             parent: self.presence,
@@ -293,7 +301,7 @@ impl<'a> Life<'a> {
         if rules.break_glass || own {
             return None;
         }
-        if !kubelet_forgot(look) {
+        if places.knowledge != Knowledge::Forgot {
             let seen_ms = match look.api.reach {
                 Answers::Answering => look.api.since_ms.saturating_add(SEES_PODS_MS),
                 Answers::Silent | Answers::Refusing => 0,

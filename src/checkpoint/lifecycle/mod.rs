@@ -28,7 +28,7 @@ use super::look::{Answers, Look};
 use super::node::Fact;
 use super::rendering::{Activity, Plan, PodName, Untouched};
 use life::{Life, START_MS};
-use parent::kubelet_forgot;
+use parent::Knowledge;
 
 /// How long a copy that does not run yet counts among those that are being started.
 const WAVE_PATIENCE_MS: u64 = 15_000;
@@ -148,20 +148,22 @@ pub fn decide(
     }
     yield_for_room(&mut lives, look, rules);
 
+    for life in lives.values_mut().filter(|life| life.before.is_active()) {
+        life.step(look, rules, elapsed_ms);
+    }
     // In the order of activation, so that the first pods get the places that there are.
     let mut places = Places::count(&lives, timeline, look, rules);
     let mut order: Vec<PodName> = decision.plan.pods.iter().map(|planned| planned.rendering.pod.clone()).collect();
     order.extend(lives.keys().filter(|pod| !wanted.contains_key(pod)).cloned());
     for pod in &order {
-        let (Some(life), Some(past)) = (lives.get_mut(pod), timeline.pods.get_mut(pod)) else { continue };
-        life.wait = life.wait(look, rules, past, &places);
-        let seen = life.seen(look, rules, elapsed_ms);
-        life.next = life.before.next(&seen, rules.grace_ms);
-        if life.next.is_active() && !life.before.is_active() {
-            life.is_due(look.now_ms, look.now_ms + START_MS);
+        let (Some(life), Some(past)) = (lives.get_mut(pod), timeline.pods.get(pod)) else { continue };
+        if life.before.is_active() {
+            continue;
         }
-        life.seen = Some(seen);
-        if life.next.is_active() && !life.before.is_active() {
+        life.wait = life.wait(look, rules, past, &places);
+        life.step(look, rules, elapsed_ms);
+        if life.next.is_active() {
+            life.is_due(look.now_ms, look.now_ms + START_MS);
             places.take();
         }
     }
@@ -223,6 +225,7 @@ fn own_goes_last(lives: &mut BTreeMap<PodName, Life<'_>>, rules: &Rules) {
 
 /// How many copies may be started now: the wave, and the places for pods on the node.
 struct Places {
+    knowledge: Knowledge,
     wave: usize,
     starting: usize,
     free: Option<usize>,
@@ -236,17 +239,20 @@ impl Places {
                 && life.copy != CopyStatus::Running
                 && published_ms.is_some_and(|at_ms| look.now_ms.saturating_sub(at_ms) < WAVE_PATIENCE_MS)
         };
-        let active = lives.values().filter(|life| life.before.is_active()).count();
+        let uids = lives.values().map(|life| life.checkpoint.examined.uid.as_str()).collect();
+        let knowledge = Knowledge::of(look, &uids);
+        // A copy that has to go takes its place until it is gone.
+        let copies = lives.values().filter(|life| life.next.is_active() || life.copy_has_sandbox()).count();
         // A kubelet counts the pods that it knows, whether they have a sandbox or not.
-        let knows = !kubelet_forgot(look);
-        let known = lives.values().filter(|life| knows && life.is_known_parent());
+        let known = lives.values().filter(|life| knowledge == Knowledge::Knows && life.is_known_parent());
         let mut parents: BTreeSet<&str> = known.map(|life| life.checkpoint.examined.uid.as_str()).collect();
         parents.extend(look.api.sighted.values().map(String::as_str));
         for life in lives.values().filter(|life| life.has_sandbox()) {
             parents.insert(&life.checkpoint.examined.uid);
         }
-        let taken = active + parents.len() + others(lives, look, rules);
+        let taken = copies + parents.len() + others(lives, look, rules);
         Self {
+            knowledge,
             wave: rules.wave.max(1),
             starting: lives.iter().filter(starts).count(),
             free: rules.pods_max.map(|room| (room as usize).saturating_sub(taken)),

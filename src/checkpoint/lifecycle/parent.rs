@@ -38,8 +38,8 @@ pub enum CopyStatus {
 pub(super) struct Sandboxes<'a> {
     pub(super) parent: Vec<&'a Sandbox>,
     pub(super) copy: Vec<&'a Sandbox>,
-    /// Whether another pod of the parent's name runs: one that was there before, or one that is not stored yet.
-    pub(super) namesake_runs: bool,
+    /// Those of other pods of the parent's name: one that was there before, or one that is not stored yet.
+    pub(super) namesakes: Vec<&'a Sandbox>,
 }
 
 impl<'a> Sandboxes<'a> {
@@ -54,8 +54,8 @@ impl<'a> Sandboxes<'a> {
             runtime.sandboxes.iter().partition(|sandbox| sandbox.parent_uid.is_some());
         let copy = copies.into_iter().filter(|sandbox| sandbox.parent_uid.as_deref() == Some(copied)).collect();
         let (parent, others): (Vec<_>, Vec<_>) = others.into_iter().partition(is_parent);
-        let namesakes: Vec<_> = others.into_iter().filter(|sandbox| sandbox.pod == *pod).collect();
-        Some(Self { parent, copy, namesake_runs: !running(&namesakes).is_empty() })
+        let namesakes = others.into_iter().filter(|sandbox| sandbox.pod == *pod).collect();
+        Some(Self { parent, copy, namesakes })
     }
 
     /// Whether the parent has a ready sandbox.
@@ -70,9 +70,14 @@ impl<'a> Sandboxes<'a> {
         ready.flat_map(|sandbox| &sandbox.containers).any(|container| !stale.contains(&container.id))
     }
 
-    /// The parent's containers, in whatever state.
+    /// Whether another pod of the parent's name runs.
+    pub(super) fn namesake_runs(&self) -> bool {
+        !running(&self.namesakes).is_empty()
+    }
+
+    /// The containers of the parent and of others of its name, in whatever state.
     pub(super) fn containers(&self) -> BTreeSet<String> {
-        let containers = self.parent.iter().flat_map(|sandbox| &sandbox.containers);
+        let containers = self.parent.iter().chain(&self.namesakes).flat_map(|sandbox| &sandbox.containers);
         containers.map(|container| container.id.clone()).collect()
     }
 
@@ -104,26 +109,47 @@ fn running(sandboxes: &[&Sandbox]) -> BTreeSet<(String, String)> {
     running.map(|Container { name, id, .. }| (name.clone(), id.clone())).collect()
 }
 
-/// Whether the kubelet of now can't know the parents that the API server told an earlier one: it does not start them.
-///
-/// Not knowing is `false`: then the kubelet counts as knowing them.
-pub(super) fn kubelet_forgot(look: &Look) -> bool {
-    if look.api.reach == Answers::Answering {
-        return false;
-    }
-    match &look.kubelet {
-        Fact::Known(Kubelet::Running { since_ms }) => match look.api.last_answer_ms {
-            Some(answered_ms) => *since_ms > answered_ms,
-            // Nobody saw an answer in this boot. The kubelet may have, if the boot is not new to us.
-            None => matches!(look.boot, Fact::Known(Boot::New { .. })),
-        },
-        // The next one will not know them.
-        Fact::Known(Kubelet::NotRunning) => true,
-        Fact::Unknown(_) => false,
+/// Whether the kubelet of now knows the parents that the API server named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Knowledge {
+    /// The API server has answered in its time.
+    Knows,
+    /// Nobody can tell.
+    MayKnow,
+    /// It was started since, or will be: it does not start them.
+    Forgot,
+}
+
+impl Knowledge {
+    /// What follows from a look; `parents`: the UIDs of all stored parents.
+    pub(super) fn of(look: &Look, parents: &BTreeSet<&str>) -> Self {
+        if look.api.reach == Answers::Answering {
+            return Self::Knows;
+        }
+        let since_ms = match &look.kubelet {
+            Fact::Known(Kubelet::Running { since_ms }) => *since_ms,
+            // The next one will not know them.
+            Fact::Known(Kubelet::NotRunning) => return Self::Forgot,
+            Fact::Unknown(_) => return Self::MayKnow,
+        };
+        match look.api.last_answer_ms {
+            Some(answered_ms) if since_ms > answered_ms => Self::Forgot,
+            Some(_) => Self::Knows,
+            // Nobody saw an answer in this boot. If the kubelet had, there would be a sandbox.
+            None if matches!(look.boot, Fact::Known(Boot::New { .. })) && !any_sandbox(look, parents) => Self::Forgot,
+            None => Self::MayKnow,
+        }
     }
 }
 
-/// Whether the parent runs (lifecycle.md, "What is looked at"). `idle_ms`: for how long none of its containers has come or
+/// Whether any parent has a ready sandbox, or may have one.
+fn any_sandbox(look: &Look, parents: &BTreeSet<&str>) -> bool {
+    let Fact::Known(runtime) = &look.runtime else { return true };
+    let mut ready = runtime.sandboxes.iter().filter(|sandbox| sandbox.ready && sandbox.parent_uid.is_none());
+    ready.any(|sandbox| parents.contains(sandbox.uid.as_str()))
+}
+
+/// Whether the parent runs (lifecycle.md, "What is looked at"). `idle_ms`: for how long no container of its name has come or
 /// gone.
 pub(super) fn parent_running(look: &Look, sandboxes: Option<&Sandboxes<'_>>, idle_ms: u64) -> Running {
     let Some(sandboxes) = sandboxes else {
@@ -143,7 +169,8 @@ pub(super) fn parent_running(look: &Look, sandboxes: Option<&Sandboxes<'_>>, idl
         return Running::Held;
     }
     // Which of the two is the parent of now is not known.
-    if sandboxes.namesake_runs { Running::Unknown } else { Running::No }
+    let held = sandboxes.namesakes.iter().any(|sandbox| sandbox.ready) && !is_abandoned(look, idle_ms);
+    if held || sandboxes.namesake_runs() { Running::Unknown } else { Running::No }
 }
 
 /// Whether no kubelet restarts what is left of a parent with a ready sandbox.
@@ -175,6 +202,7 @@ mod tests {
         With(ContainerState),
         RunningInDead,
         Namesake,
+        DeadNamesake,
         NoAnswer,
     }
 
@@ -182,7 +210,7 @@ mod tests {
     #[test]
     fn whether_the_parent_runs() {
         use ContainerState::{Created, Exited, Running as Runs, Unknown as Doubt};
-        use Left::{DeadSandbox, Empty, Namesake, NoAnswer, Nothing, RunningInDead, With};
+        use Left::{DeadNamesake, DeadSandbox, Empty, Namesake, NoAnswer, Nothing, RunningInDead, With};
         use Running::{Held, No, Unknown, Yes};
         let kubelet = |since_s: u64| Fact::Known(Kubelet::Running { since_ms: since_s * 1000 });
         let off = || Fact::Known(Kubelet::NotRunning);
@@ -228,6 +256,9 @@ mod tests {
             // A pod of its name that is not the stored one.
             (Namesake,         kubelet(50),  &same,     Some(100),  0,      Unknown),
             (Namesake,         off(),        &new,      None,       360,    Unknown),
+            (DeadNamesake,     kubelet(50),  &same,     Some(100),  0,      Unknown),
+            (DeadNamesake,     kubelet(50),  &same,     Some(100),  360,    No),
+            (DeadNamesake,     kubelet(150), &same,     Some(100),  0,      No),
             // The runtime does not answer: the boot alone may tell.
             (NoAnswer,         off(),        &fresh,    None,       0,      No),
             (NoAnswer,         off(),        &new,      None,       0,      Unknown),
@@ -253,6 +284,7 @@ mod tests {
                 DeadSandbox => node.parent("web", "c1", Some(Exited)).sandboxes()[0].ready = false,
                 RunningInDead => node.parent("web", "c1", Some(Runs)).sandboxes()[0].ready = false,
                 Namesake => node.parent("web", "c1", Some(Runs)).sandboxes()[0].uid = "uid-another".to_owned(),
+                DeadNamesake => node.parent("web", "c1", Some(Exited)).sandboxes()[0].uid = "uid-another".to_owned(),
                 NoAnswer => node.look.runtime = Fact::Unknown("no answer".to_owned()),
             }
             let sandboxes = Sandboxes::of(&node.look, &name("web"), "uid-web", "uid-web");
@@ -265,7 +297,12 @@ mod tests {
             let sandboxes = Sandboxes::of(&node.look, &name("web"), "uid-web", "uid-web");
             let answering = parent_running(&node.look, sandboxes.as_ref(), idle_s * 1000);
             let has_sandbox = matches!(left, Empty | With(Exited | Created));
-            assert_eq!(answering, if has_sandbox { Held } else { want }, "answering: {about}");
+            let want = match left {
+                DeadNamesake => Unknown,
+                _ if has_sandbox => Held,
+                _ => want,
+            };
+            assert_eq!(answering, want, "answering: {about}");
         }
     }
 
@@ -282,31 +319,40 @@ mod tests {
     }
 
     #[test]
-    fn which_kubelets_have_forgotten_their_pods() {
+    fn what_the_kubelet_knows() {
         use Answers::{Answering, Refusing, Silent};
+        use Knowledge::{Forgot, Knows, MayKnow};
         let runs = |since_ms| Fact::Known(Kubelet::Running { since_ms });
         let off = || Fact::Known(Kubelet::NotRunning);
+        let unseen = || Fact::Unknown("?".to_owned());
         let (same, new) = (Fact::Known(Boot::Same), Fact::Known(Boot::New { kubelet_ran: true }));
-        let unknown = || Fact::Unknown("?".to_owned());
+        let nobody = Fact::Unknown("?".to_owned());
         #[rustfmt::skip]
         let rows = [
-            (Silent,    runs(5),            &same,  Some(10), false),
-            (Silent,    runs(15),           &same,  Some(10), true),
-            (Refusing,  runs(15),           &same,  Some(10), true),
-            (Answering, runs(15),           &same,  Some(10), false),
-            (Silent,    runs(15),           &same,  None,     false),
-            (Silent,    runs(15),           &new,   None,     true),
-            (Silent,    off(),              &same,  Some(10), true),
-            (Silent,    Fact::Unknown("?".to_owned()), &new, None, false),
+            //                  boot     answered   no sandbox  a parent's  no runtime
+            (Answering, runs(15), &same,   Some(10), [Knows,     Knows,      Knows]),
+            (Silent,    runs(5),  &same,   Some(10), [Knows,     Knows,      Knows]),
+            (Silent,    runs(15), &same,   Some(10), [Forgot,    Forgot,     Forgot]),
+            (Refusing,  runs(15), &same,   Some(10), [Forgot,    Forgot,     Forgot]),
+            (Silent,    runs(15), &same,   None,     [MayKnow,   MayKnow,    MayKnow]),
+            (Silent,    runs(15), &new,    None,     [Forgot,    MayKnow,    MayKnow]),
+            (Silent,    runs(15), &nobody, None,     [MayKnow,   MayKnow,    MayKnow]),
+            (Silent,    off(),    &same,   Some(10), [Forgot,    Forgot,     Forgot]),
+            (Silent,    off(),    &nobody, None,     [Forgot,    Forgot,     Forgot]),
+            (Silent,    unseen(), &new,    None,     [MayKnow,   MayKnow,    MayKnow]),
         ];
-        for (reach, kubelet, boot, answered, want) in rows {
-            let mut node = Node::dark([]);
+        for (reach, kubelet, boot, answered, wants) in rows {
+            let mut node = Node::dark([plain("web")]);
             (node.look.api.reach, node.look.api.last_answer_ms) = (reach, answered);
             (node.look.kubelet, node.look.boot) = (kubelet.clone(), boot.clone());
-            assert_eq!(kubelet_forgot(&node.look), want, "{reach:?} {kubelet:?} {boot:?} {answered:?}");
+            let parents = ["uid-web"].into();
+            let about = format!("{reach:?} {kubelet:?} {boot:?} {answered:?}");
+            assert_eq!(Knowledge::of(&node.look, &parents), wants[0], "{about}");
+            node.parent("web", "1", None);
+            assert_eq!(Knowledge::of(&node.look, &parents), wants[1], "{about}, a sandbox");
+            assert_eq!(Knowledge::of(&node.look, &[].into()), wants[0], "{about}, another's");
+            node.look.runtime = Fact::Unknown("?".to_owned());
+            assert_eq!(Knowledge::of(&node.look, &parents), wants[2], "{about}, no runtime");
         }
-        let mut node = Node::dark([]);
-        (node.look.kubelet, node.look.boot) = (runs(15), unknown());
-        assert!(!kubelet_forgot(&node.look), "not knowing the boot is not knowing");
     }
 }

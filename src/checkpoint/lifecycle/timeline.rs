@@ -32,7 +32,7 @@ pub(super) struct Past {
     pub(super) no_since_ms: Option<u64>,
     /// The containers of the parent that run, and since when they are these.
     pub(super) running: (BTreeSet<(String, String)>, u64),
-    /// The containers of the parent in whatever state, and since when they are these.
+    /// The containers of pods of the parent's name in whatever state, and since when they are these.
     pub(super) containers: Option<(BTreeSet<String>, u64)>,
     /// Those that were there before the API server answered, or before this process looked: no sign of a kubelet that knows
     /// the parent.
@@ -76,7 +76,7 @@ impl Past {
         }
     }
 
-    /// For how long none of the parent's containers has come or gone.
+    /// For how long no container of the parent's name has come or gone.
     pub(super) fn idle_ms(&self, now_ms: u64) -> u64 {
         self.containers.as_ref().map_or(0, |(_, since_ms)| now_ms.saturating_sub(*since_ms))
     }
