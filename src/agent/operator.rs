@@ -155,8 +155,9 @@ mod tests {
             cluster_ca_sha256: cas.to_vec(),
             kubelet_version: String::new(),
         };
+        type Row<'a> = (&'a str, &'a [[u8; 32]], &'a str, &'a [[u8; 32]], bool);
         #[rustfmt::skip]
-        let rows: [(&str, &[[u8; 32]], &str, &[[u8; 32]], bool); 7] = [
+        let rows: [Row<'_>; 7] = [
             // stored            present         adopts
             ("n", &[a],          "n", &[a],      false),
             ("n", &[a, b],       "n", &[b, a],   false),
