@@ -42,9 +42,17 @@ cluster:
 campaign:
     CKPT_DB_REQUIRE_CLUSTER=1 CKPT_DB_CAMPAIGN=full cargo test --test cluster -- --nocapture --test-threads 1
 
+# The whole way on a real node, every scenario (about twenty minutes)
+scenarios:
+    CKPT_DB_REQUIRE_NODE=1 CKPT_DB_CAMPAIGN=full cargo test --test cluster scenarios:: -- --nocapture --test-threads 1
+
 # A real control plane and a node that has joined it, to play with until Ctrl-C
 sandbox:
     cargo test -q --test cluster operation::sandbox -- --ignored --nocapture
+
+# Ten thousand random histories of a node: who runs, whatever happens
+histories:
+    CKPT_DB_HISTORIES=10000 cargo test --profile campaign --test lifecycle histories
 
 # Flip every byte of every used page of the example store (about half an hour)
 flips:

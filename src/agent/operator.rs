@@ -155,19 +155,19 @@ mod tests {
             cluster_ca_sha256: cas.to_vec(),
             kubelet_version: String::new(),
         };
-        type Row<'a> = (&'a str, &'a [[u8; 32]], &'a str, &'a [[u8; 32]], bool);
         #[rustfmt::skip]
-        let rows: [Row<'_>; 7] = [
-            // stored            present         adopts
-            ("n", &[a],          "n", &[a],      false),
-            ("n", &[a, b],       "n", &[b, a],   false),
-            ("n", &[a],          "n", &[],       false),
-            ("n", &[a],          "m", &[a],      true),
-            ("n", &[a],          "n", &[b],      true),
-            ("n", &[a],          "n", &[a, b],   true),
-            ("",  &[],           "n", &[a],      true),
+        type Whose<'a> = (&'a str, &'a [[u8; 32]]);
+        let rows: [(Whose<'_>, Whose<'_>, bool); 7] = [
+            // stored             present         adopts
+            (("n", &[a]), ("n", &[a]), false),
+            (("n", &[a, b]), ("n", &[b, a]), false),
+            (("n", &[a]), ("n", &[]), false),
+            (("n", &[a]), ("m", &[a]), true),
+            (("n", &[a]), ("n", &[b]), true),
+            (("n", &[a]), ("n", &[a, b]), true),
+            (("", &[]), ("n", &[a]), true),
         ];
-        for (name, cas, present, found, want) in rows {
+        for ((name, cas), (present, found), want) in rows {
             let adoption = Adoption::of(&identity(name, cas), present, found);
             assert_eq!(adoption.is_some(), want, "{name} {cas:?} {present} {found:?}");
         }

@@ -66,13 +66,7 @@ pub fn assess(
     network: PodNetwork,
     images: &NodeImages,
 ) -> Result<Outcome, PassError> {
-    let stored = snapshot.node_name().unwrap_or_default();
-    if let Some(own) = own_name
-        && !stored.is_empty()
-        && own != stored
-    {
-        return Err(PassError::OtherNode { stored: stored.to_owned(), own: own.to_owned() });
-    }
+    let stored = refuse_other_node(snapshot, own_name)?;
     let mut settings = settings.clone();
     settings.node_name = own_name.unwrap_or(stored).to_owned();
     settings.kubelet_version = settings
@@ -110,6 +104,20 @@ pub fn assess(
     leave_the_lost(&mut decision.plan, snapshot, settings.activation);
     doubt_service_environment(&mut decision, snapshot);
     Ok(Outcome { decision, checkpoints, settings })
+}
+
+/// The name of the store's node.
+///
+/// # Errors
+/// [`PassError::OtherNode`] if `own_name` is given and is another.
+pub(super) fn refuse_other_node<'a>(snapshot: &'a Snapshot, own_name: Option<&str>) -> Result<&'a str, PassError> {
+    let stored = snapshot.node_name().unwrap_or_default();
+    match own_name {
+        Some(own) if !stored.is_empty() && own != stored => {
+            Err(PassError::OtherNode { stored: stored.to_owned(), own: own.to_owned() })
+        }
+        Some(_) | None => Ok(stored),
+    }
 }
 
 /// What is on record, in the words of the core.

@@ -85,6 +85,9 @@ impl Uninstall {
             fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))?;
         }
         if let Some(directory) = socket.parent() {
+            for name in ["last-answer", "last-answer.new"] {
+                let _ = fs::remove_file(directory.join(name));
+            }
             let _ = fs::remove_dir(directory);
         }
         left |= self.store_goes(out, &store, &path)?;

@@ -1,4 +1,5 @@
-//! The real control plane: kube-apiserver and etcd on loopback, a workload, and what the API server says of it.
+//! The real control plane: kube-apiserver and etcd on loopback, a workload, and what the API server says of it; and beside it
+//! a real node, on which pods run.
 //!
 //! `components.sh` provides the binaries; without them these tests are skipped, unless `CKPT_DB_REQUIRE_CLUSTER=1`.
 #![allow(dead_code, reason = "pieces for campaigns, not each of which is used by each build")]

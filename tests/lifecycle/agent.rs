@@ -143,7 +143,7 @@ impl Agent {
         let checkpoints = store.checkpoints();
         let again = self.timeline.clone();
         let lives = decide(first_stage(&checkpoints), &checkpoints, look, rules, &mut self.timeline);
-        if look.now_ms / 1000 % 8 != 0 {
+        if !(look.now_ms / 1000).is_multiple_of(8) {
             return lives;
         }
         let mut again = again;

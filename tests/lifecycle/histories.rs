@@ -14,7 +14,7 @@ use super::agent::{Agent, Death, Decided, Store, rules};
 use super::random::Random;
 use super::world::{ApiPod, Kind, Mode, Phase, World};
 
-const HISTORIES: u64 = 300;
+const HISTORIES: u64 = 200;
 const EVENTS: u64 = 30;
 const GRACE_S: u64 = 60;
 const DELAY_S: u64 = 30;
@@ -69,7 +69,7 @@ impl History {
 
     fn tell(&self, what: &str) {
         if self.tells {
-            println!("{:>6} {what}", self.world.t);
+            eprintln!("{:>6} {what}", self.world.t);
         }
     }
 

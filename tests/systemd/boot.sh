@@ -3,7 +3,13 @@
 # Run by tests/systemd/main.rs as the first process of a new pid, mount and cgroup namespace; $1 is the scene's directory.
 set -eu
 scene=$1
+# On a machine the second process is the kernel's: the agent knows by it that no kubelet can be hidden from it.
+sleep 1000000 &
+second=$!
 mount --make-rprivate /
+kernel='S 0 0 0 0 -1 2129984 0 0 0 0 1 0 0 0 20 0 1 0 22 0 0 0 0 0 0 0 0 0 0 2147483647 0 1 0 0 0 1 0 0 0 0 0 0 0 0 0 0 0 0 0'
+echo "$second (kthreadd) $kernel" >"$scene/second"
+mount --bind "$scene/second" "/proc/$second/stat"
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup

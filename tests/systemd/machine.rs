@@ -124,6 +124,48 @@ impl Scene {
         fs::remove_dir_all(self.path("etc/kubernetes")).unwrap();
     }
 
+    /// Gives it a container runtime as its distribution's unit starts it, with these images (and nothing in them); whether
+    /// there is one.
+    pub(crate) fn runtime(&self, images: &[&str]) -> bool {
+        let unit = Path::new("/lib/systemd/system/containerd.service");
+        if !Path::new("/usr/bin/containerd").exists() || !unit.exists() {
+            return false;
+        }
+        fs::copy(unit, self.path("units/containerd.service")).unwrap();
+        self.write("units/boot.target.d/runtime.conf", "[Unit]\nWants=containerd.service\n");
+        self.archive(images);
+        // Before, it loads kernel modules, which are this machine's. Afterwards it has noticed its images.
+        let ctr = "/usr/bin/ctr -n k8s.io images";
+        self.write(
+            "units/containerd.service.d/here.conf",
+            &format!(
+                "[Service]\nExecStartPre=\nExecStartPost={ctr} import {archive}\nExecStartPost=/bin/sh -c 'until [ $({ctr} ls | \
+                 grep -c io.cri-containerd.image=managed) -ge {count} ]; do sleep 0.05; done'\n",
+                archive = self.path("images.tar").display(),
+                count = images.len(),
+            ),
+        );
+        true
+    }
+
+    /// An archive of images as `docker save` makes it.
+    fn archive(&self, images: &[&str]) {
+        let layer = [0; 1024]; // an empty tar
+        let digest = data_encoding::HEXLOWER.encode(&ckpt_db::crypto::sha256(&layer));
+        let config = serde_json::json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        });
+        let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": images, "Layers": ["layer.tar"]}]);
+        fs::create_dir_all(self.path("images")).unwrap();
+        fs::write(self.path("images/layer.tar"), layer).unwrap();
+        self.write("images/config.json", &config.to_string());
+        self.write("images/manifest.json", &manifest.to_string());
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(self.path("images")).arg("-cf").arg(self.path("images.tar"));
+        assert!(tar.args(["manifest.json", "config.json", "layer.tar"]).status().unwrap().success());
+    }
+
     /// Switches it on.
     pub(crate) fn boot(self) -> Machine {
         let name = self.directory.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_owned();

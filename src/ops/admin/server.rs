@@ -1,5 +1,6 @@
 //! The agent's side of the admin socket: few connections, short requests, a deadline for each.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -24,6 +25,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How many clients are served at a time.
 const CONNECTIONS_MAX: usize = 8;
+
+/// What the agent keeps beside its socket, by file name.
+const NEIGHBOURS: [&str; 2] = ["last-answer", "last-answer.new"];
 
 /// A piece of an answer that has to be read within the deadline.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -201,10 +205,10 @@ fn close_to_others(path: &Path, directory: &Path) -> Result<(), BindError> {
         return Ok(());
     }
     // A kubelet that makes a hostPath makes it 0755; a directory that others use, such as /tmp, is not ours to close.
-    let own = path.file_name();
+    let own = |name: &OsStr| Some(name) == path.file_name() || NEIGHBOURS.iter().any(|neighbour| name == *neighbour);
     let others = fs::read_dir(directory)
         .map_err(io("read"))?
-        .any(|entry| entry.map_or(true, |entry| Some(entry.file_name().as_os_str()) != own));
+        .any(|entry| entry.map_or(true, |entry| !own(entry.file_name().as_os_str())));
     if others {
         return Err(BindError::OpenDirectory { path: path.to_owned(), mode });
     }

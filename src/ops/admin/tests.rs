@@ -276,6 +276,7 @@ fn places_that_are_not_for_us() {
     // As a kubelet makes a hostPath.
     fs::create_dir(at("empty")).unwrap();
     set(&at("empty"), 0o755);
+    fs::write(at("empty/last-answer"), "").unwrap();
     drop(Listening::bind(&at("empty/admin.sock")).unwrap());
     assert_eq!(mode(&at("empty")), 0o700);
 

@@ -279,7 +279,7 @@ impl RealNode {
 
     /// From the next start of the agent on its wall clock is that of a board without a battery, or again the right one.
     pub(crate) fn wrong_clock(&mut self, wrong: bool) {
-        self.preloaded = wrong.then(|| "LD_PRELOAD=/opt/clock.so");
+        self.preloaded = wrong.then_some("LD_PRELOAD=/opt/clock.so");
         let library = self.machine.path("opt/clock.so");
         if wrong && !library.exists() {
             let output =

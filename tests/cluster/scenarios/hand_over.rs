@@ -4,10 +4,13 @@
 //! before it serves, and then answers all that wait at once. So the kubelet is held until the agent has done what it does
 //! first; how often it wins unheld is measured by the long form.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::pods::{annotate, pod, sleeper};
-use super::{Stage, copy_of, file_of, key, seconds};
+use super::{Stage, copy_of, file_of, full, key, seconds};
+use crate::api::one;
 use crate::node::{Options, PATIENCE};
 use crate::until;
 
@@ -64,6 +67,9 @@ fn neither_a_host_port_nor_most_of_the_cpu_gets_a_parent_rejected() {
 
 #[test]
 fn a_full_node_finds_room_for_its_parents() {
+    if !full() {
+        return;
+    }
     let Some(mut stage) = Stage::set(&Options { max_pods: 5, ..Options::default() }) else { return };
     let pods: Vec<Value> = (0..4).map(|number| sleeper(&format!("full-{number}"))).collect();
     // Four copies and four parents are three too many.
@@ -91,11 +97,53 @@ fn a_server_on_the_hosts_network_whose_parent_can_not_bind_while_the_copy_lives(
         if probe.is_open() && copies.is_empty() { Ok(()) } else { Err(format!("{copies:?}")) }
     });
     // Longer than a kubelet pauses after the first crashes, in which a copy that came back would be seen.
-    std::thread::sleep(std::time::Duration::from_secs(20));
+    std::thread::sleep(Duration::from_secs(20));
     assert!(probe.is_open());
     let gaps = probe.gaps();
     eprintln!("nobody served for {:?}", gaps.iter().map(|gap| seconds(*gap)).collect::<Vec<_>>());
     let seen: Vec<bool> = stage.node.watched().seen().iter().map(|seen| seen.came).collect();
     assert_eq!(seen, [true, false], "one activation, one removal; the agent says\n{}", stage.node.agent_log());
+    stage.node.stop_agent();
+}
+
+/// Not held: how often the kubelet is faster than the agent, and the parent is rejected for good. It is told, not asserted.
+#[test]
+fn who_sees_the_api_server_first() {
+    if !full() {
+        return;
+    }
+    let Some(mut stage) = Stage::set(&Options::default()) else { return };
+    for outage_s in [0, 60] {
+        let rounds = 5;
+        let mut rejected = 0;
+        for round in 0..rounds {
+            let name = format!("race-{outage_s}-{round}");
+            let racer = pod(&name, "httpd -f -p 80", |pod| {
+                pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 8080}]);
+            });
+            let racer_key = key(&racer);
+            stage.run(&[racer]);
+            stage.cluster.kill_apiserver();
+            stage.node.power_cut();
+            stage.boot();
+            stage.until_copied(&racer_key);
+            std::thread::sleep(Duration::from_secs(outage_s));
+            stage.cluster.start_apiserver();
+            let phase = until("the kubelet to decide", PATIENCE, || {
+                let parent = stage.pod(&racer_key).unwrap_or_default();
+                let runs = !stage.node.running_of(&racer_key).is_empty();
+                match parent["status"]["phase"].as_str() {
+                    Some("Failed") => Ok("Failed"),
+                    Some("Running") if runs => Ok("Running"),
+                    _ => Err(parent["status"].to_string()),
+                }
+            });
+            rejected += usize::from(phase == "Failed");
+            stage.cluster.admin().delete(&one("pods", "default", &name)).ok();
+            stage.node.until_gone(&racer_key, PATIENCE);
+            stage.node.until_gone(&copy_of(&racer_key), PATIENCE);
+        }
+        eprintln!("outage of {outage_s} s and a boot: {rejected} of {rounds} parents with a host port were rejected");
+    }
     stage.node.stop_agent();
 }

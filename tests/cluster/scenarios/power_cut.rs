@@ -78,6 +78,9 @@ fn come_back(count: usize) {
 /// By hand, without a resident agent: `ckpt-db run --once` before the kubelet starts.
 #[test]
 fn the_store_alone_is_enough() {
+    if !full() {
+        return;
+    }
     let Some(mut stage) = Stage::set(&Options::default()) else { return };
     let objects: Vec<Value> = [volumes(), annotated(), as_user(), small(1).to_vec()].concat();
     stage.run(&objects);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::pods::{annotated, sleeper, small, volumes};
-use super::{DELAY_S, GRACE, Stage, copy_of, file_of, key};
+use super::{DELAY_S, GRACE, Stage, copy_of, file_of, full, key};
 use crate::api::one;
 use crate::node::{Options, PATIENCE};
 use crate::until;
@@ -34,6 +34,9 @@ fn no_copy_of_an_unannotated_pod_is_ever_published() {
 
 #[test]
 fn a_pod_that_was_deleted_while_the_node_was_off() {
+    if !full() {
+        return;
+    }
     let Some(mut stage) = Stage::set(&Options::default()) else { return };
     let names = ["stays", "leaves", "leaves-later"];
     stage.run(&names.map(sleeper));
@@ -67,6 +70,9 @@ fn a_pod_that_was_deleted_while_the_node_was_off() {
 
 #[test]
 fn the_agent_was_absent_for_a_boot() {
+    if !full() {
+        return;
+    }
     let Some(mut stage) = Stage::set(&Options::default()) else { return };
     stage.run(&[sleeper("one"), sleeper("two")]);
 
