@@ -51,6 +51,12 @@ impl Admin for Desk {
     }
 
     async fn hold(&self, pod: PodName) -> Result<String, String> {
+        if self.latest.is_answered() {
+            return Err(format!(
+                "cannot hold {pod}: the API server answers, which ends every hold; delete the pod there, or annotate it \
+                 ckpt-db.io/checkpoint=false"
+            ));
+        }
         self.set_held(pod.clone(), true).await?;
         Ok(format!(
             "{pod} is held: its copy, if one runs, is removed within a second or two; until `ckpt-db release {pod}`, or until the \

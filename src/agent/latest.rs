@@ -87,6 +87,13 @@ impl Latest {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// Whether the API server answered at the last round, and what is stored was in step with it.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        let round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        round.as_ref().is_some_and(|round| round.look.api.reach == Answers::Answering && round.look.api.in_step)
+    }
+
     /// No round could be made.
     pub(super) fn fails(&self, why: String) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);

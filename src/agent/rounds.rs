@@ -76,7 +76,12 @@ impl Rounds {
         last_answer: LastAnswer,
     ) -> Self {
         let now_ms = boot::now_ms();
-        let view = View::new(now_ms, last_answer.read(keeper.boot_id(), now_ms));
+        let answered_ms = last_answer.read(keeper.boot_id(), now_ms);
+        // One that ended while it was answered has left no time: the next process would take its own start for it.
+        if answered_ms.is_some() {
+            last_answer.write(keeper.boot_id(), answered_ms);
+        }
+        let view = View::new(now_ms, answered_ms);
         Self { keeper, shared, latest, loaded, clock_ms, watcher, view, last_answer, line: None }
     }
 
