@@ -7,13 +7,12 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use store_format::NodeSecret;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::durable::{Batch, Durable};
 use super::shared::Shared;
@@ -173,6 +172,7 @@ pub async fn follow(
         let mut owner = whose(store, following, &credentials).await?;
         following.shared.belongs_to(None);
         let node = owner.node.clone();
+        following.shared.follows(&node);
         // The kubelet's certificate usually brings both: then nothing has to be listed twice.
         take_first_key(store, following, observer).await?;
         announce(&credentials, &node, &*clock_is_set, clock, observer);
@@ -260,33 +260,48 @@ pub async fn follow(
     }
 }
 
-/// Asks the API server how it stands, for `time`, while there is no store to write to: copies have to go when it answers
+/// Asks the API server how it stands, for ever, while there is no store to write to: copies have to go when it answers
 /// again, and pods of a disk that is full or read-only have to come back. What it says of objects is not kept.
-pub(super) async fn watch_only(following: &mut Following, node: &str, observer: &mut dyn Observer, time: Duration) {
+pub(super) async fn watch_only(following: &mut Following, node: &str, observer: &mut dyn Observer) {
     let clock = following.clock;
     let newest = following.newest_stored_at_unix_s;
-    let end = Instant::now() + time;
-    let mut watch = CredentialWatch::default();
-    let credentials = tokio::select! {
-        credentials = watch.first(following, observer) => credentials,
-        () = sleep_until(end) => return,
-    };
     let options = Options {
         node: node.to_owned(),
         refresh: following.refresh,
         pace: following.pace,
         clock_is_set: Arc::new(move || clock_is_set(clock(), newest)),
     };
-    let mut feed = Feed::start(options, Connections::new(&credentials, following.pace.requests));
-    following.shared.feeds(&feed);
+    let mut watch = CredentialWatch::default();
+    let mut credentials = watch.first(following, observer).await;
     loop {
-        tokio::select! {
-            told = feed.next() => match told {
-                Some(Told::Reach(reach)) => observer.status(&Status::Reach(reach)),
-                Some(Told::Step(_) | Told::Note(_)) => {}
-                None => return sleep_until(end).await,
-            },
-            () = sleep_until(end) => return,
+        let mut feed = Feed::start(options.clone(), Connections::new(&credentials, following.pace.requests));
+        let control = feed.control();
+        following.shared.feeds(&feed);
+        let mut look = interval(following.pace.credentials);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                told = feed.next() => match told {
+                    Some(Told::Reach(reach)) => observer.status(&Status::Reach(reach)),
+                    Some(Told::Step(_) | Told::Note(_)) => {}
+                    None => {
+                        sleep(following.pace.credentials).await;
+                        break;
+                    }
+                },
+                _ = look.tick() => {
+                    // Another node's are for whoever opens the store to refuse.
+                    let ours = |found: &Credentials| found.node_name().is_none_or(|found| found == node);
+                    if let Some(changed) = watch.changed(following, observer).filter(ours) {
+                        let moved = changed.server() != credentials.server();
+                        control.use_connections(Connections::new(&changed, following.pace.requests));
+                        credentials = changed;
+                        if moved {
+                            break;
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -407,7 +407,8 @@ mod tests {
             passes.push((kept.news.len(), kept.report.is_some(), kept.changes.len()));
         }
         assert_eq!(passes[0], (1, true, 1));
-        assert_eq!(passes[1..], [(0, false, 1); 3]);
+        // By hand each pass is a whole one.
+        assert_eq!(passes[1..], [(0, true, 1); 3]);
         assert!(root.path().join("manifests/shop_web.json").exists());
 
         // The disk is back: it is on record, and nothing is left to be said.

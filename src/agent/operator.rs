@@ -156,17 +156,18 @@ mod tests {
             kubelet_version: String::new(),
         };
         #[rustfmt::skip]
-        let rows: [(&str, &[[u8; 32]], &str, &[[u8; 32]], bool); 7] = [
-            // stored            present         adopts
-            ("n", &[a],          "n", &[a],      false),
-            ("n", &[a, b],       "n", &[b, a],   false),
-            ("n", &[a],          "n", &[],       false),
-            ("n", &[a],          "m", &[a],      true),
-            ("n", &[a],          "n", &[b],      true),
-            ("n", &[a],          "n", &[a, b],   true),
-            ("",  &[],           "n", &[a],      true),
+        type Whose<'a> = (&'a str, &'a [[u8; 32]]);
+        let rows: [(Whose<'_>, Whose<'_>, bool); 7] = [
+            // stored             present         adopts
+            (("n", &[a]), ("n", &[a]), false),
+            (("n", &[a, b]), ("n", &[b, a]), false),
+            (("n", &[a]), ("n", &[]), false),
+            (("n", &[a]), ("m", &[a]), true),
+            (("n", &[a]), ("n", &[b]), true),
+            (("n", &[a]), ("n", &[a, b]), true),
+            (("", &[]), ("n", &[a]), true),
         ];
-        for (name, cas, present, found, want) in rows {
+        for ((name, cas), (present, found), want) in rows {
             let adoption = Adoption::of(&identity(name, cas), present, found);
             assert_eq!(adoption.is_some(), want, "{name} {cas:?} {present} {found:?}");
         }

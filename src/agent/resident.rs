@@ -86,7 +86,7 @@ pub struct Resident<'a, E> {
     pub notifier: Arc<Notifier>,
     /// Where the command line asks, and who answers there.
     pub desk: Option<(PathBuf, Arc<Desk>)>,
-    /// The name of the node in the store that was found, if there was one: with it the agent goes on while the store can't
+    /// The name of the node in the store that was found, if there was one: with it the agent begins although the store can't
     /// be written to.
     pub found_node: Option<String>,
 }
@@ -196,6 +196,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
             if began.elapsed() >= WELL_AFTER {
                 failures = 0;
             }
+            let mut ours = true;
             let wait = match ended {
                 Interrupted::Stop => break Ok(()),
                 Interrupted::Ended => break Err(has_ended()),
@@ -221,18 +222,35 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 }
                 Interrupted::Failed(error) => {
                     let listed = !is_said_before_anything_is_asked(&error);
+                    ours = listed;
                     (self.failed)(Ok(error));
                     let wait = after_failure(failures);
                     failures = if listed { failures + 1 } else { 0 };
                     wait
                 }
             };
+            let node = shared.node().or_else(|| self.found_node.clone());
+            // Another node's or cluster's API server says nothing of these pods, and is not asked.
+            let node = node.filter(|node| !node.is_empty() && ours && !shared.is_ceded() && shared.foreign().is_none());
             let meanwhile = async {
-                match &self.found_node {
-                    Some(node) if !shared.is_ceded() => {
-                        watch_only(&mut self.following, node, self.observer, wait).await;
+                let Some(node) = node else {
+                    sleep(wait).await;
+                    return None;
+                };
+                // The feed goes on until there is a store: a new one would list everything at each attempt.
+                let opened = async {
+                    loop {
+                        sleep(wait).await;
+                        match (self.open)() {
+                            Ok(store) => return Some(store),
+                            Err(error) if (self.is_in_use)(&error) => return None,
+                            Err(error) => (self.failed)(Err(error)),
+                        }
                     }
-                    Some(_) | None => sleep(wait).await,
+                };
+                tokio::select! {
+                    opened = opened => opened,
+                    () = watch_only(&mut self.following, &node, self.observer) => None,
                 }
             };
             tokio::select! {
@@ -241,7 +259,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 _ = interrupt.recv() => break Ok(()),
                 _ = hangup.recv() => {}
                 _ = &mut keeping => break Err(has_ended()),
-                () = meanwhile => {}
+                opened = meanwhile => store = opened,
             }
         };
         self.notifier.stopping();

@@ -24,6 +24,8 @@ pub struct Shared {
     acting: tokio::sync::Mutex<()>,
     /// Whose the store is, where it is not this node's.
     foreign: Mutex<Option<String>>,
+    /// The node whose pods were followed last.
+    node: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -125,6 +127,17 @@ impl Shared {
     #[must_use]
     pub fn foreign(&self) -> Option<String> {
         lock(&self.foreign).clone()
+    }
+
+    /// The pods of this node are followed.
+    pub fn follows(&self, node: &str) {
+        *lock(&self.node) = Some(node.to_owned());
+    }
+
+    /// The node whose pods were followed last.
+    #[must_use]
+    pub fn node(&self) -> Option<String> {
+        lock(&self.node).clone()
     }
 
     /// Asks this instance to give the store up.

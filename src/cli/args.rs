@@ -50,6 +50,11 @@ impl StoreArgs {
         Ok(Layout::new(&root))
     }
 
+    /// Whether it is the store of the node below the root, and not a copy from elsewhere.
+    pub(crate) fn is_of_this_node(&self) -> bool {
+        self.store.is_none()
+    }
+
     pub(crate) fn store(&self) -> anyhow::Result<PathBuf> {
         Ok(self.store.clone().unwrap_or(self.layout()?.store()))
     }

@@ -4,9 +4,10 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use ckpt_db::agent::Target;
+use ckpt_db::agent::{self, Target, cri};
 use ckpt_db::checkpoint::decide::PodNetwork;
-use ckpt_db::checkpoint::node::{KeyFacts, NodeVerdict, SecretRootFacts, judge_node};
+use ckpt_db::checkpoint::images::NodeImages;
+use ckpt_db::checkpoint::node::{Fact, KeyFacts, NodeVerdict, SecretRootFacts, judge_node};
 use ckpt_db::checkpoint::node_finding::Severity;
 use ckpt_db::checkpoint::settings::KubeletVersion;
 use ckpt_db::layout::Layout;
@@ -43,6 +44,15 @@ pub(crate) fn look(
 pub(crate) fn network(layout: &Layout, target: &Target) -> PodNetwork {
     let facts = observe(layout.root(), &target.roots.manifests);
     judge_node(&facts, SecretRootFacts::Memory, KeyFacts::Keyless).network
+}
+
+/// What is known of the images on the node: those that its container runtime has, where it answers, and the kubelet's records.
+pub(crate) fn images(layout: &Layout) -> NodeImages {
+    let present = match cri(layout.root(), None) {
+        Ok(cri) => cri.images_blocking(),
+        Err(why) => Fact::Unknown(why),
+    };
+    agent::images(layout.root(), &present)
 }
 
 /// One line a finding, the worse ones marked.

@@ -52,7 +52,9 @@ impl PlanCommand {
         let settings = self.translate.settings(&target.roots)?;
         let layout = self.store.layout()?;
         let own_name = self.translate.node_name.as_deref();
-        let outcome = assess(&snapshot, &settings, own_name, node::network(&layout, &target), &NodeImages::unknown())?;
+        // A copy of a store may be looked at on any machine, whose images say nothing.
+        let images = if self.store.is_of_this_node() { node::images(&layout) } else { NodeImages::unknown() };
+        let outcome = assess(&snapshot, &settings, own_name, node::network(&layout, &target), &images)?;
         let decision = &outcome.decision;
         let node = node::look(&layout, &target, &snapshot, outcome.settings.kubelet_version);
         let name = &outcome.settings.node_name;

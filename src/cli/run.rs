@@ -34,7 +34,7 @@ use super::{Exit, chain, chain_of, follow, now_unix_ms, say, usage, verdicts};
   ckpt-db run --once --manifests DIR            store what DIR holds, then render it
   ckpt-db run --manifests DIR                   the same, and again when DIR changes, or on SIGHUP
   ckpt-db run --activation-policy off           follow the API server: store and report only
-  ckpt-db run                                   the same, and keep manifests and trees prepared")]
+  ckpt-db run                                   the same, start copies when it is silent, and hand over")]
 pub(crate) struct Run {
     #[command(flatten)]
     store: StoreArgs,

@@ -69,7 +69,7 @@ impl History {
 
     fn tell(&self, what: &str) {
         if self.tells {
-            println!("{:>6} {what}", self.world.t);
+            eprintln!("{:>6} {what}", self.world.t);
         }
     }
 

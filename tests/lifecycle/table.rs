@@ -206,7 +206,6 @@ fn every_cell_follows_from_the_first_rule_that_holds() {
 /// A rule that could be left out without notice would be no rule.
 #[test]
 fn every_rule_counts() {
-    // The last one is for whatever is left.
     for (left_out, (about, ..)) in RULES.iter().enumerate().take(RULES.len() - 1) {
         let rules = || RULES.iter().enumerate().filter(|(rule, _)| *rule != left_out).map(|(_, rule)| rule);
         let differs = cells().any(|cell| {

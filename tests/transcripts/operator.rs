@@ -29,7 +29,7 @@ fn hold_with_no_agent() {
     assert!(scene.path("node/etc/kubernetes/inactive-manifests/shop_web.json").exists());
     scene.run(&format!("hold shop/web {KEY}"));
     scene.run(&format!("hold shop/ledger {KEY}"));
-    scene.run(&format!("log --root node shop --since 1h"));
+    scene.run("log --root node shop --since 1h");
     scene.run(&format!("log {KEY} -n shop web"));
     scene.run(&format!("release shop/web {KEY}"));
     scene.run(&format!("log {KEY} web -o json"));

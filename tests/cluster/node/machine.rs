@@ -188,6 +188,10 @@ impl Service {
 
     pub(crate) fn signal(&mut self, signal: Signal) {
         rustix::process::kill_process(self.pid(), signal).unwrap();
+        if signal == Signal::CONT {
+            // nsenter stops when its child is stopped.
+            self.0.signal(signal);
+        }
     }
 
     /// Sends SIGTERM and waits until it has ended.

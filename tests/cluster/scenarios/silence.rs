@@ -14,6 +14,9 @@ use crate::until;
 /// Long enough for the agent to have acted, had it meant to.
 const LONG: Duration = Duration::from_secs(DELAY_S + 10);
 
+/// The same where it would have let a parent be for 30 s, in which a kubelet starts again what has died.
+const LONGER: Duration = Duration::from_secs(DELAY_S + 40);
+
 #[test]
 fn only_what_the_kubelet_has_forgotten_is_copied() {
     let Some(mut stage) = Stage::set(&Options::default()) else { return };
@@ -23,15 +26,20 @@ fn only_what_the_kubelet_has_forgotten_is_copied() {
     stage.run(&[steady, dies, loops]);
 
     stage.cluster.kill_apiserver();
-    // The kubelet knows its pods, and starts again what dies: the one that crashes all the time too, with ever longer pauses.
+    // The kubelet knows its pods, and starts again what dies, if not at once: it pauses after crashes, ever longer, and here it
+    // does not even get to it for a while.
     let first = stage.node.until_running("default/dies", PATIENCE);
+    stage.node.freeze_kubelet();
     stage.node.kill_container("default/dies", "c");
+    std::thread::sleep(LONGER);
+    assert_eq!(stage.node.running_of("default/dies"), []);
+    assert_eq!(stage.node.watched().files(), [].into(), "{}", stage.node.agent_log());
+    stage.node.thaw_kubelet();
     let second =
         until("the kubelet to start it again", PATIENCE, || match stage.node.until_running("default/dies", PATIENCE) {
             same if same.id == first.id => Err("it is the same".to_owned()),
             other => Ok(other),
         });
-    std::thread::sleep(LONG);
     assert_eq!(stage.node.watched().files(), [].into(), "{}", stage.node.agent_log());
 
     // Another kubelet, which nobody tells of them: what runs goes on, what dies stays dead, and so it is copied.
@@ -54,7 +62,7 @@ fn only_what_the_kubelet_has_forgotten_is_copied() {
         none if none.is_empty() => Ok(()),
         some => Err(format!("{some:?}; the agent says\n{}", stage.node.agent_log())),
     });
-    assert_eq!(stage.node.running_of(&copy_of("default/loops")), []);
+    stage.node.until_gone(&copy_of("default/loops"), PATIENCE);
     stage.node.stop_agent();
 }
 
