@@ -416,8 +416,8 @@ impl World {
                 }
                 self.remove_sandboxes(|sandbox| sandbox.uid == evicted);
             }
-            // Now and then a kubelet or a runtime does not manage, until it is told anew.
-            let runs = !port && !self.random.one_in(10);
+            // Now and then a kubelet or a runtime does not manage, until it is told anew; not for ever.
+            let runs = !port && (!self.random.one_in(10) || manifest.republished >= 2);
             kubelet.statics.insert(uid, Static { pod, parent_uid: manifest.uid, kind: manifest.kind, runs });
         }
     }

@@ -197,6 +197,20 @@ fn the_place_of_a_copy_that_goes() {
     }
 }
 
+/// A copy that comes back while its sandbox is there takes no other place.
+#[test]
+fn a_copy_that_comes_back_has_its_place() {
+    let mut node = Node::dark(["a", "b"].map(annotated));
+    node.rules.pods_max = Some(2);
+    node.checkpoint("a").held = true;
+    assert_eq!(node.copy("a", Some(ContainerState::Running)).active(), "b");
+    node.checkpoint("a").held = false;
+    assert_eq!(node.active(), "a b");
+    let mut node = Node::dark(["a", "b", "c"].map(annotated));
+    node.rules.pods_max = Some(2);
+    assert_eq!(node.copy("a", Some(ContainerState::Running)).active(), "a b");
+}
+
 /// A copy without a sandbox is published anew after a minute, then after two, and so on up to half an hour.
 #[test]
 fn a_copy_that_does_not_start_is_published_anew() {

@@ -286,6 +286,20 @@ fn a_grace_period_is_of_answering_time() {
     assert!(node.checkpoints.is_empty());
 }
 
+/// What is stored says nothing of now before a listing of this time of answering is durable.
+#[test]
+fn what_is_stored_counts_when_it_is_in_step() {
+    let mut node = standing_in([plain("web")]);
+    node.api(Answers::Answering).look.api.sighted.clear();
+    node.look.api.in_step = false;
+    node.checkpoint("web").gone = true;
+    assert_eq!(node.later(1000).active(), "web");
+    assert_eq!(node.standing("web").state, State::Active);
+    node.look.api.in_step = true;
+    assert_eq!(node.active(), "web");
+    assert_eq!(node.standing("web").state, State::ActiveGrace { left_ms: 60_000 });
+}
+
 /// What is recorded is at most ten seconds old, so that a crash costs no more.
 #[test]
 fn what_is_left_is_recorded_now_and_then() {

@@ -317,7 +317,7 @@ impl<'a> Life<'a> {
                 return Some(Why::Delay { until_ms });
             }
         }
-        places.wait(look.now_ms, annotated || system_critical)
+        places.wait(self, look.now_ms, annotated || system_critical)
     }
 }
 

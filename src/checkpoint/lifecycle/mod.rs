@@ -164,7 +164,7 @@ pub fn decide(
         life.step(look, rules, elapsed_ms);
         if life.next.is_active() {
             life.is_due(look.now_ms, look.now_ms + START_MS);
-            places.take();
+            places.take(life);
         }
     }
     own_goes_last(&mut lives, rules);
@@ -260,17 +260,19 @@ impl Places {
     }
 
     /// Why one more copy has to wait. What is urgent is not started in waves.
-    fn wait(&self, now_ms: u64, urgent: bool) -> Option<Why> {
+    fn wait(&self, life: &Life<'_>, now_ms: u64, urgent: bool) -> Option<Why> {
         match self.free {
-            Some(0) => Some(Why::NoRoom),
+            Some(0) if !life.copy_has_sandbox() => Some(Why::NoRoom),
             _ if !urgent && self.starting >= self.wave => Some(Why::Wave { until_ms: now_ms + 1000 }),
             _ => None,
         }
     }
 
-    fn take(&mut self) {
+    fn take(&mut self, life: &Life<'_>) {
         self.starting += 1;
-        self.free = self.free.map(|free| free.saturating_sub(1));
+        // A copy that was on its way out has its place still.
+        let more = usize::from(!life.copy_has_sandbox());
+        self.free = self.free.map(|free| free.saturating_sub(more));
     }
 }
 
