@@ -8,7 +8,7 @@ use super::state::{Presence, Running, Seen, State};
 use super::timeline::Past;
 use super::{Checkpoint, Places, Rules};
 use crate::checkpoint::examine::Examined;
-use crate::checkpoint::look::{Answers, Boot, Kubelet, Look};
+use crate::checkpoint::look::{Answers, Boot, Kubelet, Look, Sandbox};
 use crate::checkpoint::node::Fact;
 use crate::checkpoint::rendering::Activity;
 use crate::checkpoint::verdict::{NotMeant, Reason, Verdict};
@@ -195,6 +195,11 @@ impl<'a> Life<'a> {
     /// Whether a copy of it has a ready sandbox, be it on its way out.
     pub(super) fn copy_has_sandbox(&self) -> bool {
         self.sandboxes.as_ref().is_some_and(Sandboxes::copy_lives)
+    }
+
+    /// Whether this is the sandbox of a copy of it.
+    pub(super) fn has_copy(&self, sandbox: &Sandbox) -> bool {
+        self.sandboxes.as_ref().is_some_and(|sandboxes| sandboxes.copy.iter().any(|copy| copy.id == sandbox.id))
     }
 
     /// Whether a copy may be started at all, now or later.

@@ -197,6 +197,13 @@ fn yield_for_room(lives: &mut BTreeMap<PodName, Life<'_>>, look: &Look, rules: &
     }
 }
 
+/// How many copies have a sandbox though they are not to be active, whomever they stand in for.
+fn leaving(active: &[&Life<'_>], look: &Look) -> usize {
+    let Fact::Known(runtime) = &look.runtime else { return 0 };
+    let copies = runtime.sandboxes.iter().filter(|sandbox| sandbox.ready && sandbox.parent_uid.is_some());
+    copies.filter(|sandbox| active.iter().all(|life| !life.has_copy(sandbox))).count()
+}
+
 /// How many pods there are that are neither parents nor copies.
 fn others(lives: &BTreeMap<PodName, Life<'_>>, look: &Look, rules: &Rules) -> usize {
     let Fact::Known(runtime) = &look.runtime else { return rules.others as usize };
@@ -242,7 +249,8 @@ impl Places {
         let uids = lives.values().map(|life| life.checkpoint.examined.uid.as_str()).collect();
         let knowledge = Knowledge::of(look, &uids);
         // A copy that has to go takes its place until it is gone.
-        let copies = lives.values().filter(|life| life.next.is_active() || life.copy_has_sandbox()).count();
+        let active: Vec<&Life<'_>> = lives.values().filter(|life| life.next.is_active()).collect();
+        let copies = active.len() + leaving(&active, look);
         // A kubelet counts the pods that it knows, whether they have a sandbox or not.
         let known = lives.values().filter(|life| knowledge == Knowledge::Knows && life.is_known_parent());
         let mut parents: BTreeSet<&str> = known.map(|life| life.checkpoint.examined.uid.as_str()).collect();
