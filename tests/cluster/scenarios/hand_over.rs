@@ -114,7 +114,7 @@ fn who_sees_the_api_server_first() {
     }
     let Some(mut stage) = Stage::set(&Options::default()) else { return };
     for outage_s in [0, 60] {
-        let rounds = 5;
+        let rounds = 4;
         let mut rejected = 0;
         for round in 0..rounds {
             let name = format!("race-{outage_s}-{round}");
