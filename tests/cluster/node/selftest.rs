@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use ckpt_db::checkpoint::look::ContainerState;
+use ckpt_db::checkpoint::node::Fact;
+use ckpt_db::node::cri::Cri;
 use serde_json::json;
 
 use super::{IMAGE, Options, PATIENCE, RealNode};
@@ -53,6 +56,20 @@ fn a_node_runs_pods_and_loses_its_power() {
     }
     assert_ne!(fixed.uid, "");
     took("three pods run");
+
+    // The container runtime interface, as the agent asks it, tells the same as runc and the kernel.
+    let ids = |mut ids: Vec<String>| {
+        ids.sort();
+        ids
+    };
+    let Fact::Known(runtime) = Cri::new(node.path("run/containerd/containerd.sock")).look_blocking() else {
+        panic!("the runtime does not say");
+    };
+    let containers = runtime.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
+    let running = containers.filter(|container| container.state == ContainerState::Running);
+    let running = ids(running.map(|container| container.id.clone()).collect());
+    assert_eq!(running, ids(node.running().into_iter().map(|container| container.id).collect()));
+    assert_eq!(running.len(), 3);
 
     // The API server dies, and then the power goes: nothing runs, and after the boot only what is static.
     cluster.kill_apiserver();
