@@ -84,6 +84,14 @@ impl Agent {
         lines
     }
 
+    /// Waits for a line of the messages that begins so, wherever it stands among them: on a busy machine the order may differ.
+    #[track_caller]
+    pub(crate) fn says(&self, start: &str) {
+        self.wait_for(&format!("a line {start:?}"), |agent, state| {
+            state.lines.iter().any(|line| agent.shown(line).starts_with(start)).then_some(())
+        });
+    }
+
     /// Waits until it follows, and has stored so many objects since its start.
     #[track_caller]
     pub(crate) fn in_step(&mut self, stored: usize) -> Vec<String> {
