@@ -89,6 +89,10 @@ async fn no_answer_and_no_fact_removes_anything() {
     let before = agent.contents().await;
     for (what, on, fault, says) in rows {
         let mark = cluster.server.mark();
+        if matches!(says, ThereIsNothing) {
+            // Objects are listed again after a listing that failed, and not because a watch was cut.
+            cluster.server.fault(pods_listing(), Fault::status(503), Times::Once);
+        }
         cluster.server.fault(on, fault, Times::Forever);
         cluster.server.close_connections();
         let answering = !matches!(says, Nothing(_));
