@@ -29,7 +29,7 @@ use super::examine::Examined;
 use super::look::{Answers, Look};
 use super::node::Fact;
 use super::rendering::{Activity, Plan, PodName, Untouched};
-use life::{Life, START_MS};
+use life::{Life, START_MS, way_until};
 use parent::Knowledge;
 
 /// How long a copy that does not run yet counts among those that are being started.
@@ -271,8 +271,9 @@ impl Places {
         // A copy that has to go takes its place until it is gone.
         let active: Vec<&Life<'_>> = lives.values().filter(|life| life.next.is_active()).collect();
         let copies = active.len() + leaving(&active, look);
-        // A kubelet counts the pods that it knows, whether they have a sandbox or not.
-        let known = lives.values().filter(|life| knowledge == Knowledge::Knows && life.is_known_parent());
+        // A kubelet counts the pods that it knows, whether they have a sandbox or not, and may know all of them soon.
+        let knows = knowledge == Knowledge::Knows || way_until(look, rules).is_some();
+        let known = lives.values().filter(|life| knows && life.is_known_parent());
         let mut parents: BTreeSet<&str> = known.map(|life| life.checkpoint.examined.uid.as_str()).collect();
         parents.extend(look.api.sighted.values().map(String::as_str));
         for life in lives.values().filter(|life| life.has_sandbox()) {
@@ -337,7 +338,7 @@ fn finish(
         removed: Vec::new(),
         released: Vec::new(),
         alarms: Vec::new(),
-        next_ms: None,
+        next_ms: way_until(look, rules),
         yielding: lives.values().any(Life::hastens),
     };
     for (pod, life) in lives {
