@@ -3,11 +3,13 @@
 //! Each measure is taken where the system allows it; none of them is ever a reason not to do the work.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::io::Errno;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// What became of each measure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +28,8 @@ pub struct Hardening {
 pub enum Memory {
     /// Every page is locked as soon as it is used (`mlockall`).
     Locked,
-    /// They are not locked, because `RLIMIT_MEMLOCK` has a limit: at it, allocating would fail, and with it the process.
+    /// They are not locked, because `RLIMIT_MEMLOCK` holds for this process: at the limit an allocation would fail, and with
+    /// it the process.
     Limited {
         /// The limit, in bytes.
         bytes: u64,
@@ -48,12 +51,14 @@ pub fn harden() -> &'static Hardening {
     })
 }
 
-/// Locks memory, unless there is a limit on it that can't be raised.
+/// Locks memory, unless there is a limit on that which holds for this process.
 fn lock_memory() -> Memory {
     let unlimited = Rlimit { current: None, maximum: None };
     // Who may not raise it keeps what there is, which is looked at next.
     let _ = setrlimit(Resource::Memlock, unlimited);
-    if let Some(bytes) = getrlimit(Resource::Memlock).current {
+    if let Some(bytes) = getrlimit(Resource::Memlock).current
+        && !is_above_the_limit()
+    {
         return Memory::Limited { bytes };
     }
     // On fault: what is mapped and never used, such as the rest of a thread's stack, costs nothing.
@@ -61,6 +66,13 @@ fn lock_memory() -> Memory {
         Ok(()) => Memory::Locked,
         Err(error) => Memory::Refused(error),
     }
+}
+
+/// Whether the kernel asks this process for no limit on locked memory: it has `CAP_IPC_LOCK` in the first user namespace,
+/// whose inode number is fixed (`PROC_USER_INIT_INO`). In any other one the capability does not count here.
+fn is_above_the_limit() -> bool {
+    let first = std::fs::read_link("/proc/self/ns/user").is_ok_and(|link| link == Path::new("user:[4026531837]"));
+    first && capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::IPC_LOCK))
 }
 
 /// One line for a log.
