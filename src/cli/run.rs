@@ -20,7 +20,9 @@ use ckpt_db::source::api::may_be_logged;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
 use ckpt_db::source::stamp::stamp;
-use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, fingerprint, open_offline};
+use ckpt_db::store::{
+    Backend as _, Committed, LockState, RedbStore, SlotsWanted, Snapshot, StoreError, fingerprint, open_offline,
+};
 
 use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::{say_sealed, why_closed};
@@ -364,9 +366,11 @@ impl Pass<'_> {
         let store = self.store.as_mut().expect("it was opened above");
         refuse_other_nodes(&loaded.objects, &store.identity().node_name)?;
         if store.lock_state() == LockState::Keyless
-            && let Some(key) = keys.found.iter().find(|key| fingerprint(&key.secret).is_some())
+            && let mut pairs = keys.found.iter().zip(&keys.unlockers)
+            && let Some((key, unlocker)) = pairs.find(|(_, unlocker)| fingerprint(unlocker).is_some())
         {
-            let _durable = store.add_first_key(&key.secret, now)?;
+            let wanted = SlotsWanted { add: &[unlocker], ..SlotsWanted::default() };
+            let _durable = store.keep_slots(&wanted, now)?;
             say(format_args!("note: node key {} opens the store from now on", key.source.display()));
         }
         Ok(store)
