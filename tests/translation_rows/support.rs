@@ -36,11 +36,15 @@ pub(crate) fn key(kind: Kind, name: &str) -> ObjectKey {
 }
 
 /// Secret `s`: a=alpha, b=$(X), bin=0xff. ConfigMap `m`: a=from-m, c=see, 1st=first, binary=0x00ff. ConfigMap `n`: c=from-n.
-/// ConfigMap `own`: A=1, CKPT_DB_COPY_OF=from-own.
+/// ConfigMap `own`: A=1, CKPT_DB_COPY_OF=from-own. Secret `hard`: quote=it's, crlf=a CR LF b, empty, fine=lines LF $(A) ".
 pub(crate) fn store() -> Store {
     let all = [
         (key(Kind::Secret, "s"), json!({"data": {"a": "YWxwaGE=", "b": "JChYKQ=="}})),
         (key(Kind::Secret, "bin"), json!({"data": {"k": "/w=="}})),
+        (
+            key(Kind::Secret, "hard"),
+            json!({"data": {"quote": "aXQncw==", "crlf": "YQ0KYg==", "empty": "", "fine": "bGluZXMKJChBKSAi"}}),
+        ),
         (key(Kind::Secret, "nul"), json!({"data": {"k": "AA=="}})),
         (key(Kind::Secret, "bad"), json!({"data": {"k": "!"}})),
         (key(Kind::ConfigMap, "m"), json!({"data": {"a": "from-m", "c": "see"}, "binaryData": {"binary": "AP8="}})),
