@@ -6,6 +6,7 @@
 # library to match at run time (the resolver's plug-ins) is not in the parts that these tests use.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset CARGO_ENCODED_RUSTFLAGS # of a build that this may be called from
 export RUSTFLAGS='-C target-feature=+crt-static' CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0
 # The target is named, so that procedural macros, which can't be static, are built without the flag.
 target=x86_64-unknown-linux-gnu

@@ -204,6 +204,21 @@ fn a_pod_without_secret_values_stays_as_it_is() {
     }
 }
 
+#[test]
+fn the_sizes_that_a_kubelet_takes() {
+    const REFUSAL: &str = "spec.containers[0].env[0].valueFrom.secretKeyRef comes from a Secret and would be readable in the \
+                           mirror pod; no env file: ";
+    let env = |keys: &[&str]| keys.iter().map(|key| from_secret(&format!("A{key}"), "big", key)).collect::<Vec<_>>();
+    let pod = |env: Vec<Value>| json!({"containers": [{"name": "c", "image": "i:1", "env": env}]});
+    assert!(run(&metadata(), &pod(env(&["1", "2"])), &env_file()).is_ok());
+    // A value counts once.
+    assert!(run(&metadata(), &pod(env(&["1", "2", "1"])), &env_file()).is_ok());
+    let said = refused_with(&env_file(), pod(env(&["1", "2", "3"])));
+    assert!(said[0].starts_with(&format!("{REFUSAL}the values have over 64 KiB together")), "{said:?}");
+    let said = refused_with(&env_file(), pod(env(&["over"])));
+    assert!(said[0].starts_with(&format!("{REFUSAL}the value of variable Aover of spec.containers[0]")), "{said:?}");
+}
+
 /// What becomes of a pod, by the setting, the kubelet, the program, the pod's values, and the annotation.
 #[test]
 fn where_no_env_file_is_possible() {

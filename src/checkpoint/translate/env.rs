@@ -279,7 +279,8 @@ fn drop_overridden(first: &mut BTreeMap<String, Resolved>, own: &[Entry]) {
             Entry::Own(variable) => {
                 referred.extend(expansion::references(text(variable, "value").unwrap_or_default()));
                 // An optional fileKeyRef whose key is absent leaves the earlier value in place.
-                if variable.get("valueFrom").is_some_and(|source| source.get("fileKeyRef").is_some()) {
+                let file = variable.get("valueFrom").and_then(|source| source.get("fileKeyRef"));
+                if file.is_some_and(|file| flag(file, "optional")) {
                     continue;
                 }
                 text(variable, "name").unwrap_or_default()
