@@ -148,7 +148,7 @@ impl Rounds {
         let (feed, sighting) = self.sighting();
         let was_answering = self.view.is_answering();
         let api_ms = boot::now_ms();
-        let api = self.view.look(api_ms, feed, sighting.as_ref(), durable);
+        let api = self.view.look(api_ms, feed, sighting.as_ref(), durable, self.yielding);
         if was_answering != self.view.is_answering() {
             self.last_answer.write(self.keeper.boot_id(), (!self.view.is_answering()).then(boot::now_ms));
         }
