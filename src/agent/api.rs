@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
-use store_format::NodeSecret;
+use store_format::Unlocker;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::durable::{Batch, Durable};
 use super::shared::Shared;
 use super::steps::{Departed, changes};
-use super::store_thread::StoreHandle;
+use super::store_thread::{KeepSlots, StoreHandle};
 use super::view::Episode;
 use crate::checkpoint::object::{Kind, ObjectKey, Shown};
 use crate::date::utc;
@@ -51,7 +51,7 @@ pub struct Following {
     /// What the other tasks of the agent learn of it.
     pub shared: Arc<Shared>,
     /// A key for a store that has none yet, once there is one.
-    pub first_key: Box<dyn FnMut() -> Option<NodeSecret> + Send>,
+    pub first_key: Box<dyn FnMut() -> Option<Unlocker> + Send>,
 }
 
 /// Learns what happens. Called in order; nothing further is committed meanwhile.
@@ -363,7 +363,7 @@ async fn take_first_key(
         return Ok(false);
     }
     let Some(key) = (following.first_key)() else { return Ok(false) };
-    let _durable = store.add_first_key(key).await?;
+    let _durable = store.keep_slots(KeepSlots { add: vec![key], ..KeepSlots::default() }).await?;
     observer.status(&Status::FirstKey);
     Ok(true)
 }

@@ -36,4 +36,4 @@ pub use rounds::{Rounds, Watcher};
 pub use seed::{Seeded, open_or_create, seed};
 pub use shared::Shared;
 pub use steps::{Departed, changes};
-pub use store_thread::{Answer, StoreHandle, StoreThread};
+pub use store_thread::{Answer, KeepSlots, StoreHandle, StoreThread};

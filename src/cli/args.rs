@@ -14,7 +14,7 @@ use ckpt_db::materialize::{Owners, Roots, SecretRootPolicy};
 use ckpt_db::node::helper;
 use ckpt_db::ops::admin::Client;
 use ckpt_db::store::fingerprint;
-use store_format::NodeSecret;
+use store_format::Unlocker;
 
 use super::say;
 
@@ -84,13 +84,16 @@ impl StoreArgs {
                 unusable.push(path);
             }
         }
-        Ok(Keys { found: found.keys, unusable, absent, warnings })
+        let unlockers = found.keys.iter().map(|key| Unlocker::from(key.secret.clone())).collect();
+        Ok(Keys { found: found.keys, unlockers, unusable, absent, warnings })
     }
 }
 
 /// The keys at hand.
 pub(crate) struct Keys {
     pub(crate) found: Vec<NodeKey>,
+    /// What they open, in the same order.
+    pub(crate) unlockers: Vec<Unlocker>,
     /// Files that are there, or were asked for, and hold no key that can be used.
     pub(crate) unusable: Vec<PathBuf>,
     /// Default places where there is no file.
@@ -100,8 +103,8 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn secrets(&self) -> Vec<&NodeSecret> {
-        self.found.iter().map(|key| &key.secret).collect()
+    pub(crate) fn secrets(&self) -> Vec<&Unlocker> {
+        self.unlockers.iter().collect()
     }
 
     /// The keys at hand and their fingerprints, to be compared with those of the store.
@@ -109,8 +112,9 @@ impl Keys {
         let shown: Vec<String> = self
             .found
             .iter()
-            .map(|key| {
-                let fingerprint = fingerprint(&key.secret).map_or("no public part".to_owned(), |octets| short(&octets));
+            .zip(&self.unlockers)
+            .map(|(key, unlocker)| {
+                let fingerprint = fingerprint(unlocker).map_or("no public part".to_owned(), |octets| short(&octets));
                 format!("{} ({fingerprint})", key.source.display())
             })
             .collect();

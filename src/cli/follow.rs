@@ -109,7 +109,7 @@ impl Follow<'_> {
                 let arguments = self.store.clone();
                 move || {
                     let keys = arguments.look_for_keys().ok()?;
-                    keys.found.into_iter().map(|key| key.secret).find(|secret| fingerprint(secret).is_some())
+                    keys.unlockers.into_iter().find(|unlocker| fingerprint(unlocker).is_some())
                 }
             }),
         };

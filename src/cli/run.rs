@@ -13,13 +13,16 @@ use ckpt_db::agent::{Follow, Keeper, Kept, Seeded, Target, Tick, open_or_create,
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
+use ckpt_db::hardening::harden;
 use ckpt_db::keys::write_generated;
 use ckpt_db::materialize::{PodOutcome, Report};
 use ckpt_db::source::api::may_be_logged;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
 use ckpt_db::source::stamp::stamp;
-use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, fingerprint, open_offline};
+use ckpt_db::store::{
+    Backend as _, Committed, LockState, RedbStore, SlotsWanted, Snapshot, StoreError, fingerprint, open_offline,
+};
 
 use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::{say_sealed, why_closed};
@@ -204,6 +207,7 @@ fn log_to_stderr() {
     let lines = lines.with_filter(asked).with_filter(filter_fn(may_be_logged));
     // Whoever embeds this may have set one.
     let _ = tracing_subscriber::registry().with(lines).try_init();
+    tracing::debug!("{}", harden());
 }
 
 /// What stays the same from pass to pass.
@@ -362,9 +366,11 @@ impl Pass<'_> {
         let store = self.store.as_mut().expect("it was opened above");
         refuse_other_nodes(&loaded.objects, &store.identity().node_name)?;
         if store.lock_state() == LockState::Keyless
-            && let Some(key) = keys.found.iter().find(|key| fingerprint(&key.secret).is_some())
+            && let mut pairs = keys.found.iter().zip(&keys.unlockers)
+            && let Some((key, unlocker)) = pairs.find(|(_, unlocker)| fingerprint(unlocker).is_some())
         {
-            let _durable = store.add_first_key(&key.secret, now)?;
+            let wanted = SlotsWanted { add: &[unlocker], ..SlotsWanted::default() };
+            let _durable = store.keep_slots(&wanted, now)?;
             say(format_args!("note: node key {} opens the store from now on", key.source.display()));
         }
         Ok(store)

@@ -126,7 +126,7 @@ fn as_a_process() {
     };
     let mut consumer = Consumer { place: Home(place.0.clone()), answering: false, listed: false };
     let open = || -> Result<Box<dyn Backend>, anyhow::Error> {
-        Ok(Box::new(open_or_create(&place.store(), &[&key.secret], &node, now_ms())?))
+        Ok(Box::new(open_or_create(&place.store(), &[&key.secret.clone().into()], &node, now_ms())?))
     };
     let resident = Resident {
         is_in_use: |_: &anyhow::Error| false,
