@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::admin::Desk;
 use super::api::{FollowError, Following, Observer, follow, watch_only};
 use super::eyes::{Sights, watch_runtime};
+use super::key_bell::{KeyRinger, watch_keys};
 use super::rounds::Rounds;
 use super::store_thread::StoreThread;
 use crate::ops::admin::Listening;
@@ -84,6 +85,8 @@ pub struct Resident<'a, E> {
     pub keeps: Option<(Rounds, Sights)>,
     /// The service manager.
     pub notifier: Arc<Notifier>,
+    /// The files of keys, which are watched, and who is told.
+    pub key_files: (Box<dyn Fn() -> Vec<PathBuf> + Send + Sync>, KeyRinger),
     /// Where the command line asks, and who answers there.
     pub desk: Option<(PathBuf, Arc<Desk>)>,
     /// The name of the node in the store that was found, if there was one: with it the agent begins although the store can't
@@ -132,6 +135,9 @@ impl<E: From<io::Error>> Resident<'_, E> {
             ),
             None => (tokio::spawn(pending()), tokio::spawn(pending())),
         };
+        let (files, ringer) = self.key_files;
+        let keys = tokio::spawn(async move { match watch_keys(files, ringer).await {} });
+        let mut news = self.following.keys.news.clone();
         let mut asked = answer(self.desk.as_ref());
         let mut failures = 0;
         let mut first = true;
@@ -234,13 +240,20 @@ impl<E: From<io::Error>> Resident<'_, E> {
             let node = node.filter(|node| !node.is_empty() && ours && !shared.is_ceded() && shared.foreign().is_none());
             let meanwhile = async {
                 let Some(node) = node else {
-                    sleep(wait).await;
+                    tokio::select! {
+                        () = sleep(wait) => {}
+                        () = news.rung() => {}
+                    }
                     return None;
                 };
                 // The feed goes on until there is a store: a new one would list everything at each attempt.
                 let opened = async {
                     loop {
-                        sleep(wait).await;
+                        // A locked store opens with a key that comes.
+                        tokio::select! {
+                            () = sleep(wait) => {}
+                            () = news.rung() => {}
+                        }
                         match (self.open)() {
                             Ok(store) => return Some(store),
                             Err(error) if (self.is_in_use)(&error) => return None,
@@ -263,7 +276,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
             }
         };
         self.notifier.stopping();
-        for task in [keeping, events, asked] {
+        for task in [keeping, events, asked, keys] {
             task.abort();
             // One that has ended was waited for already.
             if task.is_finished() {
