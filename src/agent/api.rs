@@ -28,7 +28,7 @@ use crate::source::api::feed::{Feed, Note, Options, Told};
 use crate::source::api::pace::Pace;
 use crate::source::api::reach::{Reach, clock_is_set};
 use crate::source::api::tracker::ObjectRefresh;
-use crate::store::{Change, Committed, LockState, Snapshot, StoreError};
+use crate::store::{Change, Committed, Snapshot, StoreError};
 
 /// What to follow, and how.
 pub struct Following {

@@ -78,8 +78,13 @@ pub async fn watch_keys(files: impl Fn() -> Vec<PathBuf>, ringer: KeyRinger) -> 
 fn arm(watch: &mut Option<AsyncFd<KeyWatch>>, files: &[PathBuf]) -> io::Result<()> {
     match watch {
         Some(watch) => watch.get_mut().arm(files),
-        None => watch.insert(AsyncFd::new(KeyWatch::new()?)?).get_mut().arm(files),
+        None => watch.insert(readable(KeyWatch::new()?)?).get_mut().arm(files),
     }
+}
+
+#[expect(deprecated, reason = "what it warns of can't be: a KeyWatch tells the number of a descriptor that it owns")]
+fn readable(watch: KeyWatch) -> io::Result<AsyncFd<KeyWatch>> {
+    AsyncFd::new(watch)
 }
 
 /// Returns when something that matters was told.

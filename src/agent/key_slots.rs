@@ -7,8 +7,8 @@ use std::fmt;
 
 use store_format::Unlocker;
 
-use super::key_bell::KeyNews;
-use super::store_thread::StoreHandle;
+use super::key_bell::{KeyNews, key_news};
+use super::store_thread::{KeepSlots, StoreHandle};
 use crate::store::{Backend, Committed, LockState, SlotPolicy, SlotsKept, SlotsWanted, StoreError, fingerprint};
 
 /// The keys at hand.
@@ -40,6 +40,13 @@ pub struct SlotRules {
     pub node_keys_max: usize,
     /// Which kinds there may be.
     pub policy: SlotPolicy,
+}
+
+impl Default for SlotRules {
+    /// Three node keys: that of now, and two from before a rotation.
+    fn default() -> Self {
+        Self { node_keys_max: 3, policy: SlotPolicy::Any }
+    }
 }
 
 /// What came of it.
@@ -100,6 +107,13 @@ pub struct KeySlots {
 pub struct Told(Option<String>);
 
 impl KeySlots {
+    /// No key at hand, and none that comes: the slots stay as they are.
+    #[must_use]
+    pub fn none() -> Self {
+        let (_, news) = key_news();
+        Self { look: Box::new(AtHand::default), news, rules: SlotRules::default(), told: Told::default() }
+    }
+
     /// Looks for keys now and gives the current ones their slots.
     ///
     /// # Errors
@@ -111,7 +125,8 @@ impl KeySlots {
             return Ok(None);
         }
         let SlotRules { node_keys_max, policy } = self.rules;
-        let kept = store.keep_slots(wanted, Vec::new(), Some(node_keys_max), policy).await;
+        let wanted = KeepSlots { add: wanted, remove: Vec::new(), node_keys_max: Some(node_keys_max), policy };
+        let kept = store.keep_slots(wanted).await;
         self.told.news(lock, kept)
     }
 }
@@ -133,12 +148,8 @@ pub fn keep_slots(
         return Ok(None);
     }
     let wanted: Vec<&Unlocker> = wanted.iter().collect();
-    let wanted = SlotsWanted {
-        add: &wanted,
-        remove: &[],
-        node_keys_max: Some(rules.node_keys_max),
-        policy: rules.policy,
-    };
+    let wanted =
+        SlotsWanted { add: &wanted, remove: &[], node_keys_max: Some(rules.node_keys_max), policy: rules.policy };
     told.news(lock, store.keep_slots(&wanted, now_unix_ms))
 }
 

@@ -67,6 +67,9 @@ fn is_said_before_anything_is_asked(error: &FollowError) -> bool {
     )
 }
 
+/// Names the key files of the moment.
+pub type KeyFiles = Box<dyn Fn() -> Vec<PathBuf> + Send + Sync>;
+
 /// Everything that the resident agent is made of.
 pub struct Resident<'a, E> {
     /// Opens the store, or creates it.
@@ -85,8 +88,8 @@ pub struct Resident<'a, E> {
     pub keeps: Option<(Rounds, Sights)>,
     /// The service manager.
     pub notifier: Arc<Notifier>,
-    /// The files of keys, which are watched, and who is told.
-    pub key_files: (Box<dyn Fn() -> Vec<PathBuf> + Send + Sync>, KeyRinger),
+    /// Which files are watched for keys, and who is told. Without it nobody is.
+    pub key_files: Option<(KeyFiles, KeyRinger)>,
     /// Where the command line asks, and who answers there.
     pub desk: Option<(PathBuf, Arc<Desk>)>,
     /// The name of the node in the store that was found, if there was one: with it the agent begins although the store can't
@@ -135,8 +138,10 @@ impl<E: From<io::Error>> Resident<'_, E> {
             ),
             None => (tokio::spawn(pending()), tokio::spawn(pending())),
         };
-        let (files, ringer) = self.key_files;
-        let keys = tokio::spawn(async move { match watch_keys(files, ringer).await {} });
+        let keys = match self.key_files {
+            Some((files, ringer)) => tokio::spawn(async move { match watch_keys(files, ringer).await {} }),
+            None => tokio::spawn(pending()),
+        };
         let mut news = self.following.keys.news.clone();
         let mut asked = answer(self.desk.as_ref());
         let mut failures = 0;
@@ -203,6 +208,8 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 failures = 0;
             }
             let mut ours = true;
+            // A locked store opens with a key that comes.
+            let closed = matches!(ended, Interrupted::NoStore(_));
             let wait = match ended {
                 Interrupted::Stop => break Ok(()),
                 Interrupted::Ended => break Err(has_ended()),
@@ -242,17 +249,16 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 let Some(node) = node else {
                     tokio::select! {
                         () = sleep(wait) => {}
-                        () = news.rung() => {}
+                        () = news.rung(), if closed => {}
                     }
                     return None;
                 };
                 // The feed goes on until there is a store: a new one would list everything at each attempt.
                 let opened = async {
                     loop {
-                        // A locked store opens with a key that comes.
                         tokio::select! {
                             () = sleep(wait) => {}
-                            () = news.rung() => {}
+                            () = news.rung(), if closed => {}
                         }
                         match (self.open)() {
                             Ok(store) => return Some(store),

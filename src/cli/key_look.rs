@@ -31,7 +31,10 @@ impl KeyLook {
 
     /// The files to be watched.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        self.arguments.key_search().map(|keys::KeySearch { explicit, defaults }| [explicit, defaults].concat()).unwrap_or_default()
+        self.arguments
+            .key_search()
+            .map(|keys::KeySearch { explicit, defaults }| [explicit, defaults].concat())
+            .unwrap_or_default()
     }
 }
 

@@ -6,6 +6,7 @@ mod dump;
 mod follow;
 mod hold;
 mod keeping;
+mod key_look;
 mod log;
 mod node;
 mod open;

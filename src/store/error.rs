@@ -119,6 +119,12 @@ pub enum StoreError {
     /// A key has no public part, so that its slot could not be named.
     #[error("the node key has no public part; add its certificate, or write it again with 'openssl pkey'")]
     NoPublicKey,
+    /// Without the slots that were to go no key at hand would open the store. Nothing was written.
+    #[error("after that no key at hand would open the store, so nothing was changed; add a slot for another key first")]
+    LastSlot,
+    /// A slot that was just written does not open the store when it is read back. It was not relied on: no slot was removed.
+    #[error("a key slot that was just written can't be read back; no other slot was removed")]
+    SlotNotReadBack,
     /// Randomness or a cipher failed. Nothing was written.
     #[error("cannot encrypt")]
     Crypto(#[from] crate::crypto::CryptoError),

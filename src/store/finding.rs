@@ -55,6 +55,9 @@ pub enum RecordProblem {
     Misplaced,
     /// It does not open although its tag matches.
     Sealed,
+    /// It is a key slot, and opens, but to another data key than the one that made the tags of this store: it was put back from
+    /// before the data key was exchanged, or from elsewhere. It unlocks nothing.
+    OtherDataKey,
     /// Its key is no name that Kubernetes allows, or of a kind that this version does not keep.
     Name,
     /// Its body is not the JSON of the object it claims to be.
@@ -77,6 +80,7 @@ impl Finding {
                 RecordProblem::OtherKey(_) => "OtherKey",
                 RecordProblem::Misplaced => "Misplaced",
                 RecordProblem::Sealed => "Sealed",
+                RecordProblem::OtherDataKey => "OtherDataKey",
                 RecordProblem::Name => "Name",
                 RecordProblem::Body => "Body",
             },
@@ -116,6 +120,9 @@ impl fmt::Display for Finding {
                     }
                     RecordProblem::Misplaced => f.write_str("does not say of itself what its key says"),
                     RecordProblem::Sealed => f.write_str("does not open with the data key"),
+                    RecordProblem::OtherDataKey => f.write_str(
+                        "holds another data key than this store's: it was put back from an older or another store",
+                    ),
                     RecordProblem::Name => f.write_str("has a key that is no object's name"),
                     RecordProblem::Body => f.write_str("does not hold the object that its key names"),
                 }

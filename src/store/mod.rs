@@ -26,7 +26,7 @@ mod vault;
 
 pub mod conformance;
 
-pub use backend::{Backend, Change, Missing, Rejected, Update};
+pub use backend::{Backend, Change, Missing, Rejected, SlotPolicy, SlotsKept, SlotsWanted, Update};
 pub use committed::{Committed, Revision};
 pub use error::StoreError;
 pub use finding::{Finding, RecordProblem};
@@ -34,5 +34,5 @@ pub use guard::install_panic_hook;
 pub use memory::MemoryStore;
 pub use offline::{open_image, open_offline};
 pub use redb_store::{NewStore, RedbStore};
-pub use snapshot::{LockState, Snapshot, StoredObject};
+pub use snapshot::{LockState, SlotInfo, Snapshot, StoredObject};
 pub use vault::fingerprint;

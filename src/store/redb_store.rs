@@ -9,15 +9,16 @@ use redb::{
     Database, Durability, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
     WriteTransaction,
 };
-use store_format::{Identity, NodeSecret, Table};
+use store_format::{Identity, Table, Unlocker};
 
-use super::backend::{Backend, Change, Update};
+use super::backend::{Backend, Change, SlotsKept, SlotsWanted, Update};
 use super::detach::{Detach, DetachableBackend};
 use super::file::{self, Access, Unpublished};
 use super::guard::guard;
+use super::load::Keys;
 use super::tables::{Row, RowKey, TABLES, Tables};
 use super::vault::Vault;
-use super::{Committed, LockState, Revision, Snapshot, StoreError, engine, load, memory, record};
+use super::{Committed, LockState, Revision, Snapshot, StoreError, engine, fingerprint, load, memory, record};
 use crate::crypto::Entropy;
 
 /// redb's page cache; its default of 1 GiB is no size for a node agent.
@@ -37,7 +38,7 @@ pub struct RedbStore {
     file: File,
     identity: Identity,
     lock: LockState,
-    vault: Option<Arc<Vault>>,
+    keys: Keys,
     entropy: Box<dyn Entropy>,
     /// Set when redb failed in a way after which its handle is not to be trusted.
     unusable: bool,
@@ -47,8 +48,8 @@ pub struct RedbStore {
 pub struct NewStore<'a> {
     /// Whose store it is.
     pub identity: Identity,
-    /// The node key that gets the first slot; `None` makes a keyless store.
-    pub secret: Option<&'a NodeSecret>,
+    /// What gets the first slot; `None` makes a keyless store.
+    pub secret: Option<&'a Unlocker>,
 }
 
 impl RedbStore {
@@ -68,14 +69,16 @@ impl RedbStore {
                 tables.put(key, &record::frame(key, &payload, vault.as_ref()))?;
             }
             if let (Some(vault), Some(secret)) = (&vault, new.secret) {
-                engine::add_first_key(tables, vault, secret, now_unix_ms, &*entropy)?;
+                engine::add_slots(tables, vault, &[secret], now_unix_ms, &*entropy)?;
+                engine::finish_slots(tables, vault, true, now_unix_ms)?;
             }
             Ok(((), Outcome::Commit))
         })?;
         unpublished.publish()?;
         let lock = if vault.is_some() { LockState::Open } else { LockState::Keyless };
-        let vault = vault.map(Arc::new);
-        Ok(Self { path: path.to_owned(), db, file: own, identity: new.identity, lock, vault, entropy, unusable: false })
+        let opened = new.secret.and_then(fingerprint).into_iter().collect();
+        let keys = Keys { vault: vault.map(Arc::new), opened };
+        Ok(Self { path: path.to_owned(), db, file: own, identity: new.identity, lock, keys, entropy, unusable: false })
     }
 
     /// Opens a store for writing, after its integrity was checked without touching it.
@@ -83,7 +86,7 @@ impl RedbStore {
     /// # Errors
     /// [`StoreError::Damaged`] if the structure of the file is damaged (records alone are findings of the snapshot);
     /// all other variants mean that the file was left as it is.
-    pub fn open(path: &Path, secrets: &[&NodeSecret], entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, secrets: &[&Unlocker], entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
         let before = super::open_offline(path, secrets)?.into_inner();
         let structure = before.findings().iter().find(|finding| matches!(finding, super::Finding::Structure(_)));
         if let Some(finding) = structure {
@@ -97,11 +100,12 @@ impl RedbStore {
         if file::open_to_others(&file) {
             tracing::warn!(store = %path.display(), "the store file is open to other users; its mode should be 0600");
         }
-        let (lock, vault) = (before.lock, before.vault.clone());
+        let opened = before.slots.iter().filter(|slot| slot.opens).map(|slot| slot.fingerprint).collect();
+        let (lock, keys) = (before.lock, Keys { vault: before.vault.clone(), opened });
         drop(before);
         let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
         let db = open_database(path, file)?;
-        Ok(Self { path: path.to_owned(), db, file: own, identity, lock, vault, entropy, unusable: false })
+        Ok(Self { path: path.to_owned(), db, file: own, identity, lock, keys, entropy, unusable: false })
     }
 
     fn usable(&self) -> Result<(), StoreError> {
@@ -129,8 +133,12 @@ impl Backend for RedbStore {
     fn update(&mut self, changes: Vec<Change>, now_unix_ms: u64) -> Result<Committed<Update>, StoreError> {
         self.usable()?;
         let result = write(&self.db, |tables| {
-            let context =
-                engine::Context { vault: self.vault.as_deref(), lock: self.lock, entropy: &*self.entropy, now_unix_ms };
+            let context = engine::Context {
+                vault: self.keys.vault.as_deref(),
+                lock: self.lock,
+                entropy: &*self.entropy,
+                now_unix_ms,
+            };
             let applied = engine::apply(tables, &context, changes)?;
             Ok((applied, if tables.wrote { Outcome::Commit } else { Outcome::Abort }))
         });
@@ -141,26 +149,24 @@ impl Backend for RedbStore {
         Ok(Committed::new(update))
     }
 
-    fn add_first_key(&mut self, secret: &NodeSecret, now_unix_ms: u64) -> Result<Committed<Revision>, StoreError> {
+    fn keep_slots(&mut self, wanted: &SlotsWanted<'_>, now_unix_ms: u64) -> Result<Committed<SlotsKept>, StoreError> {
         self.usable()?;
-        if self.lock != LockState::Keyless {
+        if self.lock == LockState::Locked {
             return Err(StoreError::NoKeyOpens);
         }
-        let vault = Vault::generate(self.identity.store_id, &*self.entropy)?;
-        let result = write(&self.db, |tables| {
-            let revision = engine::add_first_key(tables, &vault, secret, now_unix_ms, &*self.entropy)?;
-            Ok((revision, Outcome::Commit))
-        });
-        let revision = self.note(result)?;
-        self.vault = Some(Arc::new(vault));
-        self.lock = LockState::Open;
-        Ok(Committed::new(revision))
+        let (store_id, entropy) = (self.identity.store_id, &*self.entropy);
+        let mut ground = SlotGround { path: &self.path, db: &self.db };
+        let result = engine::keep_slots(&mut ground, &mut self.keys, store_id, wanted, now_unix_ms, entropy);
+        if self.keys.vault.is_some() {
+            self.lock = LockState::Open;
+        }
+        Ok(Committed::new(self.note(result)?))
     }
 
     fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError> {
         self.usable()?;
         let rows = guard(|| read_rows(&self.db)).map_err(|_| panicked(&self.path))??;
-        let unlocked = load::unlock(&self.path, &rows, &[])?.with(self.vault.clone());
+        let unlocked = load::unlock(&self.path, &rows, &[])?.with(&self.keys);
         Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new(), load::CheckLog::WhenRead)))
     }
 
@@ -169,6 +175,25 @@ impl Backend for RedbStore {
         // A commit returns when everything that it changed was written and synced, and nothing else writes: whoever holds
         // this handle sees the file between two commits, as a crash at this moment would leave it.
         file::contents(&self.file).map_err(|error| StoreError::io("copy", &self.path, error))
+    }
+}
+
+/// What [`engine::keep_slots`] reads and writes.
+struct SlotGround<'a> {
+    path: &'a Path,
+    db: &'a Database,
+}
+
+impl engine::Ground for SlotGround<'_> {
+    fn rows(&self) -> Result<Vec<Row>, StoreError> {
+        guard(|| read_tables(self.db, &[Table::Meta, Table::Slots])).map_err(|_| panicked(self.path))?
+    }
+
+    fn commit(
+        &mut self,
+        change: &mut dyn FnMut(&mut dyn Tables) -> Result<Revision, StoreError>,
+    ) -> Result<Revision, StoreError> {
+        write(self.db, |tables| Ok((change(tables)?, Outcome::Commit)))
     }
 }
 
@@ -412,11 +437,16 @@ fn each<K: redb::Key + 'static>(
 
 /// Every row of a sound database.
 pub(super) fn read_rows(db: &Database) -> Result<Vec<Row>, StoreError> {
+    read_tables(db, &TABLES)
+}
+
+/// Every row of these tables.
+fn read_tables(db: &Database, tables: &[Table]) -> Result<Vec<Row>, StoreError> {
     let read = || -> Result<Vec<Row>, redb::Error> {
         // Held for this function only: a held read transaction makes the file grow.
         let txn = db.begin_read()?;
         let mut rows = Vec::new();
-        for table in TABLES {
+        for &table in tables {
             let mut take = |key: Vec<String>, bytes: &[u8]| rows.push(Row { table, key, bytes: bytes.to_vec() });
             let result = match table {
                 Table::Meta => txn.open_table(META).map(|t| each(&t, |key: &str| vec![key.to_owned()], &mut take)),

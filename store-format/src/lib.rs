@@ -16,6 +16,7 @@ mod meta;
 mod pod_row;
 mod sealed;
 mod slot;
+mod unlocker;
 
 pub use canonical::{Algorithm, KeyError, NodeSecret};
 pub use envelope::{Codec, Envelope, Form, LINKS_MAX, Link};
@@ -30,6 +31,10 @@ pub use meta::{
 pub use pod_row::{ABSENT_MAX, Absence, AbsentObject, Lifecycle, Phase, PodRow};
 pub use sealed::{GCM_TAG_BYTES, Purpose, RecordContext, SALT_BYTES, SealedBody, key_info, store_context};
 pub use slot::{DATA_KEY_BYTES, KeySlot, SlotKind, WRAPPED_BYTES, slot_context, slot_key, slot_key_store_id};
+pub use unlocker::{
+    KEY_FILE_MAX_BYTES, KEY_FILE_MIN_BYTES, RECOVERY_CODE_BYTES, SecretLength, SymmetricSecret, Unlocker,
+    fingerprint_info,
+};
 
 /// The version of the whole format that this crate writes, kept in the record `meta`/`format`.
 pub const FORMAT_VERSION: u32 = 2;

@@ -210,11 +210,8 @@ fn sealed(octets: &[u8]) -> Decoded {
 
 fn slot(octets: &[u8]) -> Decoded {
     let slot = KeySlot::decode(octets)?;
-    let kind = match slot.kind {
-        SlotKind::NodeKey => "node-key",
-    };
     let fields = vec![
-        ("kind", kind.to_owned()),
+        ("kind", slot.kind.name().to_owned()),
         ("fingerprint", HEX.encode(&slot.fingerprint)),
         ("created-at-unix-ms", slot.created_at_unix_ms.to_string()),
         ("salt", HEX.encode(&slot.salt)),
