@@ -196,9 +196,9 @@ async fn secrets_come_with_the_first_key() {
     let there = Arc::new(AtomicBool::new(false));
     let key_is_there = Arc::clone(&there);
     let (ringer, news) = key_news();
-    let key = node_secret();
+    let secret = node_secret();
     let look = Box::new(move || {
-        let current = if key_is_there.load(Ordering::SeqCst) { vec![key.clone()] } else { Vec::new() };
+        let current = if key_is_there.load(Ordering::SeqCst) { vec![secret.clone()] } else { Vec::new() };
         AtHand { current, others: Vec::new() }
     });
     let following = Following { keys: KeySlots { look, news, ..KeySlots::none() }, ..cluster.following() };
