@@ -193,11 +193,9 @@ fn why(error: &StoreError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
     use crate::crypto::generate_p256_pkcs8;
-    use crate::store::{MemoryStore, Revision};
+    use crate::store::MemoryStore;
 
     fn key() -> Unlocker {
         store_format::NodeSecret::from_pkcs8(generate_p256_pkcs8().unwrap().expose()).unwrap().into()
@@ -252,17 +250,14 @@ mod tests {
     #[test]
     fn what_hinders_is_told_once() {
         let mut told = Told::default();
-        let full = |told: &mut Told, what: &'static str| {
-            let source = redb::StorageError::Io(io::Error::other(what));
-            told.news(LockState::Open, Err(StoreError::refused("commit")(source.into()))).unwrap()
-        };
-        assert!(matches!(full(&mut told, "full"), Some(SlotNews::NotKept(why)) if why.contains("full")));
-        assert_eq!(full(&mut told, "full"), None);
-        assert!(full(&mut told, "read-only").is_some());
-        let kept = SlotsKept { revision: Revision(2), added: vec![[1; 32]], removed: Vec::new() };
-        let news = told.news(LockState::Open, Ok(Committed::new(kept))).unwrap();
-        assert_eq!(news, Some(SlotNews::Changed { added: 1, removed: 0 }));
-        assert!(full(&mut told, "read-only").is_some(), "again");
+        let fails = |told: &mut Told, error| told.news(LockState::Open, Err(error)).unwrap();
+        assert!(matches!(fails(&mut told, StoreError::LastSlot), Some(SlotNews::NotKept(why)) if why.contains("no key")));
+        assert_eq!(fails(&mut told, StoreError::LastSlot), None);
+        assert!(fails(&mut told, StoreError::SlotNotReadBack).is_some(), "something else");
+        let (mut store, one) = (store(), key());
+        let kept = store.keep_slots(&SlotsWanted { add: &[&one], ..SlotsWanted::default() }, 0);
+        assert_eq!(told.news(LockState::Keyless, kept).unwrap(), Some(SlotNews::FirstKey));
+        assert!(fails(&mut told, StoreError::SlotNotReadBack).is_some(), "again");
         assert!(told.news(LockState::Open, Err(StoreError::Panicked)).is_err(), "it has to be opened anew");
     }
 }

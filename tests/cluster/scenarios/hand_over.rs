@@ -82,6 +82,8 @@ fn a_server_on_the_hosts_network_whose_parent_can_not_bind_while_the_copy_lives(
     let server = pod("server", "exec httpd -f -p 7000", |pod| {
         annotate(pod);
         pod["spec"]["hostNetwork"] = true.into();
+        // The API server makes it a host port too; the copy declares none, and so neither rejects nor is first to go.
+        pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 7000}]);
     });
     stage.run(std::slice::from_ref(&server));
     stage.cluster.kill_apiserver();
