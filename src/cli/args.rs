@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
-use ckpt_db::agent::Target;
+use ckpt_db::agent::{AtHand, Target};
 use ckpt_db::checkpoint::env_file::NoHelper;
 use ckpt_db::checkpoint::settings::{ActivationPolicy, SecretEnv, Settings, TokenPolicy};
 use ckpt_db::keys::{self, NodeKey};
@@ -68,11 +68,16 @@ impl StoreArgs {
         Ok(keys)
     }
 
-    /// The same, with what there is to say left to the caller.
-    pub(crate) fn look_for_keys(&self) -> anyhow::Result<Keys> {
+    /// Where keys are looked for: the files that were named, else the usual ones.
+    pub(crate) fn key_search(&self) -> anyhow::Result<keys::KeySearch> {
         let defaults =
             if self.node_key.is_empty() { keys::default_key_paths(self.layout()?.root()) } else { Vec::new() };
-        let found = keys::find(&keys::KeySearch { explicit: self.node_key.clone(), defaults });
+        Ok(keys::KeySearch { explicit: self.node_key.clone(), defaults })
+    }
+
+    /// The same, with what there is to say left to the caller.
+    pub(crate) fn look_for_keys(&self) -> anyhow::Result<Keys> {
+        let found = keys::find(&self.key_search()?);
         let mut unusable = Vec::new();
         let mut absent = Vec::new();
         let mut warnings = Vec::new();
@@ -85,13 +90,15 @@ impl StoreArgs {
             }
         }
         let unlockers = found.keys.iter().map(|key| Unlocker::from(key.secret.clone())).collect();
-        Ok(Keys { found: found.keys, unlockers, unusable, absent, warnings })
+        Ok(Keys { found: found.keys, current: found.current, unlockers, unusable, absent, warnings })
     }
 }
 
 /// The keys at hand.
 pub(crate) struct Keys {
     pub(crate) found: Vec<NodeKey>,
+    /// Which of them get a key slot, by their place.
+    pub(crate) current: Vec<usize>,
     /// What they open, in the same order.
     pub(crate) unlockers: Vec<Unlocker>,
     /// Files that are there, or were asked for, and hold no key that can be used.
@@ -103,6 +110,13 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
+    /// The same for the agent: those that get a key slot, and the others.
+    pub(crate) fn at_hand(&self) -> AtHand {
+        let current = self.current.iter().filter_map(|at| self.unlockers.get(*at).cloned()).collect();
+        let others = self.unlockers.iter().enumerate().filter(|(at, _)| !self.current.contains(at));
+        AtHand { current, others: others.map(|(_, unlocker)| unlocker.clone()).collect() }
+    }
+
     pub(crate) fn secrets(&self) -> Vec<&Unlocker> {
         self.unlockers.iter().collect()
     }

@@ -7,6 +7,7 @@ mod env_file;
 mod follow;
 mod hold;
 mod keeping;
+mod key_look;
 mod log;
 mod node;
 mod open;
