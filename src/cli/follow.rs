@@ -23,7 +23,9 @@ use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
-use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, Update, fingerprint, open_offline};
+use ckpt_db::store::{
+    Backend, Committed, LockState, SlotPolicy, Snapshot, StoreError, Update, fingerprint, open_offline,
+};
 
 use super::args::StoreArgs;
 use super::dump::why_closed;
@@ -50,6 +52,8 @@ pub(super) struct Follow<'a> {
     pub(super) node_name: Option<String>,
     pub(super) kubeconfig: Option<PathBuf>,
     pub(super) refresh: ObjectRefresh,
+    /// Which key slots the store may have.
+    pub(super) slots: SlotPolicy,
 }
 
 impl Follow<'_> {
@@ -114,6 +118,12 @@ impl Follow<'_> {
             }),
         };
         let desk = Desk::new(Arc::clone(&shared), Arc::clone(&latest), path.clone(), now_unix_ms, is_copy());
+        let arguments = self.store.clone();
+        let own_keys = Box::new(move || {
+            let keys = arguments.look_for_keys();
+            keys.map_or_else(|_| Vec::new(), |keys| keys.lasting().into_iter().cloned().collect())
+        });
+        let desk = desk.with_keys(own_keys, self.slots);
         let sights = keeping.sights.clone();
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));

@@ -23,10 +23,11 @@ use ckpt_db::store::{
     Backend as _, Committed, LockState, RedbStore, SlotsWanted, Snapshot, StoreError, fingerprint, open_offline,
 };
 
-use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
+use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::{say_sealed, why_closed};
 use super::keeping::KeepArgs;
 use super::output::{Unheard, line, plural};
+use super::unlock::{Keys, PolicyArgs};
 use super::{Exit, chain, chain_of, follow, now_unix_ms, say, usage, verdicts};
 
 /// Keep the node's pods: render what the store holds, then follow the API server, or files
@@ -46,6 +47,8 @@ pub(crate) struct Run {
     target: TargetArgs,
     #[command(flatten)]
     keep: KeepArgs,
+    #[command(flatten)]
+    slots: PolicyArgs,
 
     /// One pass, then exit
     #[arg(long)]
@@ -95,6 +98,9 @@ impl Run {
         // Pods come back whether or not anybody reads what is said about it.
         let out = &mut Unheard(out);
         let input = self.manifests.as_deref().map(Input::from_option);
+        if matches!(input, Some(Input::Stdin)) && self.store.unlock.reads_stdin() {
+            return Err(usage("standard input can be read once only: give the recovery code in a file"));
+        }
         match (self.once, &input) {
             (true, None) => self.render_store(out),
             (true, Some(input)) => {
@@ -134,6 +140,7 @@ impl Run {
                 RefreshArg::Watch => ObjectRefresh::Watch,
                 RefreshArg::Poll => ObjectRefresh::Poll,
             },
+            slots: self.slots.policy(),
         };
         follow.run()
     }
@@ -173,7 +180,7 @@ impl Run {
     }
 
     fn say_trial(&self, target: &Target) {
-        if let Some(root) = &self.store.root {
+        if let Some(root) = &self.store.place.root {
             say(format_args!(
                 "note: trial below {}: owners of files are not changed, and the secret root {} is a plain directory, not memory",
                 root.display(),

@@ -53,7 +53,9 @@ fn earlier_keys(directory: &Path) -> Vec<PathBuf> {
     names.into_iter().map(|name| directory.join(name)).collect()
 }
 
-fn current_key_paths(root: &Path) -> Vec<PathBuf> {
+/// The usual places of the keys that the node has now.
+#[must_use]
+pub fn current_key_paths(root: &Path) -> Vec<PathBuf> {
     [
         "var/lib/kubelet/pki/kubelet-client-current.pem",
         "var/lib/kubelet/pki/kubelet-client.key",

@@ -42,9 +42,17 @@ fn plan(
     let mut named = BTreeSet::new();
     for (index, (unlocker, name)) in wanted.add.iter().zip(fingerprints).enumerate() {
         let there = slots.iter().any(|slot| slot.kind == unlocker.kind() && slot.fingerprint == *name && slot.opens);
-        if !there && allowed(unlocker.kind()) && named.insert(*name) {
+        if (!there || wanted.fresh) && allowed(unlocker.kind()) && named.insert(*name) {
             plan.add.push(index);
         }
+    }
+    if wanted.fresh {
+        // Which of them is the oldest stays as it is.
+        let made = |index: &usize| {
+            let slot = slots.iter().find(|slot| slot.fingerprint == fingerprints[*index]);
+            slot.map_or(u64::MAX, |slot| slot.created_at_unix_ms)
+        };
+        plan.add.sort_by_key(made);
     }
     let newest = slots.iter().map(|slot| slot.created_at_unix_ms).max();
     // A clock that is not set must not make the newest slot the oldest.
