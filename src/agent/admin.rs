@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use store_format::Unlocker;
 
+use super::key_slots::SlotRules;
 use super::latest::Latest;
 use super::shared::Shared;
 use super::store_thread::KeepSlots;
@@ -23,7 +24,7 @@ pub struct Desk {
     is_copy: bool,
     own_keys: OwnKeys,
     /// What slots this agent lets the store have.
-    policy: SlotPolicy,
+    rules: SlotRules,
 }
 
 /// The keys that this agent has at hand now and that should have slots.
@@ -34,13 +35,13 @@ impl Desk {
     #[must_use]
     pub fn new(shared: Arc<Shared>, latest: Arc<Latest>, path: PathBuf, clock_ms: fn() -> u64, is_copy: bool) -> Self {
         let own_keys = Box::new(Vec::new);
-        Self { shared, latest, path, clock_ms, is_copy, own_keys, policy: SlotPolicy::Any }
+        Self { shared, latest, path, clock_ms, is_copy, own_keys, rules: SlotRules::default() }
     }
 
     /// With keys of its own, which a new wrapping is made for as well, and rules for key slots.
     #[must_use]
-    pub fn with_keys(self, own_keys: OwnKeys, policy: SlotPolicy) -> Self {
-        Self { own_keys, policy, ..self }
+    pub fn with_keys(self, own_keys: OwnKeys, rules: SlotRules) -> Self {
+        Self { own_keys, rules, ..self }
     }
 
     async fn set_held(&self, pod: PodName, held: bool) -> Result<(), String> {
@@ -97,7 +98,7 @@ impl Admin for Desk {
         if rewrap {
             add.extend((self.own_keys)());
         }
-        let policy = if credential_only { SlotPolicy::CredentialOnly } else { self.policy };
+        let policy = if credential_only { SlotPolicy::CredentialOnly } else { self.rules.policy };
         let before = store.snapshot().await.map_err(|error| error.to_string())?;
         let wanted = KeepSlots { add, remove, node_keys_max: None, policy, fresh: rewrap };
         let kept = store.keep_slots(wanted).await.map_err(|error| error.to_string())?.into_inner();

@@ -71,6 +71,11 @@ impl StoreArgs {
     pub(crate) fn look_for_keys(&self) -> anyhow::Result<Keys> {
         self.unlock.look(&self.layout()?)
     }
+
+    /// The files in which keys are looked for.
+    pub(crate) fn key_files(&self) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(self.unlock.files(&self.layout()?))
+    }
 }
 
 /// The first eight octets of a fingerprint: enough to tell a node's keys apart.

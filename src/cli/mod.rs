@@ -7,6 +7,7 @@ mod follow;
 mod hold;
 mod keeping;
 mod key;
+mod key_look;
 mod log;
 mod node;
 mod open;

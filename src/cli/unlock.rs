@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use clap::{Args, ValueEnum};
 
+use ckpt_db::agent::AtHand;
 use ckpt_db::keys::{
     self, DEFAULT_CREDENTIAL, HeldError, HeldSecret, NodeKey, load_credential, load_key_file, load_recovery_code,
     read_recovery_code, recovery_code,
@@ -133,8 +134,8 @@ pub(crate) struct KeySource {
     pub(crate) name: String,
     /// Whether others than the owner may read that file.
     pub(crate) open_to_others: bool,
-    /// Whether the node goes on having it: no key from before a rotation, and no recovery code.
-    pub(crate) lasting: bool,
+    /// Whether it gets a slot: it is no key from before a rotation, and no recovery code, which opens the store once.
+    pub(crate) current: bool,
 }
 
 /// The keys at hand.
@@ -157,9 +158,20 @@ impl Keys {
         self.unlockers.iter().collect()
     }
 
-    /// Those that should have a slot: what the node goes on having. A recovery code was given to open the store once.
-    pub(crate) fn lasting(&self) -> Vec<&Unlocker> {
-        self.unlockers.iter().zip(&self.sources).filter(|(_, source)| source.lasting).map(|(key, _)| key).collect()
+    /// The same for the agent: those that get a key slot, and the others.
+    pub(crate) fn at_hand(&self) -> AtHand {
+        let mut at_hand = AtHand::default();
+        for (unlocker, source) in self.unlockers.iter().zip(&self.sources) {
+            match (source.current, unlocker.kind()) {
+                (true, _) => at_hand.current.push(unlocker.clone()),
+                // It was given to open a store once; no store is to depend on it.
+                (false, SlotKind::RecoveryCode) => {}
+                (false, SlotKind::NodeKey | SlotKind::KeyFile | SlotKind::Credential) => {
+                    at_hand.others.push(unlocker.clone());
+                }
+            }
+        }
+        at_hand
     }
 
     /// Whether the slot is for the unlocker at this place.
@@ -208,14 +220,24 @@ impl UnlockArgs {
         self.recovery_code_file.as_deref().is_some_and(|path| path.as_os_str() == "-")
     }
 
+    /// Where node keys are looked for: the files that were named, else the usual ones.
+    fn search(&self, layout: &Layout) -> keys::KeySearch {
+        let defaults = if self.node_key.is_empty() { keys::default_key_paths(layout.root()) } else { Vec::new() };
+        keys::KeySearch { explicit: self.node_key.clone(), defaults }
+    }
+
+    /// The files in which keys are looked for.
+    pub(crate) fn files(&self, layout: &Layout) -> Vec<PathBuf> {
+        let keys::KeySearch { explicit, defaults } = self.search(layout);
+        [explicit, defaults, self.key_file.clone()].concat()
+    }
+
     /// Every key that can be found, with what there is to say left to the caller.
     ///
     /// # Errors
     /// A recovery code was to be given, and was not, or is none.
     pub(crate) fn look(&self, layout: &Layout) -> anyhow::Result<Keys> {
-        let defaults = if self.node_key.is_empty() { keys::default_key_paths(layout.root()) } else { Vec::new() };
-        let current = keys::current_key_paths(layout.root());
-        let found = keys::find(&keys::KeySearch { explicit: self.node_key.clone(), defaults });
+        let found = keys::find(&self.search(layout));
         let mut keys = Keys {
             found: Vec::new(),
             unlockers: Vec::new(),
@@ -232,11 +254,11 @@ impl UnlockArgs {
                 keys.unusable.push(path);
             }
         }
-        for key in &found.keys {
+        for (at, key) in found.keys.iter().enumerate() {
             let source = KeySource {
                 name: key.source.display().to_string(),
                 open_to_others: key.open_to_others,
-                lasting: current.contains(&key.source) || self.node_key.contains(&key.source),
+                current: found.current.contains(&at),
             };
             keys.push(Unlocker::from(key.secret.clone()), source);
         }
@@ -249,7 +271,7 @@ impl UnlockArgs {
             }
         }
         if let Some(code) = self.code()? {
-            let source = KeySource { name: "the recovery code".to_owned(), open_to_others: false, lasting: false };
+            let source = KeySource { name: "the recovery code".to_owned(), open_to_others: false, current: false };
             keys.push(code, source);
         }
         Ok(keys)
@@ -290,7 +312,7 @@ fn push_held(keys: &mut Keys, held: HeldSecret, unlocker: fn(store_format::Symme
         SlotKind::Credential => format!("credential {}", source.display()),
         SlotKind::NodeKey | SlotKind::RecoveryCode | SlotKind::KeyFile => source.display().to_string(),
     };
-    keys.push(unlocker, KeySource { name, open_to_others, lasting: true });
+    keys.push(unlocker, KeySource { name, open_to_others, current: true });
 }
 
 /// Asks for a recovery code at the terminal.

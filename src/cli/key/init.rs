@@ -30,7 +30,7 @@ impl Init {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let path = self.store.layout()?.generated_key();
         let keys = self.store.keys()?;
-        let other = keys.found.iter().zip(&keys.sources).find(|(key, source)| source.lasting && key.source != path);
+        let other = keys.found.iter().zip(&keys.sources).find(|(key, source)| source.current && key.source != path);
         if let (Some((other, _)), false, false) = (other, self.force, path.exists()) {
             say(format_args!(
                 "error: this node has a key already, {}: nothing was made. Another one would be one more file that opens the \

@@ -38,7 +38,7 @@ impl Remove {
             "note: this revokes nothing: with that key, an earlier copy of the store opens, and whoever opened one reads later \
              ones too. 'ckpt-db key rotate' makes a new data key"
         ));
-        if let Some(source) = keys.source_of(slot).filter(|source| source.lasting) {
+        if let Some(source) = keys.source_of(slot).filter(|source| source.current) {
             say(format_args!(
                 "note: {} is a key that this node has now: a running agent makes a slot for it again, unless it is run with \
                  --key-slots credential-only",

@@ -28,7 +28,7 @@ impl Rewrap {
         let found = Found::look(&self.store, &keys)?;
         // Of the keys from before a rotation those that still have a slot, and of the others all.
         let has_slot = |at: usize| found.slots().iter().any(|slot| keys.is_of(at, slot));
-        let add = (0..keys.unlockers.len()).filter(|at| keys.sources[*at].lasting || has_slot(*at));
+        let add = (0..keys.unlockers.len()).filter(|at| keys.sources[*at].current || has_slot(*at));
         let wanted = Wanted {
             add: add.map(|at| &keys.unlockers[at]).collect(),
             rewrap: true,
