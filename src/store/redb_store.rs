@@ -9,7 +9,7 @@ use redb::{
     Database, Durability, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
     WriteTransaction,
 };
-use store_format::{Identity, Table, Unlocker};
+use store_format::{Event, Identity, Table, Unlocker};
 
 use super::backend::{Backend, Change, SlotsKept, SlotsWanted, Update};
 use super::detach::{Detach, DetachableBackend};
@@ -70,7 +70,7 @@ impl RedbStore {
             }
             if let (Some(vault), Some(secret)) = (&vault, new.secret) {
                 engine::add_slots(tables, vault, &[secret], now_unix_ms, &*entropy)?;
-                engine::finish_slots(tables, vault, true, now_unix_ms)?;
+                engine::finish_slots(tables, vault, vec![engine::of_store(Event::Keyed, "")], now_unix_ms)?;
             }
             Ok(((), Outcome::Commit))
         })?;
@@ -87,6 +87,7 @@ impl RedbStore {
     /// [`StoreError::Damaged`] if the structure of the file is damaged (records alone are findings of the snapshot);
     /// all other variants mean that the file was left as it is.
     pub fn open(path: &Path, secrets: &[&Unlocker], entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
+        let first = file::open(path, Access::Read)?;
         let before = super::open_offline(path, secrets)?.into_inner();
         let structure = before.findings().iter().find(|finding| matches!(finding, super::Finding::Structure(_)));
         if let Some(finding) = structure {
@@ -105,6 +106,10 @@ impl RedbStore {
         drop(before);
         let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
         let db = open_database(path, file)?;
+        // From here on it is locked. An exchange of the data key may have put another file there meanwhile, which other keys open.
+        if !(file::is_at(&own, path) && file::is_at(&first, path)) {
+            return Err(StoreError::InUse(path.to_owned()));
+        }
         Ok(Self { path: path.to_owned(), db, file: own, identity, lock, keys, entropy, unusable: false })
     }
 
@@ -198,7 +203,7 @@ impl engine::Ground for SlotGround<'_> {
 }
 
 /// redb's handle, cut off from the file before it closes: fields are dropped in their order.
-struct OpenDatabase {
+pub(super) struct OpenDatabase {
     _detach: Detach,
     db: Closing,
 }
@@ -228,7 +233,7 @@ fn panicked(path: &Path) -> StoreError {
     }
 }
 
-fn open_database(path: &Path, file: File) -> Result<OpenDatabase, StoreError> {
+pub(super) fn open_database(path: &Path, file: File) -> Result<OpenDatabase, StoreError> {
     let opened = guard(|| {
         let (backend, detach) = DetachableBackend::new(FileBackend::new(file)?);
         let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
@@ -263,7 +268,7 @@ fn plainly(error: &redb::DatabaseError) -> String {
     }
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     Commit,
     Abort,
 }
@@ -271,7 +276,7 @@ enum Outcome {
 /// Runs `change` in one write transaction and commits it durably.
 ///
 /// If `change` fails its writes are dropped with the transaction. A panic inside leaves the outcome unknown.
-fn write<T>(
+pub(super) fn write<T>(
     db: &Database,
     change: impl FnOnce(&mut RedbTables) -> Result<(T, Outcome), StoreError>,
 ) -> Result<T, StoreError> {
@@ -302,7 +307,7 @@ fn write<T>(
     })
 }
 
-struct RedbTables {
+pub(super) struct RedbTables {
     txn: WriteTransaction,
     wrote: bool,
 }

@@ -39,7 +39,7 @@ pub use unlocker::{
 };
 
 /// The version of the whole format that this crate writes, kept in the record `meta`/`format`.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The oldest version that this crate reads.
 pub const FORMAT_VERSION_OLDEST: u32 = 1;
