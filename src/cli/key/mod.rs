@@ -5,6 +5,7 @@ mod init;
 mod list;
 mod remove;
 mod rewrap;
+mod rotate;
 
 use std::io::Write;
 
@@ -39,6 +40,7 @@ enum Which {
     Add(add::Add),
     Remove(remove::Remove),
     Rewrap(rewrap::Rewrap),
+    Rotate(rotate::Rotate),
 }
 
 impl KeyCommand {
@@ -49,6 +51,7 @@ impl KeyCommand {
             Which::Add(command) => command.run(out),
             Which::Remove(command) => command.run(out),
             Which::Rewrap(command) => command.run(out),
+            Which::Rotate(command) => command.run(out),
         }
     }
 }
