@@ -8,15 +8,15 @@ use clap::Args;
 
 use ckpt_db::crypto::{SystemEntropy, fresh, sha256};
 use ckpt_db::keys::{load, load_credential, load_key_file};
-use ckpt_db::store::fingerprint;
-use store_format::{SymmetricSecret, Unlocker, recovery_code_text};
+use ckpt_db::store::{SlotPolicy, fingerprint};
+use store_format::{SlotKind, SymmetricSecret, Unlocker, recovery_code_text};
 use zeroize::Zeroizing;
 
-use super::super::args::{PlaceArgs, StoreArgs, short};
-use super::super::output::line;
-use super::super::unlock::{PolicyArgs, WithArgs};
-use super::super::{Exit, say};
 use super::{Found, Wanted};
+use crate::cli::args::{PlaceArgs, StoreArgs, short};
+use crate::cli::output::line;
+use crate::cli::unlock::{PolicyArgs, WithArgs};
+use crate::cli::{Exit, say};
 
 /// Add a key slot: one more key that opens the store
 ///
@@ -75,7 +75,11 @@ impl Add {
             line(out, format_args!("{name} {} has a slot already", short(&fingerprint)))?;
             return Ok(Exit::Fine);
         }
-        let wanted = Wanted { add: vec![&unlocker], policy: self.policy.policy(), ..Wanted::default() };
+        let policy = self.policy.policy();
+        if policy == SlotPolicy::CredentialOnly && matches!(unlocker.kind(), SlotKind::NodeKey | SlotKind::KeyFile) {
+            bail!("--key-slots credential-only takes no {name}; only credentials and recovery codes");
+        }
+        let wanted = Wanted { add: vec![&unlocker], policy, ..Wanted::default() };
         let changed = found.change(&format!("add a key slot for the {name} to"), &wanted)?;
         if changed.added.is_empty() && changed.rewrapped.is_empty() {
             if found.slots().iter().any(|slot| slot.fingerprint == fingerprint) {

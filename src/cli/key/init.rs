@@ -7,9 +7,9 @@ use clap::Args;
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::{KeyFileError, write_generated};
 
-use super::super::args::StoreArgs;
-use super::super::output::line;
-use super::super::{Exit, say};
+use crate::cli::args::StoreArgs;
+use crate::cli::output::line;
+use crate::cli::{Exit, say};
 
 /// Make a node key, for a node whose credentials have no key file
 ///

@@ -9,12 +9,12 @@ use ckpt_db::date::utc;
 use ckpt_db::ops::status::API_VERSION;
 use ckpt_db::store::{LockState, SlotInfo};
 
-use super::super::args::{StoreArgs, short};
-use super::super::dump::{or_none, why_closed};
-use super::super::output::{Format, document};
-use super::super::status::duration;
-use super::super::{Exit, now_unix_ms, say, table};
 use super::Found;
+use crate::cli::args::{StoreArgs, short};
+use crate::cli::dump::{or_none, why_closed};
+use crate::cli::output::{Format, document};
+use crate::cli::status::duration;
+use crate::cli::{Exit, now_unix_ms, say, table};
 
 /// Show the key slots of the store, and which of them open now
 ///

@@ -128,14 +128,3 @@ impl<'a> Found<'a> {
 fn named(slot: &SlotInfo) -> String {
     format!("{} {}", slot.kind.name(), short(&slot.fingerprint))
 }
-
-/// How a slot's key is given, for one that is not at hand.
-fn how_to_give(slot: &SlotInfo) -> &'static str {
-    use store_format::SlotKind;
-    match slot.kind {
-        SlotKind::NodeKey => "--node-key FILE",
-        SlotKind::RecoveryCode => "--recovery-code",
-        SlotKind::KeyFile => "--key-file FILE",
-        SlotKind::Credential => "--credential NAME",
-    }
-}

@@ -7,10 +7,11 @@ use clap::Args;
 
 use ckpt_db::store::SlotInfo;
 
-use super::super::args::StoreArgs;
-use super::super::output::line;
-use super::super::{Exit, say};
 use super::{Found, Wanted, named};
+use crate::cli::args::StoreArgs;
+use crate::cli::open::Holder;
+use crate::cli::output::line;
+use crate::cli::{Exit, say};
 
 /// Remove a key slot from the store
 ///
@@ -31,6 +32,14 @@ impl Remove {
         let keys = self.store.keys()?;
         let found = Found::look(&self.store, &keys)?;
         let slot = self.find(found.slots())?;
+        let opens_besides = |other: &SlotInfo| other.opens && other.fingerprint != slot.fingerprint;
+        // An agent knows better what it has at hand.
+        if found.holder == Holder::Nobody && !found.slots().iter().any(opens_besides) {
+            bail!(
+                "cannot remove the key slot {}: no other slot opens with a key at hand, so nothing was changed; add one first",
+                named(slot)
+            );
+        }
         let wanted = Wanted { remove: vec![slot.fingerprint], ..Wanted::default() };
         found.change(&format!("remove the key slot {} from", named(slot)), &wanted)?;
         line(out, format_args!("removed {}", named(slot)))?;

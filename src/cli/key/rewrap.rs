@@ -4,11 +4,12 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::super::args::StoreArgs;
-use super::super::output::line;
-use super::super::unlock::PolicyArgs;
-use super::super::{Exit, say};
-use super::{Found, Wanted, how_to_give, named};
+use super::{Found, Wanted, named};
+use crate::cli::args::StoreArgs;
+use crate::cli::dump::how_to_give;
+use crate::cli::output::line;
+use crate::cli::unlock::PolicyArgs;
+use crate::cli::{Exit, say};
 
 /// Wrap the data key anew for every key at hand
 ///
@@ -45,7 +46,7 @@ impl Rewrap {
                 line(out, format_args!("removed: {}", named(slot)))?;
             } else {
                 missed = true;
-                say(format_args!("left as it is: {}; give its key with {}", named(slot), how_to_give(slot)));
+                say(format_args!("left as it is: {}; give its key with {}", named(slot), how_to_give(slot.kind)));
             }
         }
         for fingerprint in &changed.added {

@@ -8,12 +8,12 @@ use clap::Args;
 use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::store::{LockState, SlotInfo, rotate};
 
-use super::super::args::StoreArgs;
-use super::super::dump::why_closed;
-use super::super::open::Holder;
-use super::super::output::line;
-use super::super::{Exit, now_unix_ms, say};
-use super::{Found, how_to_give, named};
+use super::{Found, named};
+use crate::cli::args::StoreArgs;
+use crate::cli::dump::{how_to_give, why_closed};
+use crate::cli::open::Holder;
+use crate::cli::output::line;
+use crate::cli::{Exit, now_unix_ms, say};
 
 /// Make a new data key, and write the whole store anew with it
 ///
@@ -58,7 +58,7 @@ impl Rotate {
                 "{}: {}{}",
                 if self.yes { "lost" } else { "would be lost" },
                 named(slot),
-                if self.yes { String::new() } else { format!("; give its key with {}", how_to_give(slot)) }
+                if self.yes { String::new() } else { format!("; give its key with {}", how_to_give(slot.kind)) }
             ));
         }
         if !lost.is_empty() && !self.yes {
