@@ -3,6 +3,7 @@
 mod adopt;
 mod args;
 mod dump;
+mod env_file;
 mod follow;
 mod hold;
 mod keeping;
@@ -61,6 +62,9 @@ enum Command {
     Verify(verify::Verify),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
+    /// Not for people: its arguments stand in manifests.
+    #[command(hide = true)]
+    EnvFile(env_file::EnvFile),
 }
 
 /// How a command ended that could be carried out.
@@ -112,6 +116,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
+        Command::EnvFile(command) => command.run(),
     };
     let result = result.and_then(|exit| {
         out.flush()?;

@@ -58,6 +58,10 @@ pub enum RecordProblem {
     /// It is a key slot, and opens, but to another data key than the one that made the tags of this store: it was put back from
     /// before the data key was exchanged, or from elsewhere. It unlocks nothing.
     OtherDataKey,
+    /// It is a key slot that says something else than its mirror, whose tag is right: one that was put back or changed.
+    Mirror,
+    /// It is a key slot of another store.
+    OtherStore,
     /// Its key is no name that Kubernetes allows, or of a kind that this version does not keep.
     Name,
     /// Its body is not the JSON of the object it claims to be.
@@ -81,6 +85,8 @@ impl Finding {
                 RecordProblem::Misplaced => "Misplaced",
                 RecordProblem::Sealed => "Sealed",
                 RecordProblem::OtherDataKey => "OtherDataKey",
+                RecordProblem::Mirror => "Mirror",
+                RecordProblem::OtherStore => "OtherStore",
                 RecordProblem::Name => "Name",
                 RecordProblem::Body => "Body",
             },
@@ -123,6 +129,10 @@ impl fmt::Display for Finding {
                     RecordProblem::OtherDataKey => f.write_str(
                         "holds another data key than this store's: it was put back from an older or another store",
                     ),
+                    RecordProblem::Mirror => {
+                        f.write_str("is not what its mirror in the table meta says, which is right")
+                    }
+                    RecordProblem::OtherStore => f.write_str("is a key slot of another store"),
                     RecordProblem::Name => f.write_str("has a key that is no object's name"),
                     RecordProblem::Body => f.write_str("does not hold the object that its key names"),
                 }

@@ -238,6 +238,7 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
         }
     }
     loader.look_for_missing();
+    loader.compare_slots(&rows);
     let forbidden = loader.forbidden();
     let Loader { identity, state, records, rows, damaged, findings, .. } = loader;
     Snapshot {
@@ -371,6 +372,39 @@ impl Loader<'_> {
         forbidden
     }
 
+    /// With the data key known, the mirrors have tags, and what they say is what the slots have to say.
+    fn compare_slots(&mut self, rows: &[Row]) {
+        let own = self.identity.as_ref().map(|identity| identity.store_id);
+        let mut places: BTreeMap<&str, [Option<&Row>; 2]> = BTreeMap::new();
+        for row in rows {
+            let Some(key) = slot_key_of(row) else { continue };
+            places.entry(key).or_default()[usize::from(row.table == Table::Meta)] = Some(row);
+        }
+        for (key, [slot, mirror]) in places {
+            let foreign = own.is_some() && store_format::slot_key_store_id(key) != own;
+            let payload = |row: &Row| checked(row, None).ok().map(|checked| checked.payload.to_vec());
+            let found = match (slot, mirror) {
+                (Some(row), _) | (None, Some(row)) if foreign => {
+                    Some(Finding::record(row.table, &row.key, RecordProblem::OtherStore))
+                }
+                // Without a key nobody can tell which of two is right, and a lost slot is known by its mirror alone.
+                (Some(_), None) if self.vault.is_some() => Some(missing_place("meta/slot/", key, "slots/")),
+                (None, Some(_)) if self.vault.is_some() => Some(missing_place("slots/", key, "meta/slot/")),
+                (Some(slot), Some(mirror)) if self.vault.is_some() && checked(mirror, self.vault).is_ok() => {
+                    // One that is damaged is named already.
+                    let differs = payload(slot).is_some_and(|payload_of| Some(payload_of) != payload(mirror));
+                    differs.then(|| Finding::record(slot.table, &slot.key, RecordProblem::Mirror))
+                }
+                (None | Some(_), None | Some(_)) => None,
+            };
+            // A slot that holds another data key was named for that.
+            let known = |finding: &Finding| matches!(finding, Finding::Record { table: Table::Slots, key: named, problem: RecordProblem::OtherDataKey } if named == key);
+            if !self.findings.iter().any(known) {
+                self.findings.extend(found);
+            }
+        }
+    }
+
     /// What other records say should be there.
     fn look_for_missing(&mut self) {
         let mut missing: BTreeMap<ObjectKey, String> = BTreeMap::new();
@@ -430,6 +464,12 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// A slot stands in two places, and is missing in this one.
+fn missing_place(place: &str, key: &str, named_by: &str) -> Finding {
+    let shown = super::finding::shown_key(&[key.to_owned()]);
+    Finding::Missing { object: format!("record {place}{shown}"), named_by: format!("record {named_by}{shown}") }
 }
 
 /// One record of the log, with its revision.

@@ -49,6 +49,7 @@ pub(crate) struct Agent {
     reach: Answers,
     reach_since: u64,
     routed_since: Option<u64>,
+    sign: Option<u64>,
     last_answer: Option<u64>,
     in_step: bool,
     /// Versions of the world and of the store when it last took in a listing.
@@ -89,6 +90,7 @@ impl Agent {
             reach: Answers::Silent,
             reach_since: world.t,
             routed_since: None,
+            sign: None,
             last_answer: match store.last_answer {
                 Some((boot, at)) if boot == world.boot => Some(at.unwrap_or(world.t)),
                 Some(_) | None => None,
@@ -180,8 +182,10 @@ impl Agent {
         }
         let routed = reach == Answers::Silent && world.t >= world.route_at;
         self.routed_since = routed.then(|| self.routed_since.unwrap_or(world.t));
-        if reach == Answers::Answering {
-            self.last_answer = Some(world.t);
+        match reach {
+            Answers::Answering => (self.last_answer, self.sign) = (Some(world.t), None),
+            Answers::Silent => self.sign = self.sign.or(world.sign_at),
+            Answers::Refusing => {}
         }
         if let Some(at) = self.last_answer {
             store.last_answer = Some((world.boot, Some(at).filter(|_| reach != Answers::Answering)));
@@ -204,6 +208,7 @@ impl Agent {
                 reach: self.reach,
                 since_ms: world.ms(self.reach_since),
                 routed_since_ms: self.routed_since.map(|t| world.ms(t)),
+                sign_ms: self.sign.map(|t| world.ms(t)),
                 last_answer_ms: self.last_answer.map(|t| world.ms(t)),
                 sighted: named.map(|(pod, api)| (name(pod), api.uid.clone())).collect(),
                 in_step: self.in_step,

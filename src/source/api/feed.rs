@@ -105,13 +105,29 @@ impl fmt::Display for Note {
 
 /// What a follower hears.
 pub(super) enum Heard {
-    Listed { listing: Listing, epoch: u64, listings: u64, refused: bool },
+    Listed {
+        listing: Listing,
+        epoch: u64,
+        listings: u64,
+        refused: bool,
+    },
     Answering,
+    /// A sign of life: no answer yet.
+    Sign,
     Pod(Object),
     Doubtful(Vec<(ObjectKey, String)>),
-    PodGone { key: ObjectKey, uid: String, listings: u64 },
+    PodGone {
+        key: ObjectKey,
+        uid: String,
+        listings: u64,
+    },
     Failed(Failure),
-    Answer { key: ObjectKey, generation: u64, epoch: u64, answer: Answer },
+    Answer {
+        key: ObjectKey,
+        generation: u64,
+        epoch: u64,
+        answer: Answer,
+    },
     Services(Step),
     Note(Note),
 }
@@ -323,6 +339,10 @@ impl Driver {
         let now = self.now_ms();
         let seen = match heard {
             Heard::Answering => return self.reach(Reach::Answering).await,
+            Heard::Sign => {
+                self.sighting.send_if_modified(Sighting::sign);
+                return Ok(());
+            }
             Heard::Listed { listing, epoch, listings, refused } => {
                 self.epoch = epoch;
                 self.listings = listings;
