@@ -3,20 +3,25 @@
 mod adopt;
 mod args;
 mod dump;
+mod env_file;
 mod follow;
 mod hold;
 mod keeping;
+mod key;
+mod key_look;
 mod log;
 mod node;
 mod open;
 mod output;
 mod plan;
+mod prompt;
 mod redact;
 mod render;
 mod run;
 mod status;
 mod table;
 mod uninstall;
+mod unlock;
 mod verdicts;
 mod verify;
 
@@ -59,8 +64,12 @@ enum Command {
     Plan(plan::PlanCommand),
     Render(render::Render),
     Verify(verify::Verify),
+    Key(key::KeyCommand),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
+    /// Not for people: its arguments stand in manifests.
+    #[command(hide = true)]
+    EnvFile(env_file::EnvFile),
 }
 
 /// How a command ended that could be carried out.
@@ -110,8 +119,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Plan(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
+        Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
+        Command::EnvFile(command) => command.run(),
     };
     let result = result.and_then(|exit| {
         out.flush()?;

@@ -41,7 +41,7 @@ pub fn open_image(image: Vec<u8>, secrets: &[&Unlocker]) -> Result<Committed<Sna
 /// What an image is called in messages.
 const IMAGE: &str = "the image of the store";
 
-fn open_base(path: &Path, base: &Base, secrets: &[&Unlocker]) -> Result<Committed<Snapshot>, StoreError> {
+pub(super) fn open_base(path: &Path, base: &Base, secrets: &[&Unlocker]) -> Result<Committed<Snapshot>, StoreError> {
     let (rows, structure) = rows(path, base)?;
     let unlocked = load::unlock(path, &rows, secrets)?;
     // What was committed once and is read back is as durable as it will ever be.
@@ -56,7 +56,7 @@ enum Header {
     Rebuilt,
 }
 
-fn rows(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>), StoreError> {
+pub(super) fn rows(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>), StoreError> {
     let first = match sound(path, base) {
         Ok(rows) => return Ok((rows, Vec::new())),
         Err(error) if !error.is_damage() => return Err(error),

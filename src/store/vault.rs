@@ -44,6 +44,17 @@ impl Vault {
         entropy: &dyn Entropy,
     ) -> Result<KeySlot, StoreError> {
         let fingerprint = fingerprint(unlocker).ok_or(StoreError::NoPublicKey)?;
+        self.slot_named(unlocker, fingerprint, now_unix_ms, entropy)
+    }
+
+    /// The same under a name that is known from another slot.
+    pub(super) fn slot_named(
+        &self,
+        unlocker: &Unlocker,
+        fingerprint: [u8; 32],
+        now_unix_ms: u64,
+        entropy: &dyn Entropy,
+    ) -> Result<KeySlot, StoreError> {
         let kind = unlocker.kind();
         let context = slot_context(&self.store_id, kind, &fingerprint);
         let salt = crypto::fresh(entropy)?;
@@ -112,3 +123,6 @@ pub fn fingerprint(unlocker: &Unlocker) -> Option<[u8; 32]> {
         }
     }
 }
+
+#[cfg(test)]
+mod vectors;

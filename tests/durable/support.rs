@@ -9,8 +9,7 @@ use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::store::{
-    Backend, Change, Committed, LockState, MemoryStore, Missing, Revision, SlotsKept, SlotsWanted, Snapshot,
-    StoreError, Update,
+    Backend, Change, Committed, LockState, MemoryStore, Missing, SlotsKept, SlotsWanted, Snapshot, StoreError, Update,
 };
 use futures_util::stream::{self, Stream};
 use store_format::{Identity, StoreId};

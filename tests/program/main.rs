@@ -11,7 +11,9 @@ mod fake;
 
 mod agent;
 mod connections;
+mod keys;
 mod lines;
+mod memory;
 mod quiet;
 mod refusal;
 mod rendering;

@@ -9,7 +9,8 @@ mod rows;
 mod settle;
 mod slots;
 
-pub(super) use slots::{Ground, add as add_slots, finish as finish_slots, keep as keep_slots};
+pub(super) use log::of_store;
+pub(super) use slots::{Ground, add as add_slots, finish as finish_slots, keep as keep_slots, put as put_slot};
 
 use std::collections::{BTreeMap, BTreeSet};
 

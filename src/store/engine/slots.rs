@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use store_format::{SlotKind, State, StoreId, Table, Unlocker, log_key_revision, meta_key};
+use store_format::{Event, KeySlot, LogItem, SlotKind, State, StoreId, Table, Unlocker, log_key_revision, meta_key};
 
-use super::{read_meta, upgrade_format};
+use super::{log, read_meta, upgrade_format};
 use crate::crypto::Entropy;
 use crate::store::backend::{SlotPolicy, SlotsKept, SlotsWanted};
 use crate::store::load::{self, Keys, SlotRow};
@@ -42,9 +42,17 @@ fn plan(
     let mut named = BTreeSet::new();
     for (index, (unlocker, name)) in wanted.add.iter().zip(fingerprints).enumerate() {
         let there = slots.iter().any(|slot| slot.kind == unlocker.kind() && slot.fingerprint == *name && slot.opens);
-        if !there && allowed(unlocker.kind()) && named.insert(*name) {
+        if (!there || wanted.fresh) && allowed(unlocker.kind()) && named.insert(*name) {
             plan.add.push(index);
         }
+    }
+    if wanted.fresh {
+        // Which of them is the oldest stays as it is.
+        let made = |index: &usize| {
+            let slot = slots.iter().find(|slot| slot.fingerprint == fingerprints[*index]);
+            slot.map_or(u64::MAX, |slot| slot.created_at_unix_ms)
+        };
+        plan.add.sort_by_key(made);
     }
     let newest = slots.iter().map(|slot| slot.created_at_unix_ms).max();
     // A clock that is not set must not make the newest slot the oldest.
@@ -99,7 +107,8 @@ pub(in crate::store) fn keep(
     let named = wanted.add.iter().map(|unlocker| fingerprint(unlocker).ok_or(StoreError::NoPublicKey));
     let fingerprints = named.collect::<Result<Vec<_>, _>>()?;
     let rows = ground.rows()?;
-    let plan = plan(&look(&rows, store_id, keys, wanted.add), wanted, &fingerprints, now_unix_ms)?;
+    let slots = look(&rows, store_id, keys, wanted.add);
+    let plan = plan(&slots, wanted, &fingerprints, now_unix_ms)?;
     let mut kept = SlotsKept { revision: revision_of(&rows), ..SlotsKept::default() };
 
     if !plan.add.is_empty() {
@@ -109,15 +118,18 @@ pub(in crate::store) fn keep(
             None => Arc::new(Vault::generate(store_id, entropy)?),
         };
         let unlockers: Vec<&Unlocker> = plan.add.iter().map(|index| wanted.add[*index]).collect();
+        let names: Vec<[u8; 32]> = plan.add.iter().map(|index| fingerprints[*index]).collect();
         kept.revision = ground.commit(&mut |tables| {
             add(tables, &vault, &unlockers, plan.created_at_unix_ms, entropy)?;
             if first {
                 tag_all(tables, &vault)?;
             }
-            finish(tables, &vault, first, now_unix_ms)
+            let mut events = if first { vec![log::of_store(Event::Keyed, "")] } else { Vec::new() };
+            events.extend(unlockers.iter().zip(&names).map(|(unlocker, name)| added(unlocker.kind(), name)));
+            finish(tables, &vault, events, now_unix_ms)
         })?;
         keys.vault = Some(vault);
-        kept.added = plan.add.iter().map(|index| fingerprints[*index]).collect();
+        kept.added = names;
         // Nothing goes on the word of a write: what replaces it is read back, and opened, first.
         let there = look(&ground.rows()?, store_id, keys, &unlockers);
         let opens = |name: &[u8; 32]| there.iter().any(|slot| slot.fingerprint == *name && slot.opens);
@@ -128,8 +140,10 @@ pub(in crate::store) fn keep(
     }
     if let (Some(vault), false) = (&keys.vault, plan.remove.is_empty()) {
         kept.revision = ground.commit(&mut |tables| {
+            let gone = slots.iter().filter(|slot| plan.remove.contains(&slot.fingerprint));
+            let events = gone.map(|slot| log::of_store(Event::SlotRemoved, &shown(slot.kind, &slot.fingerprint)));
             remove(tables, vault, &plan.remove)?;
-            finish(tables, vault, false, now_unix_ms)
+            finish(tables, vault, events.collect(), now_unix_ms)
         })?;
         keys.opened.retain(|name| !plan.remove.contains(name));
         kept.removed = plan.remove;
@@ -183,15 +197,19 @@ pub(in crate::store) fn add(
     entropy: &dyn Entropy,
 ) -> Result<(), StoreError> {
     for (at, unlocker) in (created_at_unix_ms..).zip(unlockers) {
-        let slot = vault.slot(unlocker, at, entropy)?;
-        let key = store_format::slot_key(vault.store_id(), &slot.fingerprint);
-        let payload = slot.encode();
-        tables.put(RowKey::Slot(&key), &record::frame(RowKey::Slot(&key), &payload, None))?;
-        // Without a slot no Secret opens: a second one in another table, and so on another page, survives a bad byte.
-        let mirror = meta_key::slot_mirror(&key);
-        tables.put(RowKey::Meta(&mirror), &record::frame(RowKey::Meta(&mirror), &payload, Some(vault)))?;
+        put(tables, vault, &vault.slot(unlocker, at, entropy)?)?;
     }
     Ok(())
+}
+
+/// Writes a slot in both places.
+pub(in crate::store) fn put(tables: &mut dyn Tables, vault: &Vault, slot: &KeySlot) -> Result<(), StoreError> {
+    let key = store_format::slot_key(vault.store_id(), &slot.fingerprint);
+    let payload = slot.encode();
+    tables.put(RowKey::Slot(&key), &record::frame(RowKey::Slot(&key), &payload, None))?;
+    // Without a slot no Secret opens: a second one in another table, and so on another page, survives a bad byte.
+    let mirror = meta_key::slot_mirror(&key);
+    tables.put(RowKey::Meta(&mirror), &record::frame(RowKey::Meta(&mirror), &payload, Some(vault)))
 }
 
 /// Tags every record that is there: a keyless store has got its data key.
@@ -218,11 +236,22 @@ fn remove(tables: &mut dyn Tables, vault: &Vault, fingerprints: &[[u8; 32]]) -> 
     Ok(())
 }
 
+/// What the log says of a slot that was added.
+fn added(kind: SlotKind, fingerprint: &[u8; 32]) -> LogItem {
+    log::of_store(Event::SlotAdded, &shown(kind, fingerprint))
+}
+
+/// `node-key 0f3c25e1a7b60d42`.
+fn shown(kind: SlotKind, fingerprint: &[u8; 32]) -> String {
+    let digits: String = fingerprint[..8].iter().map(|octet| format!("{octet:02x}")).collect();
+    format!("{} {digits}", kind.name())
+}
+
 /// Ends a commit that changed slots: format, log and state.
 pub(in crate::store) fn finish(
     tables: &mut dyn Tables,
     vault: &Vault,
-    first: bool,
+    events: Vec<LogItem>,
     now_unix_ms: u64,
 ) -> Result<Revision, StoreError> {
     let before = read_meta(tables, meta_key::STATE, Some(vault), State::decode)?;
@@ -232,10 +261,7 @@ pub(in crate::store) fn finish(
     };
     upgrade_format(tables, Some(vault))?;
     let revision = Revision(before.revision + 1);
-    if first {
-        let keyed = vec![super::log::of_store(store_format::Event::Keyed, "")];
-        super::log::append(tables, Some(vault), revision, now_unix_ms, &before.boot_id, keyed)?;
-    }
+    log::append(tables, Some(vault), revision, now_unix_ms, &before.boot_id, events)?;
     let state = State { revision: revision.0, changed_at_unix_ms: now_unix_ms, ..before };
     let place = RowKey::Meta(meta_key::STATE);
     tables.put(place, &record::frame(place, &state.encode()?, Some(vault)))?;
@@ -251,4 +277,33 @@ fn state_anew(tables: &dyn Tables, now_unix_ms: u64) -> Result<State, StoreError
     let revision = tables.log_last()?.and_then(|key| log_key_revision(&key)).unwrap_or_default();
     let (populated, census) = (!census.is_empty(), census.into_iter().collect());
     Ok(State { revision, populated, census, ..State::new(now_unix_ms) })
+}
+
+#[cfg(test)]
+mod tests {
+    use store_format::SymmetricSecret;
+
+    use super::*;
+
+    /// A fresh wrapping is made for what has a slot too, and which slot is the oldest stays as it is.
+    #[test]
+    fn what_is_wrapped_anew_keeps_its_order() {
+        let key = |octet: u8| Unlocker::KeyFile(SymmetricSecret::of_file(&[octet; 32]).unwrap());
+        let keys: Vec<Unlocker> = [1, 2, 3].map(key).into();
+        let names: Vec<[u8; 32]> = keys.iter().map(|key| fingerprint(key).unwrap()).collect();
+        let slot = |at: usize, created_at_unix_ms| SlotInfo {
+            kind: SlotKind::KeyFile,
+            fingerprint: names[at],
+            created_at_unix_ms,
+            opens: true,
+        };
+        let slots = [slot(1, 20), slot(0, 10)];
+        let add: Vec<&Unlocker> = [2, 1, 0].map(|at: usize| &keys[at]).into();
+        let names: Vec<[u8; 32]> = [2, 1, 0].map(|at: usize| names[at]).into();
+        for (fresh, want) in [(false, vec![0]), (true, vec![2, 1, 0])] {
+            let wanted = SlotsWanted { add: &add, fresh, ..SlotsWanted::default() };
+            let found = plan(&slots, &wanted, &names, 5).unwrap();
+            assert_eq!((found.add, found.created_at_unix_ms, found.remove), (want, 21, Vec::new()), "{fresh}");
+        }
+    }
 }
