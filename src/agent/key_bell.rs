@@ -105,6 +105,7 @@ async fn told(watch: &mut Option<AsyncFd<KeyWatch>>) {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -119,12 +120,12 @@ mod tests {
         });
         news.rung().await;
         assert!(news.rung().now_or_never().is_none());
-        // The directory comes with its file; a minute would be too late for any test to see.
+        // The directory comes with its file.
         std::fs::create_dir(file.parent().unwrap()).unwrap();
         std::fs::write(&file, "").unwrap();
-        news.rung().await;
+        timeout(POLL / 2, news.rung()).await.unwrap();
         std::fs::write(&file, "more").unwrap();
-        news.rung().await;
+        timeout(POLL / 2, news.rung()).await.unwrap();
         watching.abort();
         let _ = watching.await;
         assert!(news.rung().now_or_never().is_none(), "without a ringer there are no news");

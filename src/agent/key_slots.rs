@@ -196,3 +196,76 @@ fn why(error: &StoreError) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::generate_p256_pkcs8;
+    use crate::store::MemoryStore;
+
+    fn key() -> Unlocker {
+        store_format::NodeSecret::from_pkcs8(generate_p256_pkcs8().unwrap().expose()).unwrap().into()
+    }
+
+    fn store() -> MemoryStore {
+        let identity = store_format::Identity {
+            store_id: store_format::StoreId([7; 16]),
+            created_at_unix_ms: 0,
+            node_name: "edge-1".to_owned(),
+            node_uid: String::new(),
+            cluster_ca_sha256: Vec::new(),
+            kubelet_version: String::new(),
+        };
+        MemoryStore::new(identity, Box::new(crate::crypto::SystemEntropy)).unwrap()
+    }
+
+    /// As on a node that joins, and whose kubelet then gets one certificate after the other.
+    #[test]
+    fn the_newest_keys_have_slots() {
+        let (mut store, mut told) = (store(), Told::default());
+        let keys: Vec<Unlocker> = (0..5).map(|_| key()).collect();
+        let mut keep = |current: &[&Unlocker], others: &[&Unlocker]| {
+            let owned = |keys: &[&Unlocker]| keys.iter().map(|key| (*key).clone()).collect();
+            let at_hand = AtHand { current: owned(current), others: owned(others) };
+            let news = keep_slots(&mut store, at_hand, SlotRules::default(), &mut told, 0).unwrap();
+            let slots: Vec<_> = store.snapshot().unwrap().get().slots().iter().map(|slot| slot.fingerprint).collect();
+            let there = keys.iter().map(|key| slots.contains(&fingerprint(key).unwrap())).collect::<Vec<_>>();
+            (news, there)
+        };
+        let changed = |added, removed| Some(SlotNews::Changed { added, removed });
+        let [a, b, c, d, e] = [&keys[0], &keys[1], &keys[2], &keys[3], &keys[4]];
+        #[rustfmt::skip]
+        let rows: [(&[&Unlocker], &[&Unlocker], Option<SlotNews>, [bool; 5]); 9] = [
+            // current     others     news                       slots of a to e
+            (&[],          &[],       None,                      [false, false, false, false, false]),
+            (&[],          &[a, b],   Some(SlotNews::FirstKey),  [true,  false, false, false, false]),
+            (&[a],         &[b],      None,                      [true,  false, false, false, false]),
+            (&[b],         &[a],      changed(1, 0),             [true,  true,  false, false, false]),
+            (&[b],         &[],       None,                      [true,  true,  false, false, false]),
+            (&[c],         &[b, a],   changed(1, 0),             [true,  true,  true,  false, false]),
+            (&[],          &[],       None,                      [true,  true,  true,  false, false]),
+            (&[d, e],      &[],       changed(2, 2),             [false, false, true,  true,  true]),
+            (&[a, b, c, d],&[],       changed(2, 1),             [true,  true,  true,  true,  false]),
+        ];
+        for (at, (current, others, news, slots)) in rows.into_iter().enumerate() {
+            assert_eq!(keep(current, others), (news, slots.to_vec()), "{at}");
+        }
+    }
+
+    /// As on a full disk, and on one that is read-only for a while.
+    #[test]
+    fn what_hinders_is_told_once() {
+        let mut told = Told::default();
+        let fails = |told: &mut Told, error| told.news(LockState::Open, Err(error)).unwrap();
+        assert!(
+            matches!(fails(&mut told, StoreError::LastSlot), Some(SlotNews::NotKept(why)) if why.contains("no key"))
+        );
+        assert_eq!(fails(&mut told, StoreError::LastSlot), None);
+        assert!(fails(&mut told, StoreError::SlotNotReadBack).is_some(), "something else");
+        let (mut store, one) = (store(), key());
+        let kept = store.keep_slots(&SlotsWanted { add: &[&one], ..SlotsWanted::default() }, 0);
+        assert_eq!(told.news(LockState::Keyless, kept).unwrap(), Some(SlotNews::FirstKey));
+        assert!(fails(&mut told, StoreError::SlotNotReadBack).is_some(), "again");
+        assert!(told.news(LockState::Open, Err(StoreError::Panicked)).is_err(), "it has to be opened anew");
+    }
+}

@@ -6,9 +6,11 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
 use ckpt_db::agent::Target;
+use ckpt_db::checkpoint::env_file::NoHelper;
 use ckpt_db::checkpoint::settings::{ActivationPolicy, SecretEnv, Settings, TokenPolicy};
 use ckpt_db::layout::Layout;
 use ckpt_db::materialize::{Owners, Roots, SecretRootPolicy};
+use ckpt_db::node::helper;
 use ckpt_db::ops::admin::Client;
 
 use super::say;
@@ -120,6 +122,10 @@ pub(crate) struct TranslateArgs {
     #[arg(long, value_enum, default_value_t = SecretEnvArg::Auto, value_name = "WHAT")]
     secret_env: SecretEnvArg,
 
+    /// Statically linked ckpt-db on the node, which copies run to make their env file [default: this program]
+    #[arg(long, value_name = "FILE")]
+    env_file_helper: Option<PathBuf>,
+
     /// Projected service account tokens, which nobody can issue offline
     #[arg(long, value_enum, default_value_t = TokenArg::Omit, value_name = "WHAT")]
     service_account_tokens: TokenArg,
@@ -157,8 +163,10 @@ enum PolicyArg {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SecretEnvArg {
-    /// Literal for annotated pods, refuse for all others
+    /// Through an env file where that is possible; else literal for annotated pods, refuse for all others
     Auto,
+    /// Through a file in memory, which an init container makes (kubelets since 1.35); else refuse
+    EnvFile,
     /// Written into the manifest
     Literal,
     /// Such pods are not recoverable
@@ -202,9 +210,11 @@ impl TranslateArgs {
             },
             secret_env: match self.secret_env {
                 SecretEnvArg::Auto => SecretEnv::Auto,
+                SecretEnvArg::EnvFile => SecretEnv::EnvFile,
                 SecretEnvArg::Literal => SecretEnv::Literal,
                 SecretEnvArg::Refuse => SecretEnv::Refuse,
             },
+            env_file_helper: self.env_file_helper(),
             tokens: match self.service_account_tokens {
                 TokenArg::Omit => TokenPolicy::Omit,
                 TokenArg::Refuse => TokenPolicy::Refuse,
@@ -217,6 +227,20 @@ impl TranslateArgs {
         };
         settings.kept_annotations.extend(self.keep_annotation.iter().cloned());
         Ok(settings)
+    }
+
+    /// In a pod of its own the agent sees other files than the kubelet does.
+    fn env_file_helper(&self) -> Result<String, NoHelper> {
+        let in_pod = std::env::var_os("POD_NAME").is_some_and(|name| !name.is_empty());
+        match (&self.env_file_helper, in_pod) {
+            (Some(path), true) => helper::named(path),
+            (Some(path), false) => helper::look(path),
+            (None, true) => Err(NoHelper::InPod),
+            (None, false) => match std::env::current_exe() {
+                Ok(path) => helper::look(&path),
+                Err(error) => Err(NoHelper::Unusable(format!("the path of this program is not known: {error}"))),
+            },
+        }
     }
 }
 

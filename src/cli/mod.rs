@@ -3,6 +3,7 @@
 mod adopt;
 mod args;
 mod dump;
+mod env_file;
 mod follow;
 mod hold;
 mod keeping;
@@ -66,6 +67,9 @@ enum Command {
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
+    /// Not for people: its arguments stand in manifests.
+    #[command(hide = true)]
+    EnvFile(env_file::EnvFile),
 }
 
 /// How a command ended that could be carried out.
@@ -118,6 +122,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
+        Command::EnvFile(command) => command.run(),
     };
     let result = result.and_then(|exit| {
         out.flush()?;

@@ -15,6 +15,7 @@ use ckpt_db::agent::{
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
+use ckpt_db::hardening::harden;
 use ckpt_db::keys::write_generated;
 use ckpt_db::materialize::{PodOutcome, Report};
 use ckpt_db::source::api::may_be_logged;
@@ -225,6 +226,7 @@ fn log_to_stderr() {
     let lines = lines.with_filter(asked).with_filter(filter_fn(may_be_logged));
     // Whoever embeds this may have set one.
     let _ = tracing_subscriber::registry().with(lines).try_init();
+    tracing::debug!("{}", harden());
 }
 
 /// What stays the same from pass to pass.

@@ -13,6 +13,7 @@ mod agent;
 mod connections;
 mod keys;
 mod lines;
+mod memory;
 mod quiet;
 mod refusal;
 mod rendering;
