@@ -269,6 +269,52 @@ fn locked_until_a_key_comes() {
     place.all_comes_back_with(&[place.pki.newest().clone()], "the kubelet's new key alone");
 }
 
+/// A store that no key opens any more, and an API server that answers: the old file is kept, Secrets are fetched again.
+#[test]
+fn locked_for_ever() {
+    let mut place = Place::cut_off();
+    let known = place.pki.newest().clone();
+    let old = place.store();
+    place.pki.rotate(&place.scene);
+    let new = place.pki.newest().clone();
+    Pki::write(std::slice::from_ref(&new), &place.scene.node.root());
+    let kept = || -> Vec<_> {
+        let entries =
+            fs::read_dir(place.scene.node.at(STORE).parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.to_str().unwrap().contains(".locked-")).collect()
+    };
+
+    // What nobody has checked must not count as authentic.
+    let mut agent = place.scene.start(&["--activation-policy", "off", "--require-authentication"]);
+    agent.until("error: cannot write to");
+    place.scene.server.listen();
+    agent.until("API server: answering");
+    agent.signal(Signal::HUP);
+    place.scene.requests(fake::Match::list(Kind::Pod).answered(200), 2);
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+    place.scene.server.stop();
+    assert!(place.store() == old && kept().is_empty());
+
+    // Nobody is there to fetch them from.
+    let mut agent = place.scene.start(&OFF);
+    agent.until("error: cannot write to");
+    assert!(place.store() == old && kept().is_empty());
+    place.scene.server.listen();
+    let said = agent.until("warning: no key at hand opens the store");
+    assert!(said.last().unwrap().contains("begins anew with its 10 objects"), "{said:#?}");
+    agent.until("in step");
+    let kept = kept();
+    assert_eq!(kept.len(), 1);
+    assert!(fs::read(&kept[0]).unwrap() == old, "the old file is untouched");
+    at_once("the Secrets to be stored", || place.cold_start(std::slice::from_ref(&new)).secrets == place.values);
+    place.all_comes_back_with(std::slice::from_ref(&new), "the new key");
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+
+    // It opens with its own key, as ever.
+    fs::write(place.scene.node.at(STORE), old).unwrap();
+    place.all_comes_back_with(&[known], "the old file and the old key");
+}
+
 /// A link that leads nowhere, and half a file, for as long as they like: the old key stays the store's, nothing is said of
 /// what lasts a moment, and the serving key does not take its place.
 #[test]
