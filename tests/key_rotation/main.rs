@@ -27,7 +27,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::agent::{Agent, at_once};
-use crate::common::program::{MANIFESTS, Node, PREPARED, Ran, SECRETS, STORE, listing};
+use crate::common::program::{KEY, MANIFESTS, Node, PREPARED, Ran, SECRETS, STORE, listing};
 use crate::pki::{Dated, Pki, STEPS, Step};
 use crate::scene::{OFF, PEM, Scene, pod, secret};
 
@@ -267,6 +267,30 @@ fn locked_until_a_key_comes() {
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
     place.pki.keys.push(unrelated);
     place.all_comes_back_with(&[place.pki.newest().clone()], "the kubelet's new key alone");
+}
+
+/// The same with manifests as the source.
+#[test]
+fn locked_beside_its_source() {
+    let node = Node::with_example();
+    let ours = node.at("var/lib/kubelet/pki/kubelet-client-2026-01-01-00-00-00.pem");
+    fs::create_dir_all(ours.parent().unwrap()).unwrap();
+    fs::rename(node.at(KEY), &ours).unwrap();
+    let away = node.at("away.pem");
+    fs::rename(&ours, &away).unwrap();
+    fs::write(node.at(KEY), unrelated().pem).unwrap();
+    let mut command = node.command("run", &["--file-check-frequency", "1", "--manifests"]);
+    command.arg(node.source());
+    let mut agent = Agent::start(command, Vec::new());
+    agent.until("error: cannot write to");
+    fs::rename(&away, &ours).unwrap();
+    agent.until(NEW_KEY);
+    let errors = agent.lines().iter().filter(|line| line.starts_with("error")).count();
+    assert_eq!(errors, 1, "{:#?}", agent.lines());
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+    fs::remove_file(&ours).unwrap();
+    node.remove_rendered();
+    node.run_store().expect(0);
 }
 
 /// A store that no key opens any more, and an API server that answers: the old file is kept, Secrets are fetched again.
