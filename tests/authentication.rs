@@ -199,8 +199,8 @@ fn what_is_done_to_a_record_is_found() {
         (&state,        &identity,     [&["Digest"],          &["Malformed"], &["Tag"],            &["NoTag"],              &["Digest"],            &["Tag"],             &["Tag"],               &["Tag"]]),
         (&identity,     &state,        [&["Digest"],          &["Malformed"], &["Tag"],            &["NoTag"],              &["Digest"],            &["Tag"],             &["Tag"],               &["Tag"]]),
         (&format,       &state,        [&["Digest"],          &["Malformed"], &["Tag"], &["NoTag"],            &["Digest"],            &["Malformed", "Tag"], &["Tag"],              &["Tag"]]),
-        (&mirror,       &state,        [&["Digest"],          &["Malformed"], &["Tag"],            &["NoTag"],              &["Digest"],            &["Malformed", "Tag"], &[],                   &[]]),
-        (&slot,         &state,        [&["Digest"],          &["Malformed"], &["Mirror"],         &[],                     &["Digest"],            &["Malformed"],       &[],                    &[]]),
+        (&mirror,       &identity,        [&["Digest"],          &["Malformed"], &["Tag"],            &["NoTag"],              &["Digest"],            &["Malformed", "Tag"], &[],                   &[]]),
+        (&slot,         &identity,        [&["Digest"],          &["Malformed"], &["Mirror"],         &[],                     &["Digest"],            &["Malformed", "Mirror"], &[],                    &[]]),
     ];
     for (target, donor, expected) in table {
         let genuine = get(&original, target);
