@@ -177,6 +177,7 @@ impl Round {
 fn deadline(standing: &Standing) -> &'static str {
     match (&standing.why, standing.state) {
         (Why::Delay { .. }, _) => "its copy is activated, if the API server stays silent",
+        (Why::MakesWay { .. }, _) => "its copy comes back, if the API server does not answer",
         (Why::Settling { .. } | Why::Wave { .. }, _) => "it is looked at again",
         (_, State::ActiveGrace { .. }) => "its copy is removed",
         (_, State::InactiveGrace { .. }) => "what is kept of it is removed",

@@ -126,8 +126,12 @@ pub(crate) fn is_system_critical(pod: &ParentPod) -> bool {
 
 /// Whether the copy has to go before the kubelet sees its parent again: side by side, the parent would be rejected for
 /// good (host port), or both would write the same storage, or there would be two of a StatefulSet's pod.
+///
+/// Ports of a pod on the node's network do not count: its copy declares none, so that the kubelet takes the parent beside
+/// it. Whatever serves the API offline is such a pod, and must not go at the first answer.
 pub(crate) fn yields_first(pod: &ParentPod) -> bool {
-    !host_ports(pod).is_empty() || writes_shared_storage(pod) || is_of_stateful_set(pod)
+    let contends = !pod.host_network() && !host_ports(pod).is_empty();
+    contends || writes_shared_storage(pod) || is_of_stateful_set(pod)
 }
 
 /// The names of the pod's containers, init containers aside.
@@ -268,11 +272,19 @@ mod tests {
                 "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": read_only}]}]}})
         };
         let ports = |ports: Value| json!({"spec": {"containers": [{"name": "c", "ports": ports}]}});
+        let on_the_nodes_network = |mut pod: Value| {
+            pod["spec"]["hostNetwork"] = json!(true);
+            pod
+        };
         #[rustfmt::skip]
         let rows = [
             (json!({}),                                                               false),
             (ports(json!([{"containerPort": 80}])),                                   false),
             (ports(json!([{"containerPort": 80, "hostPort": 80}])),                   true),
+            // As the API server has a pod on the node's network, and as one writes it by hand.
+            (on_the_nodes_network(ports(json!([{"containerPort": 80, "hostPort": 80}]))), false),
+            (on_the_nodes_network(ports(json!([{"containerPort": 80}]))),             false),
+            (on_the_nodes_network(mounted(json!({"hostPath": {"path": "/d"}}), false)), true),
             (mounted(json!({"emptyDir": {}}), false),                                 false),
             (mounted(json!({"hostPath": {"path": "/d"}}), false),                     true),
             (mounted(json!({"hostPath": {"path": "/d"}}), true),                      false),

@@ -1,6 +1,7 @@
 //! The durable backend: redb, one two-phase commit per batch.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,8 +35,8 @@ pub(super) const LOG: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("l
 pub struct RedbStore {
     path: PathBuf,
     db: OpenDatabase,
-    /// The same open file as the database's, for images.
-    file: File,
+    /// Reads the whole of what the database lies on, for images.
+    contents: Contents,
     identity: Identity,
     lock: LockState,
     keys: Keys,
@@ -59,8 +60,8 @@ impl RedbStore {
     /// [`StoreError::Exists`] if the name is taken. After any failure there is no file under that name.
     pub fn create(path: &Path, new: NewStore<'_>, entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
         let (unpublished, file) = Unpublished::create(path)?;
-        let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
-        let db = open_database(&unpublished.temporary, file)?;
+        let contents = contents_of(path, &file)?;
+        let db = open_file(&unpublished.temporary, file)?;
         let vault = new.secret.map(|_| Vault::generate(new.identity.store_id, &*entropy)).transpose()?;
         let now_unix_ms = new.identity.created_at_unix_ms;
         write(&db, |tables| {
@@ -78,7 +79,7 @@ impl RedbStore {
         let lock = if vault.is_some() { LockState::Open } else { LockState::Keyless };
         let opened = new.secret.and_then(fingerprint).into_iter().collect();
         let keys = Keys { vault: vault.map(Arc::new), opened };
-        Ok(Self { path: path.to_owned(), db, file: own, identity: new.identity, lock, keys, entropy, unusable: false })
+        Ok(Self { path: path.to_owned(), db, contents, identity: new.identity, lock, keys, entropy, unusable: false })
     }
 
     /// Opens a store for writing, after its integrity was checked without touching it.
@@ -88,29 +89,45 @@ impl RedbStore {
     /// all other variants mean that the file was left as it is.
     pub fn open(path: &Path, secrets: &[&Unlocker], entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
         let first = file::open(path, Access::Read)?;
-        let before = super::open_offline(path, secrets)?.into_inner();
-        let structure = before.findings().iter().find(|finding| matches!(finding, super::Finding::Structure(_)));
-        if let Some(finding) = structure {
-            return Err(StoreError::Damaged { path: path.to_owned(), what: finding.to_string() });
-        }
-        let Some(identity) = before.identity().cloned() else {
-            let what = "the record that says whose store it is can't be read".to_owned();
-            return Err(StoreError::Damaged { path: path.to_owned(), what });
-        };
+        let (identity, lock, keys) = checked(path, super::open_offline(path, secrets)?.into_inner())?;
         let file = file::open(path, Access::Write)?;
         if file::open_to_others(&file) {
             tracing::warn!(store = %path.display(), "the store file is open to other users; its mode should be 0600");
         }
-        let opened = before.slots.iter().filter(|slot| slot.opens).map(|slot| slot.fingerprint).collect();
-        let (lock, keys) = (before.lock, Keys { vault: before.vault.clone(), opened });
-        drop(before);
         let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
-        let db = open_database(path, file)?;
+        let contents = contents_of(path, &file)?;
+        let db = open_file(path, file)?;
         // From here on it is locked. An exchange of the data key may have put another file there meanwhile, which other keys open.
         if !(file::is_at(&own, path) && file::is_at(&first, path)) {
             return Err(StoreError::InUse(path.to_owned()));
         }
-        Ok(Self { path: path.to_owned(), db, file: own, identity, lock, keys, entropy, unusable: false })
+        Ok(Self { path: path.to_owned(), db, contents, identity, lock, keys, entropy, unusable: false })
+    }
+
+    /// Opens a store for writing that lies on `medium` and not in a file; `image` is what lies there.
+    ///
+    /// For campaigns of faults that no real file system can be made to show.
+    ///
+    /// # Errors
+    /// As [`RedbStore::open`].
+    #[doc(hidden)]
+    pub fn open_on(
+        medium: impl redb::StorageBackend + Clone,
+        image: Vec<u8>,
+        secrets: &[&Unlocker],
+        entropy: Box<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
+        let path = Path::new("a medium of a test");
+        let (identity, lock, keys) = checked(path, super::open_image(image, secrets)?.into_inner())?;
+        let own = medium.clone();
+        let contents = move || {
+            let mut octets = vec![0; usize::try_from(own.len()?).map_err(io::Error::other)?];
+            own.read(0, &mut octets)?;
+            Ok(octets)
+        };
+        let db = open_database(path, || Ok(medium))?;
+        let contents = Box::new(contents);
+        Ok(Self { path: path.to_owned(), db, contents, identity, lock, keys, entropy, unusable: false })
     }
 
     fn usable(&self) -> Result<(), StoreError> {
@@ -179,7 +196,7 @@ impl Backend for RedbStore {
         self.usable()?;
         // A commit returns when everything that it changed was written and synced, and nothing else writes: whoever holds
         // this handle sees the file between two commits, as a crash at this moment would leave it.
-        file::contents(&self.file).map_err(|error| StoreError::io("copy", &self.path, error))
+        (self.contents)().map_err(|error| StoreError::io("copy", &self.path, error))
     }
 }
 
@@ -233,9 +250,38 @@ fn panicked(path: &Path) -> StoreError {
     }
 }
 
-pub(super) fn open_database(path: &Path, file: File) -> Result<OpenDatabase, StoreError> {
+/// What a store that is sound as a whole says of itself.
+fn checked(path: &Path, before: Snapshot) -> Result<(Identity, LockState, Keys), StoreError> {
+    let structure = before.findings().iter().find(|finding| matches!(finding, super::Finding::Structure(_)));
+    if let Some(finding) = structure {
+        return Err(StoreError::Damaged { path: path.to_owned(), what: finding.to_string() });
+    }
+    let Some(identity) = before.identity().cloned() else {
+        let what = "the record that says whose store it is can't be read".to_owned();
+        return Err(StoreError::Damaged { path: path.to_owned(), what });
+    };
+    let opened = before.slots.iter().filter(|slot| slot.opens).map(|slot| slot.fingerprint).collect();
+    Ok((identity, before.lock, Keys { vault: before.vault.clone(), opened }))
+}
+
+type Contents = Box<dyn Fn() -> io::Result<Vec<u8>> + Send>;
+
+/// Reads the same open file as the database.
+fn contents_of(path: &Path, file: &File) -> Result<Contents, StoreError> {
+    let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
+    Ok(Box::new(move || file::contents(&own)))
+}
+
+pub(super) fn open_file(path: &Path, file: File) -> Result<OpenDatabase, StoreError> {
+    open_database(path, || FileBackend::new(file))
+}
+
+fn open_database<M: redb::StorageBackend>(
+    path: &Path,
+    medium: impl FnOnce() -> Result<M, redb::DatabaseError>,
+) -> Result<OpenDatabase, StoreError> {
     let opened = guard(|| {
-        let (backend, detach) = DetachableBackend::new(FileBackend::new(file)?);
+        let (backend, detach) = DetachableBackend::new(medium()?);
         let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
         Ok(OpenDatabase { _detach: detach, db: Closing(Some(db)) })
     });

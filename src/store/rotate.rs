@@ -13,7 +13,7 @@ use store_format::{Envelope, Event, Form, Table, Unlocker, meta_key};
 use super::file::{self, Access, Unpublished};
 use super::load::{self, SlotRow};
 use super::overlay::Base;
-use super::redb_store::{Outcome, open_database, write};
+use super::redb_store::{Outcome, open_file, write};
 use super::tables::{Row, RowKey, Tables};
 use super::vault::Vault;
 use super::{Committed, LockState, Revision, SlotInfo, StoreError, engine, offline, record};
@@ -132,7 +132,7 @@ impl Exchange<'_> {
         holders: &[Holder<'_>],
         now_unix_ms: u64,
     ) -> Result<Revision, StoreError> {
-        let db = open_database(temporary, file)?;
+        let db = open_file(temporary, file)?;
         write(&db, |tables| {
             for row in rows.iter().filter(|row| !is_slot(row)) {
                 let Some(place) = RowKey::from_parts(row.table, &row.key) else { continue };

@@ -49,6 +49,9 @@ pub(crate) struct Agent {
     reach: Answers,
     reach_since: u64,
     routed_since: Option<u64>,
+    sign: Option<u64>,
+    /// Whether there was a copy that yields when it decided last.
+    yielding: bool,
     last_answer: Option<u64>,
     in_step: bool,
     /// Versions of the world and of the store when it last took in a listing.
@@ -89,6 +92,8 @@ impl Agent {
             reach: Answers::Silent,
             reach_since: world.t,
             routed_since: None,
+            sign: None,
+            yielding: false,
             last_answer: match store.last_answer {
                 Some((boot, at)) if boot == world.boot => Some(at.unwrap_or(world.t)),
                 Some(_) | None => None,
@@ -117,7 +122,7 @@ impl Agent {
         self.seen = Some(seen);
         let look = self.look(world);
         let lives = self.decide(store, &look, rules);
-        self.next_ms = lives.next_ms;
+        (self.next_ms, self.yielding) = (lives.next_ms, lives.yielding);
         if death == Some(Death::BeforeActing) {
             return Some(Decided { look, lives, started: Vec::new(), stopped: Vec::new() });
         }
@@ -159,7 +164,7 @@ impl Agent {
         lives
     }
 
-    fn follow(&mut self, world: &World, store: &mut Store) {
+    fn follow(&mut self, world: &mut World, store: &mut Store) {
         let reach = match world.reach() {
             Mode::Up => Answers::Answering,
             Mode::Down => Answers::Silent,
@@ -180,8 +185,13 @@ impl Agent {
         }
         let routed = reach == Answers::Silent && world.t >= world.route_at;
         self.routed_since = routed.then(|| self.routed_since.unwrap_or(world.t));
-        if reach == Answers::Answering {
-            self.last_answer = Some(world.t);
+        match reach {
+            Answers::Answering => (self.last_answer, self.sign) = (Some(world.t), None),
+            // One that matters to nobody is passed over.
+            Answers::Silent if self.yielding => self.sign = self.sign.or(world.sign_at),
+            Answers::Silent if self.sign.is_none() => world.sign_at = None,
+            Answers::Silent => {}
+            Answers::Refusing => {}
         }
         if let Some(at) = self.last_answer {
             store.last_answer = Some((world.boot, Some(at).filter(|_| reach != Answers::Answering)));
@@ -204,6 +214,7 @@ impl Agent {
                 reach: self.reach,
                 since_ms: world.ms(self.reach_since),
                 routed_since_ms: self.routed_since.map(|t| world.ms(t)),
+                sign_ms: self.sign.map(|t| world.ms(t)),
                 last_answer_ms: self.last_answer.map(|t| world.ms(t)),
                 sighted: named.map(|(pod, api)| (name(pod), api.uid.clone())).collect(),
                 in_step: self.in_step,

@@ -18,6 +18,8 @@ const HISTORIES: u64 = 200;
 const EVENTS: u64 = 30;
 const GRACE_S: u64 = 60;
 const DELAY_S: u64 = 30;
+/// For how long copies make way after a sign of life.
+const WAY_S: u64 = 30;
 
 /// A world with an agent in it, and what has to be remembered to judge it.
 struct History {
@@ -37,6 +39,8 @@ struct History {
     /// How often a copy was started in this time of silence, and how often something happened that may have made it so.
     starts: BTreeMap<String, u32>,
     disturbances: u32,
+    /// The copies that have made way in this outage, and when.
+    ways: BTreeMap<String, u64>,
     tells: bool,
 }
 
@@ -60,6 +64,7 @@ impl History {
             over_s: BTreeMap::new(),
             starts: BTreeMap::new(),
             disturbances: 0,
+            ways: BTreeMap::new(),
             tells,
         };
         history.tell(&format!("{:?}, room for {}", history.world.kinds, history.world.room));
@@ -86,6 +91,9 @@ impl History {
             if self.agent.is_none() {
                 self.agent = Some(Agent::start(&self.world, &self.store));
                 self.disturbances += 1;
+                // It knows nothing of what was before.
+                self.world.sign_at = None;
+                self.ways.clear();
             }
         }
         self.keep();
@@ -112,6 +120,9 @@ impl History {
                 (Mode::Up, false) => drop(self.over_s.remove(&row.uid)),
                 (Mode::Down | Mode::Refusing, _) => {}
             }
+        }
+        if self.world.reach() == Mode::Up {
+            self.ways.clear();
         }
         let before = self.store.clone();
         let death = self.death;
@@ -152,16 +163,19 @@ impl History {
                 let named = look.api.sighted.keys().any(|named| named.name == *pod);
                 assert!(kind.annotated() && !(kind.yields() && named), "{pod}: the API server answers");
             }
-            Answers::Refusing => panic!("{pod}: the API server refuses"),
+            Answers::Refusing => assert!(self.ways.contains_key(pod), "{pod}: the API server refuses"),
         }
+        let way_s = look.api.sign_ms.map(|at_ms| (look.now_ms - at_ms) / 1000);
+        assert!(!kind.makes_way() || way_s.is_none_or(|way_s| way_s >= WAY_S), "{pod}: in its parent's way");
+        let returns = self.ways.get(pod).is_some_and(|at| self.world.t - at >= WAY_S);
         let silent_s = self.world.t - self.unsilent_at.max(self.agent.as_ref().unwrap().since);
-        assert!(kind.urgent() || silent_s >= DELAY_S, "{pod}: started after {silent_s} s");
+        assert!(kind.urgent() || silent_s >= DELAY_S || returns, "{pod}: started after {silent_s} s");
         let starts = self.starts.entry(pod.to_owned()).or_default();
         *starts += 1;
         assert!(*starts <= 1 + self.disturbances, "{pod}: started {starts} times, {} disturbances", self.disturbances);
     }
 
-    fn check_stop(&self, pod: &str, before: &Store, decided: &Decided) {
+    fn check_stop(&mut self, pod: &str, before: &Store, decided: &Decided) {
         if !self.world.copy_runs(pod) {
             return;
         }
@@ -172,8 +186,11 @@ impl History {
         let named = answers && look.api.sighted.keys().any(|named| named.name == pod);
         let full = self.world.room < 110;
         let over_s = self.over_s.get(&row.uid).copied().unwrap_or_default();
+        let way = look.api.sign_ms.is_some_and(|at_ms| look.now_ms - at_ms < WAY_S * 1000);
+        let makes_way = way && !answers && (row.kind.makes_way() || full && !row.kind.host_network());
         let why = [
             ("held", row.held),
+            ("makes way", makes_way),
             ("yields", named && (row.kind.yields() || full)),
             ("the parent runs", self.world.parent_runs(&now.uid)),
             ("its successor runs", named && self.world.name_runs(pod)),
@@ -185,11 +202,15 @@ impl History {
             "{pod}: stopped though it runs, over for {over_s} s: {:?}",
             decided.lives.standings
         );
-        let yields = row.kind.yields() || full && named;
+        let yields = row.kind.yields() || full && named || makes_way;
         let waits = row.kind.host_network() || yields || row.held || over_s >= GRACE_S;
         // No gap: the parent runs well, or is ready.
         let standing = decided.lives.standings.iter().find(|standing| standing.pod.name == pod);
         assert!(waits || standing.is_none_or(|standing| standing.running == Running::Yes), "{pod}: a gap");
+        if makes_way && !row.held && !self.world.parent_runs(&now.uid) {
+            let again = self.ways.insert(pod.to_owned(), self.world.t);
+            assert_eq!(again, None, "{pod}: it makes way twice in one outage");
+        }
     }
 
     fn check_removals(&self, before: &Store, decided: &Decided) {
@@ -227,12 +248,20 @@ impl History {
     fn event(&mut self) {
         let names: Vec<String> = self.world.kinds.keys().cloned().collect();
         let pod = self.world.random.pick(&names);
-        let what = self.world.random.below(30);
+        let what = self.world.random.below(33);
         self.disturbances += 1;
         self.world.version += 1;
         match what {
             0..=2 => self.set_api(Mode::Down),
             3..=5 => self.set_api(Mode::Up),
+            30 => self.sign(),
+            // As it starts: it takes connections some seconds before it answers.
+            31..=32 => {
+                self.sign();
+                let seconds = self.world.random.below(40);
+                self.pass(seconds);
+                self.set_api(Mode::Up);
+            }
             6 => self.set_api(Mode::Refusing),
             7..=10 => {
                 let off = self.world.random.below(100);
@@ -314,6 +343,11 @@ impl History {
                 self.store.hold(&pod, false);
             }
         }
+    }
+
+    fn sign(&mut self) {
+        self.tell("the API server takes connections");
+        self.world.sign();
     }
 
     fn set_api(&mut self, mode: Mode) {

@@ -97,6 +97,7 @@ pub(crate) fn dark() -> Look {
             reach: Answers::Silent,
             since_ms: 0,
             routed_since_ms: Some(0),
+            sign_ms: None,
             last_answer_ms: None,
             sighted: BTreeMap::new(),
             in_step: false,

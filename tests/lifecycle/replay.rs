@@ -124,6 +124,7 @@ fn seen(conditions: Conditions) -> Seen {
         startable: true,
         due: true,
         stop: false,
+        returns: false,
         elapsed_ms: 0,
     }
 }

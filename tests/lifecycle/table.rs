@@ -57,17 +57,26 @@ impl Cell {
         matches!(self.state, Active | SelfActive)
     }
 
+    /// It has made way for a parent that did not come, and nobody answers.
+    fn returns(&self) -> bool {
+        self.seen.returns && self.seen.api != Answers::Answering
+    }
+
     /// A copy may be started and it is time for it: the parent proven not to run, and either nobody heard of the API server,
-    /// or it names the parent and the operator asked for a copy even then.
+    /// or it names the parent and the operator asked for a copy even then, or it has made way for nothing.
     fn starts(&self) -> bool {
         let Seen { api, running, takes_over, annotated, startable, due, stop, .. } = self.seen;
         let asked = api == Answers::Answering && self.parent_is(Present) && annotated;
-        running == Running::No && startable && due && !stop && !takes_over && (api == Answers::Silent || asked)
+        let may = api == Answers::Silent || asked || self.returns();
+        running == Running::No && startable && due && !stop && !takes_over && may
     }
 
     /// A hand-over is waited for: as long as there is a sandbox, and as long as anything answers.
     fn waits_for_parent(&self) -> bool {
-        self.handed_over() && self.left_ms() > 0 && (self.seen.sandbox || self.seen.api != Answers::Silent)
+        self.handed_over()
+            && self.left_ms() > 0
+            && !self.returns()
+            && (self.seen.sandbox || self.seen.api != Answers::Silent)
     }
 
     fn begin_grace(&self, active: bool) -> State {
@@ -170,13 +179,13 @@ fn cells() -> impl Iterator<Item = Cell> {
         apis.into_iter().flat_map(move |api| {
             parents.into_iter().flat_map(move |parent| {
                 runnings.into_iter().flat_map(move |running| {
-                    (0_u16..1 << 9).map(move |bits| {
+                    (0_u16..1 << 10).map(move |bits| {
                         let bit = |at: u16| bits & 1 << at != 0;
                         let elapsed_ms = if bit(7) { STEP_MS } else { 0 };
                         #[rustfmt::skip]
                         let seen = Seen {
                             api, parent, running, sandbox: bit(0), takes_over: bit(1), own: bit(2), annotated: bit(3),
-                            startable: bit(4), due: bit(5), stop: bit(6), elapsed_ms,
+                            startable: bit(4), due: bit(5), stop: bit(6), returns: bit(9), elapsed_ms,
                         };
                         Cell { state, seen, grace_ms: if bit(8) { 0 } else { GRACE_MS } }
                     })
@@ -197,7 +206,7 @@ fn every_cell_follows_from_the_first_rule_that_holds() {
         used[rule] += 1;
         count += 1;
     }
-    assert_eq!(count, 14 * 3 * 4 * 4 * 512);
+    assert_eq!(count, 14 * 3 * 4 * 4 * 1024);
     for ((about, ..), used) in RULES.iter().zip(used) {
         assert!(used > 0, "no cell needs the rule: {about}");
     }
@@ -273,7 +282,11 @@ fn silence_stops_no_copy() {
 #[test]
 fn refusing_starts_nothing() {
     always("refusing", |cell, next| {
-        cell.seen.api != Answers::Refusing || cell.seen.own || cell.state.is_active() || !next.is_active()
+        cell.returns()
+            || cell.seen.api != Answers::Refusing
+            || cell.seen.own
+            || cell.state.is_active()
+            || !next.is_active()
     });
 }
 
@@ -281,7 +294,7 @@ fn refusing_starts_nothing() {
 fn without_an_annotation_only_silence_starts() {
     always("not annotated", |cell, next| {
         let starts = next.is_active() && !cell.state.is_active();
-        !starts || cell.seen.annotated || cell.seen.own || cell.seen.api == Answers::Silent
+        !starts || cell.seen.annotated || cell.seen.own || cell.seen.api == Answers::Silent || cell.returns()
     });
 }
 
@@ -311,8 +324,10 @@ fn no_copy_comes_back_right_after_a_hand_over() {
     for cell in cells().filter(|cell| matches!(cell.next(), HandedOver { left_ms: HANDED_OVER_MS })) {
         for running in [Running::Yes, Running::Held, Running::No, Running::Unknown] {
             for (api, sandbox) in [(Answers::Answering, false), (Answers::Silent, true), (Answers::Refusing, false)] {
-                let seen =
-                    Seen { api, sandbox, running, takes_over: false, elapsed_ms: STEP_MS, stop: false, ..cell.seen };
+                #[rustfmt::skip]
+                let seen = Seen {
+                    api, sandbox, running, takes_over: false, elapsed_ms: STEP_MS, stop: false, returns: false, ..cell.seen
+                };
                 let again = cell.next().next(&seen, cell.grace_ms);
                 assert!(!again.is_active(), "{cell:?}, then {seen:?}");
             }

@@ -70,6 +70,11 @@ impl Kind {
         self.host_port() || matches!(self, Self::Writer | Self::StatefulSet | Self::AnnotatedStatefulSet)
     }
 
+    /// Whether its copy goes when the API server gives a sign of life.
+    pub(crate) fn makes_way(self) -> bool {
+        self.yields()
+    }
+
     fn host_port(self) -> bool {
         matches!(self, Self::HostPort | Self::AnnotatedHostPort)
     }
@@ -175,6 +180,8 @@ pub(crate) struct World {
     pub(crate) route_at: u64,
     pub(crate) api: Mode,
     pub(crate) api_since: u64,
+    /// When it gave its first sign of life in this outage: it took connections, and answered nobody.
+    pub(crate) sign_at: Option<u64>,
     pub(crate) pods: BTreeMap<String, ApiPod>,
     pub(crate) kinds: BTreeMap<String, Kind>,
     uids: u32,
@@ -208,6 +215,7 @@ impl World {
             route_at: 0,
             api: Mode::Up,
             api_since: 0,
+            sign_at: None,
             pods: BTreeMap::new(),
             kinds,
             uids: 0,
@@ -242,7 +250,17 @@ impl World {
 
     pub(crate) fn set_api(&mut self, mode: Mode) {
         if self.api != mode {
+            if self.api == Mode::Up {
+                self.sign_at = None;
+            }
             (self.api, self.api_since) = (mode, self.t);
+        }
+    }
+
+    /// The API server takes connections, though it answers nobody: a sign of life, if anybody can see it.
+    pub(crate) fn sign(&mut self) {
+        if self.api == Mode::Down && self.t >= self.route_at {
+            self.sign_at.get_or_insert(self.t);
         }
     }
 
@@ -258,6 +276,7 @@ impl World {
     pub(crate) fn reboot(&mut self, off: u64) {
         self.t += off;
         (self.booted, self.boot) = (self.t, self.boot + 1);
+        self.sign_at = None;
         self.route_at = self.t + self.random.below(40);
         (self.kubelet, self.kubelet_ran) = (None, false);
         self.runtime_fails = false;
@@ -432,7 +451,11 @@ impl World {
             kubelet.sees_at = None;
             return;
         }
-        let delay = 2 + self.random.below(27);
+        // A request that waited in the server is answered as soon as anybody's is. Without a sign before it nobody can be
+        // faster than that, so it is left out.
+        let waited = self.sign_at.is_some_and(|at| (3..25).contains(&(self.t - at))) && self.random.one_in(2);
+        self.sign_at = None;
+        let delay = if waited { 0 } else { 2 + self.random.below(27) };
         let sees_at = *kubelet.sees_at.get_or_insert(self.t + delay);
         if self.t < sees_at {
             return;

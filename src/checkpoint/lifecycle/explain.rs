@@ -77,6 +77,11 @@ pub enum Why {
     Verdict,
     /// The parent has taken over.
     HandedOver,
+    /// The API server has given a sign of life, and beside its copy the parent would be rejected.
+    MakesWay {
+        /// When it is not waited for any more, in milliseconds since boot.
+        until_ms: u64,
+    },
     /// The parent is gone, or about to; the copy runs through the grace period.
     Grace,
     /// The grace period stands still while the API server does not answer.
@@ -89,7 +94,10 @@ impl Why {
     /// When it is no reason any more, in milliseconds since boot.
     const fn until_ms(&self) -> Option<u64> {
         match self {
-            Self::Delay { until_ms } | Self::Settling { until_ms } | Self::Wave { until_ms } => Some(*until_ms),
+            Self::Delay { until_ms }
+            | Self::Settling { until_ms }
+            | Self::Wave { until_ms }
+            | Self::MakesWay { until_ms } => Some(*until_ms),
             Self::StandsIn
             | Self::Own
             | Self::ParentRuns
@@ -127,6 +135,7 @@ impl fmt::Display for Why {
             Self::Contested => "rendered, but not to be activated",
             Self::Verdict => "it would not come back",
             Self::HandedOver => "the parent has taken over",
+            Self::MakesWay { .. } => "the API server takes connections: its copy makes way before it answers",
             Self::Grace => "the parent is gone: grace period",
             Self::GraceStopped => {
                 "the parent is gone: grace period, which stands still while the API server does not answer"
@@ -163,6 +172,9 @@ impl fmt::Display for Alarm {
 impl Life<'_> {
     /// Why it stands where it stands.
     pub(super) fn why(&self, look: &Look) -> Why {
+        if let Some(until_ms) = self.way_until_ms.filter(|_| self.has_made_way()) {
+            return Why::MakesWay { until_ms };
+        }
         match self.next {
             State::SelfActive => Why::Own,
             State::Active => Why::StandsIn,

@@ -1,6 +1,6 @@
 //! When a copy goes, once the API server answers again; what remains of it, and what is said of it.
 
-use super::testing::{Node, annotated, name, plain};
+use super::testing::{Node, annotated, host_network, name, plain, standing_in, yields};
 use super::{Alarm, Class, HANDED_OVER_MS, State, Why};
 use crate::checkpoint::examine::Examined;
 use crate::checkpoint::look::{Answers, ContainerState, Kubelet, Sandbox};
@@ -8,28 +8,6 @@ use crate::checkpoint::node::Fact;
 use crate::checkpoint::verdict::{NotMeant, Note, Reason, Verdict};
 
 use ContainerState::{Created, Exited, Running};
-
-fn yields(pod: &str) -> Examined {
-    Examined { yield_first: true, ..annotated(pod) }
-}
-
-fn host_network(pod: &str) -> Examined {
-    Examined { host_network: true, ..annotated(pod) }
-}
-
-/// Copies that have run for a while, with a kubelet that knows nothing, and nobody to ask.
-fn standing_in(pods: impl IntoIterator<Item = Examined>) -> Node {
-    let mut node = Node::dark(pods);
-    node.look.kubelet = Fact::Known(Kubelet::Running { since_ms: 0 });
-    node.later(200).decide();
-    let names: Vec<_> = node.checkpoints.iter().map(|one| one.examined.pod.name.clone()).collect();
-    for pod in &names {
-        node.copy(pod, Some(Running));
-    }
-    node.later(200);
-    assert_eq!(node.active(), names.join(" "));
-    node
-}
 
 /// What of the parent makes which copy go, at the look at which it is seen first and ten seconds later.
 #[test]

@@ -31,6 +31,9 @@ const RECORDED_EACH_MS: u64 = 10_000;
 /// For how long a parent whose kubelet may know it has to have no sandbox: a kubelet makes a new one within seconds.
 const SETTLE_MS: u64 = 30_000;
 
+/// For how long at least copies make way after a sign of life: a kubelet that has failed for long asks again after 30 s.
+const MAKES_WAY_MS: u64 = 30_000;
+
 /// How long a kubelet takes at most to see its pods and to start them when the API server is back.
 const SEES_PODS_MS: u64 = 45_000;
 
@@ -55,6 +58,12 @@ pub(super) struct Life<'a> {
     ran: (BTreeSet<(String, String)>, u64),
     /// Its containers that say nothing of a kubelet that knows it.
     stale: BTreeSet<String>,
+    /// Whether there is no place for its parent beside the copies, should all parents come.
+    pub(super) takes_room: bool,
+    /// Until when no copy of it is active, since the API server has given a sign of life.
+    pub(super) way_until_ms: Option<u64>,
+    /// Whether its copy has made way, and nobody has answered since.
+    made_way: bool,
     /// When the parent's name is enough for its copy to go, in milliseconds since boot.
     pub(super) yields_ms: u64,
     /// When something is due though nothing happens, in milliseconds since boot.
@@ -108,15 +117,48 @@ impl<'a> Life<'a> {
             republish: false,
             ran: past.running.clone(),
             stale: past.stale.clone().unwrap_or_default(),
+            takes_room: false,
+            way_until_ms: None,
+            made_way: past.made_way && look.api.reach != Answers::Answering,
             yields_ms: look.api.since_ms.saturating_add(past.patience_ms),
             due_ms: None,
         };
+        // On the node's network no parent is rejected, and there may be what the API server itself needs to come up.
+        let in_the_way = life.class == Class::YieldFirst && !checkpoint.examined.host_network;
+        if life.made_way || in_the_way {
+            life.makes_way(look, rules);
+        }
         if matches!(running, Running::Held | Running::Unknown) && look.api.reach != Answers::Answering {
             let idle_since_ms = look.now_ms.saturating_sub(past.idle_ms(look.now_ms)).max(look.api.since_ms);
             life.is_due(look.now_ms, idle_since_ms.saturating_add(LONGEST_PAUSE_MS));
         }
         life.look_after_copy(look, past);
         life
+    }
+
+    /// No copy of it is active for a while if the API server has given a sign of life.
+    pub(super) fn makes_way(&mut self, look: &Look, rules: &Rules) {
+        self.way_until_ms = way_until(look, rules);
+        if let Some(until_ms) = self.way_until_ms.filter(|_| self.made_way || self.before.is_active()) {
+            self.is_due(look.now_ms, until_ms);
+        }
+    }
+
+    /// Whether its copy makes way now, or has.
+    pub(super) fn has_made_way(&self) -> bool {
+        let went = self.before.is_active() && !self.next.is_active();
+        self.way_until_ms.is_some() && (went || self.made_way)
+    }
+
+    /// Whether the API server is waited for with haste.
+    pub(super) fn hastens(&self) -> bool {
+        let in_the_way = self.class == Class::YieldFirst || self.takes_room;
+        self.next.is_active() && in_the_way || self.has_made_way()
+    }
+
+    /// Whether its copy has made way for nothing, and comes back.
+    fn returns(&self) -> bool {
+        self.made_way && self.way_until_ms.is_none()
     }
 
     /// Takes in that something is due at `at_ms`, unless that is over.
@@ -236,6 +278,9 @@ impl<'a> Life<'a> {
             Running::Held => self.sandboxes.as_ref().is_some_and(|sandboxes| sandboxes.comes(&self.stale)),
             Running::No | Running::Unknown => false,
         };
+        if self.way_until_ms.is_some() {
+            return true;
+        }
         match self.class {
             Class::YieldFirst => {
                 let sighted = answers && look.api.sighted.contains_key(&self.checkpoint.examined.pod);
@@ -288,6 +333,7 @@ impl<'a> Life<'a> {
             startable: self.startable(),
             due: self.wait.is_none(),
             stop: self.stops(),
+            returns: self.returns(),
             elapsed_ms,
         }
     }
@@ -295,7 +341,8 @@ impl<'a> Life<'a> {
     /// Whether its copy would be started but for what it waits for.
     pub(super) fn only_waits(&self, look: &Look) -> bool {
         let asked = self.checkpoint.examined.annotated && self.presence == Presence::Present;
-        let unanswered = look.api.reach == Answers::Silent && self.presence == Presence::Unknown;
+        let silent = look.api.reach == Answers::Silent || self.returns();
+        let unanswered = silent && self.presence == Presence::Unknown;
         self.running == Running::No && self.startable() && (unanswered || asked) && !self.next.is_active()
     }
 
@@ -305,6 +352,9 @@ impl<'a> Life<'a> {
         let own = rules.own_pod.as_ref() == Some(&self.checkpoint.examined.pod);
         if rules.break_glass || own {
             return None;
+        }
+        if let Some(until_ms) = self.way_until_ms {
+            return Some(Why::MakesWay { until_ms });
         }
         if places.knowledge != Knowledge::Forgot {
             let seen_ms = match look.api.reach {
@@ -316,7 +366,7 @@ impl<'a> Life<'a> {
                 return Some(Why::Settling { until_ms });
             }
         }
-        if !annotated && !system_critical && look.api.reach != Answers::Answering {
+        if !annotated && !system_critical && !self.returns() && look.api.reach != Answers::Answering {
             let until_ms = delay_until(look, rules);
             if look.now_ms < until_ms {
                 return Some(Why::Delay { until_ms });
@@ -356,6 +406,15 @@ impl Life<'_> {
             || matches!((recorded, self.next), (State::Active, State::SelfActive) | (State::None, State::Inactive));
         self.republish || !same || left(recorded).abs_diff(left(self.next)) >= RECORDED_EACH_MS
     }
+}
+
+/// Until when copies make way, if they do: the API server has given a sign of life, and no answer yet. One that has not come
+/// by then is not waited for, and no further sign counts in the same outage.
+pub(super) fn way_until(look: &Look, rules: &Rules) -> Option<u64> {
+    let waited_for = look.api.reach != Answers::Answering && !rules.break_glass;
+    let sign_ms = look.api.sign_ms.filter(|_| waited_for)?;
+    let until_ms = sign_ms.saturating_add(rules.activation_delay_ms.max(MAKES_WAY_MS));
+    (look.now_ms < until_ms).then_some(until_ms)
 }
 
 /// When the API server has been silent for long enough.

@@ -10,6 +10,8 @@ mod explain;
 mod hand_over_tests;
 mod life;
 mod parent;
+#[cfg(test)]
+mod sign_tests;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -27,7 +29,7 @@ use super::examine::Examined;
 use super::look::{Answers, Look};
 use super::node::Fact;
 use super::rendering::{Activity, Plan, PodName, Untouched};
-use life::{Life, START_MS};
+use life::{Life, START_MS, way_until};
 use parent::Knowledge;
 
 /// How long a copy that does not run yet counts among those that are being started.
@@ -120,7 +122,8 @@ pub struct Lives {
     pub alarms: Vec<Alarm>,
     /// When the next look is due although nothing happens, in milliseconds since boot.
     pub next_ms: Option<u64>,
-    /// Whether a copy is active that must go before its parent comes: then the API server is asked each second.
+    /// Whether a copy is active that must go before its parent comes, or has made way for it: then the API server is asked each
+    /// second.
     pub yielding: bool,
 }
 
@@ -173,27 +176,44 @@ pub fn decide(
 
 /// As many copies as there are pods too many on the node, those of the lowest priority first, go before their parents come:
 /// the kubelet rejects a parent that finds no place, for good.
+///
+/// While nobody answers, the parents that come are all that are known; their copies go when the API server gives a sign of
+/// life.
 fn yield_for_room(lives: &mut BTreeMap<PodName, Life<'_>>, look: &Look, rules: &Rules) {
     let Some(room) = rules.pods_max else { return };
-    if look.api.reach != Answers::Answering {
-        return;
-    }
-    let present = lives.iter().filter(|(_, life)| life.presence == Presence::Present).map(|(pod, _)| pod.clone());
+    let answers = look.api.reach == Answers::Answering;
+    let comes = |pod: &PodName, life: &Life<'_>| match answers {
+        true => look.api.sighted.contains_key(pod),
+        false => life.is_known_parent(),
+    };
+    let present = lives.iter().filter(|(pod, life)| life.presence == Presence::Present || comes(pod, life));
+    let present: Vec<PodName> = present.map(|(pod, _)| pod.clone()).collect();
     let parents: BTreeSet<PodName> = look.api.sighted.keys().cloned().chain(present).collect();
     let copies = lives.values().filter(|life| life.before.is_active()).count();
     let surplus = (parents.len() + copies + others(lives, look, rules)).saturating_sub(room as usize);
-    let going = |life: &Life<'_>| life.class == Class::YieldFirst && life.yields_ms <= look.now_ms;
+    let going = |life: &Life<'_>| match answers {
+        true => life.class == Class::YieldFirst && life.yields_ms <= look.now_ms,
+        false => life.class == Class::YieldFirst && !life.checkpoint.examined.host_network,
+    };
     let mut copies: Vec<&mut Life<'_>> = lives
-        .values_mut()
-        .filter(|life| life.before.is_active() && look.api.sighted.contains_key(&life.checkpoint.examined.pod))
-        .filter(|life| rules.own_pod.as_ref() != Some(&life.checkpoint.examined.pod))
+        .iter_mut()
+        .filter(|(pod, life)| life.before.is_active() && comes(pod, life))
+        .filter(|(pod, life)| {
+            rules.own_pod.as_ref() != Some(pod) && (answers || !life.checkpoint.examined.host_network)
+        })
+        .map(|(_, life)| life)
         .collect();
     let gone = copies.iter().filter(|life| going(life)).count();
     copies.retain(|life| !going(life));
     copies.sort_by_key(|life| (life.checkpoint.examined.annotated, life.checkpoint.examined.priority));
     for life in copies.into_iter().take(surplus.saturating_sub(gone)) {
-        life.class = Class::YieldFirst;
-        life.yields_ms = 0;
+        if answers {
+            life.class = Class::YieldFirst;
+            life.yields_ms = 0;
+        } else {
+            life.takes_room = true;
+            life.makes_way(look, rules);
+        }
     }
 }
 
@@ -251,8 +271,9 @@ impl Places {
         // A copy that has to go takes its place until it is gone.
         let active: Vec<&Life<'_>> = lives.values().filter(|life| life.next.is_active()).collect();
         let copies = active.len() + leaving(&active, look);
-        // A kubelet counts the pods that it knows, whether they have a sandbox or not.
-        let known = lives.values().filter(|life| knowledge == Knowledge::Knows && life.is_known_parent());
+        // A kubelet counts the pods that it knows, whether they have a sandbox or not, and may know all of them soon.
+        let knows = knowledge == Knowledge::Knows || way_until(look, rules).is_some();
+        let known = lives.values().filter(|life| knows && life.is_known_parent());
         let mut parents: BTreeSet<&str> = known.map(|life| life.checkpoint.examined.uid.as_str()).collect();
         parents.extend(look.api.sighted.values().map(String::as_str));
         for life in lives.values().filter(|life| life.has_sandbox()) {
@@ -317,8 +338,8 @@ fn finish(
         removed: Vec::new(),
         released: Vec::new(),
         alarms: Vec::new(),
-        next_ms: None,
-        yielding: lives.values().any(|life| life.next.is_active() && life.class == Class::YieldFirst),
+        next_ms: way_until(look, rules),
+        yielding: lives.values().any(Life::hastens),
     };
     for (pod, life) in lives {
         let checkpoint = life.checkpoint;

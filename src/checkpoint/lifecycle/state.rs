@@ -138,6 +138,9 @@ pub struct Seen {
     /// Whether a copy that runs has to stop although its parent does not take over: the operator holds it, has opted it
     /// out, or it can't be a copy any more.
     pub stop: bool,
+    /// Whether its copy has made way for a parent that did not come, since the API server has given no answer after all: then
+    /// it comes back, whoever refuses in the API server's place. Says nothing of an API server that answers.
+    pub returns: bool,
     /// How much time has passed since the last look.
     pub elapsed_ms: u64,
 }
@@ -151,7 +154,7 @@ impl State {
             // Difference 1: whoever does not answer says nothing of parents.
             Answers::Silent | Answers::Refusing => Presence::Unknown,
         };
-        let seen = &Seen { parent, ..*seen };
+        let seen = &Seen { parent, returns: seen.returns && seen.api != Answers::Answering, ..*seen };
         if seen.own { self.own(seen, grace_ms) } else { self.step(seen, grace_ms) }
     }
 
@@ -235,7 +238,7 @@ impl State {
             Presence::Absent if grace_ms == 0 => Self::Removed,
             Presence::Absent => Self::InactiveGrace { left_ms: grace_ms },
             // Difference 7: a parent that was handed over to gets the time that its kubelet takes.
-            _ if left_alone && (seen.sandbox || seen.api != Answers::Silent) => self,
+            _ if left_alone && !seen.returns && (seen.sandbox || seen.api != Answers::Silent) => self,
             Presence::Present | Presence::Unknown if starts(seen) => Self::Active,
             _ if left_alone => self,
             Presence::Present | Presence::Ending | Presence::Unknown => Self::Inactive,
@@ -262,6 +265,6 @@ fn starts(seen: &Seen) -> bool {
             Answers::Silent => true,
             // As the predecessor does for its annotated parents; others are the kubelet's business.
             Answers::Answering => seen.annotated && seen.parent == Presence::Present,
-            Answers::Refusing => false,
+            Answers::Refusing => seen.returns,
         }
 }

@@ -45,6 +45,28 @@ pub(super) fn checkpoint(examined: Examined) -> Checkpoint {
     Checkpoint { examined, state: State::None, gone: false, held: false, republished: 0, ended: None }
 }
 
+pub(super) fn yields(pod: &str) -> Examined {
+    Examined { yield_first: true, ..annotated(pod) }
+}
+
+pub(super) fn host_network(pod: &str) -> Examined {
+    Examined { host_network: true, ..annotated(pod) }
+}
+
+/// Copies that have run for a while, with a kubelet that knows nothing, and nobody to ask.
+pub(super) fn standing_in(pods: impl IntoIterator<Item = Examined>) -> Node {
+    let mut node = Node::dark(pods);
+    node.look.kubelet = Fact::Known(Kubelet::Running { since_ms: 0 });
+    node.later(200).decide();
+    let names: Vec<_> = node.checkpoints.iter().map(|one| one.examined.pod.name.clone()).collect();
+    for pod in &names {
+        node.copy(pod, Some(ContainerState::Running));
+    }
+    node.later(200);
+    assert_eq!(node.active(), names.join(" "));
+    node
+}
+
 /// A sandbox with one container `c`, or with none.
 fn sandbox(id: &str, pod: &str, uid: &str, container: Option<ContainerState>) -> Sandbox {
     let containers = container.map(|state| Container { id: id.to_owned(), name: "c".to_owned(), state, attempt: 0 });
@@ -75,6 +97,7 @@ impl Node {
             reach: Answers::Silent,
             since_ms: 0,
             routed_since_ms: Some(0),
+            sign_ms: None,
             last_answer_ms: None,
             sighted: BTreeMap::new(),
             in_step: false,
@@ -113,8 +136,18 @@ impl Node {
         let all = self.checkpoints.iter().map(|one| (one.examined.pod.clone(), one.examined.uid.clone()));
         self.look.api.sighted = all.filter(|_| answers).collect();
         self.look.api.in_step = answers;
+        if answers {
+            self.look.api.sign_ms = None;
+        }
         self.look.api.routed_since_ms = (reach == Answers::Silent).then_some(now_ms);
         (self.look.api.reach, self.look.api.since_ms) = (reach, now_ms);
+        self
+    }
+
+    /// The API server gives a sign of life.
+    pub(super) fn sign(&mut self) -> &mut Self {
+        let now_ms = self.look.now_ms;
+        self.look.api.sign_ms.get_or_insert(now_ms);
         self
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Past {
     pub(super) stale: Option<BTreeSet<String>>,
     /// When the copy went last for nothing but its parent's name.
     pub(super) yielded_ms: Option<u64>,
+    /// Whether the copy has made way since the API server gave a sign of life, which has not answered since.
+    pub(super) made_way: bool,
     /// For how long the API server has to answer before the copy goes for its parent's name again.
     pub(super) patience_ms: u64,
     /// Since when the copy's manifest has been active, or published anew.
@@ -87,6 +89,12 @@ impl Past {
     /// it is more patient after each such round, if it is on the node's network, as whatever serves the API offline has to be.
     pub(super) fn step(&mut self, look: &Look, life: &Life<'_>) {
         self.state = Some(life.next);
+        let answers = look.api.reach == Answers::Answering;
+        if answers || life.running == Running::Yes || life.next.is_active() {
+            self.made_way = false;
+        } else if life.has_made_way() {
+            self.made_way = true;
+        }
         let examined = &life.checkpoint.examined;
         match (life.before.is_active(), life.next) {
             _ if life.running == Running::Yes => (self.yielded_ms, self.patience_ms) = (None, 0),

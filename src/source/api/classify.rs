@@ -8,6 +8,28 @@ use rustls::{AlertDescription as Alert, CertificateError};
 use super::certificate::{Validity, date};
 use super::reach::{Cause, Failure};
 
+/// Whether an attempt to connect was refused or ended by the other side, before it has said anything.
+pub(super) fn is_turned_away(error: &(dyn Error + 'static)) -> bool {
+    let mut link = Some(error);
+    while let Some(error) = link {
+        if error.downcast_ref::<rustls::Error>().is_some() {
+            return false;
+        }
+        link = match error.downcast_ref::<io::Error>() {
+            Some(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof => return true,
+                _ => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            },
+            None => error.source(),
+        };
+    }
+    false
+}
+
 /// What a failed connection or request comes to. `client` is the certificate that we showed. The result does not say what
 /// was attempted; the caller puts that before it.
 pub(super) fn sort(error: &(dyn Error + 'static), client: Option<&Validity>) -> Failure {
@@ -216,6 +238,32 @@ mod tests {
             let shown = format!("{error:?}");
             assert_eq!(of_tls(error), kind(Cause(text)), "{shown}");
         }
+    }
+
+    #[test]
+    fn who_is_turned_away() {
+        use io::ErrorKind as Kind;
+        #[rustfmt::skip]
+        let table = [
+            (Kind::ConnectionRefused,  true),
+            (Kind::ConnectionReset,    true),
+            (Kind::ConnectionAborted,  true),
+            (Kind::BrokenPipe,         true),
+            (Kind::UnexpectedEof,      true),
+            // It is the network, or nobody knows.
+            (Kind::TimedOut,           false),
+            (Kind::HostUnreachable,    false),
+            (Kind::NetworkUnreachable, false),
+            (Kind::NetworkDown,        false),
+            (Kind::Other,              false),
+        ];
+        for (kind, want) in table {
+            assert_eq!(is_turned_away(&io::Error::from(kind)), want, "{kind:?}");
+            assert_eq!(is_turned_away(&io::Error::other(io::Error::from(kind))), want, "{kind:?}, wrapped");
+        }
+        // Whoever speaks TLS is there.
+        let tls = io::Error::new(Kind::InvalidData, rustls::Error::AlertReceived(Alert::AccessDenied));
+        assert!(!is_turned_away(&io::Error::other(tls)));
     }
 
     #[test]

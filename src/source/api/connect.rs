@@ -3,7 +3,7 @@
 //! The connections are hyper's, not those of a pooled client: a pool opens no second HTTP/2 connection when the server's
 //! limit of streams is reached, and does not say why a connection ended.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,12 +13,16 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_rustls::{DefaultServerNameResolver, FixedServerNameResolver, HttpsConnector, ResolveServerName};
+use hyper_rustls::{
+    DefaultServerNameResolver, FixedServerNameResolver, HttpsConnector, MaybeHttpsStream, ResolveServerName,
+};
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
 use serde::Deserialize;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 use zeroize::Zeroizing;
 
@@ -35,6 +39,14 @@ use crate::clear::Clear;
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// As much of an error's body as is looked at.
 const STATUS_MAX_BYTES: usize = 64 * 1024;
+
+/// A connection that is taken and on which TLS has not come further after this is held: by the kernel of a server that
+/// listens and does not serve yet, as every kube-apiserver does for seconds when it starts.
+const HELD: Duration = Duration::from_millis(100);
+
+/// Whoever turns a connection away within this is there, or in front of nobody: a closed port, a load balancer without a
+/// server. Later it may be a network that is not up.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// How connections are used. The defaults are right; tests have smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +95,18 @@ struct Shared {
     server: Uri,
     /// `server` for messages.
     server_shown: String,
-    connector: HttpsConnector<HttpConnector>,
+    tcp: HttpConnector,
+    tls: Arc<ClientConfig>,
+    names: Arc<dyn ResolveServerName + Send + Sync>,
     tokens: Tokens,
     client: Option<Validity>,
     single: Line,
     watches: StdMutex<Vec<Arc<Line>>>,
     opened: AtomicU64,
+    /// Whether the last attempt to connect was turned away.
+    turned_away: AtomicBool,
+    /// How many signs of life there were.
+    signs: watch::Sender<u64>,
 }
 
 /// A place for one connection, which is made when it is needed and made anew when it has ended.
@@ -113,6 +131,8 @@ struct Live {
     end: Arc<End>,
 }
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// A request: where it goes and how it is called in messages.
 struct Asked {
     uri: Uri,
@@ -135,13 +155,31 @@ impl Connections {
             limits,
             server: credentials.server.clone(),
             server_shown: credentials.server(),
-            connector: HttpsConnector::new(tcp, Arc::clone(&credentials.tls), true, names),
+            tcp,
+            tls: Arc::clone(&credentials.tls),
+            names,
             tokens: Tokens::new(credentials.token.clone()),
             client: credentials.client.clone(),
             single: Line::new(limits),
             watches: StdMutex::default(),
             opened: AtomicU64::new(0),
+            turned_away: AtomicBool::new(false),
+            signs: watch::Sender::new(0),
         }))
+    }
+
+    /// How many signs of life there were: what a server that is about to serve shows before it answers anybody. That is a
+    /// connection that is taken and held where the one before was turned away, or a completed TLS handshake, in which it has
+    /// proven to be of the cluster. A connection that merely hangs is none: a server that is frozen takes them too.
+    #[must_use]
+    pub fn signs(&self) -> watch::Receiver<u64> {
+        self.0.signs.subscribe()
+    }
+
+    /// Whether the last attempt to connect was turned away at once: the way there is open, and nobody serves.
+    #[must_use]
+    pub fn turned_away(&self) -> bool {
+        self.0.turned_away.load(Ordering::Relaxed)
     }
 
     /// How many connections have been opened so far.
@@ -319,10 +357,17 @@ impl Shared {
 
     async fn dial(&self) -> Result<Live, Failure> {
         let client = self.client.as_ref();
-        let dialled = timeout(self.limits.dial, self.connector.clone().oneshot(self.server.clone())).await;
+        let began = Instant::now();
+        let dialled = timeout(self.limits.dial, self.stream()).await;
+        let turned_away = match &dialled {
+            Ok(Err(error)) => began.elapsed() < PROMPT && classify::is_turned_away(&**error),
+            Ok(Ok(_)) | Err(_) => false,
+        };
+        self.turned_away.store(turned_away, Ordering::Relaxed);
         let stream = dialled
             .map_err(|_| late("no connection", self.limits.dial))?
             .map_err(|error| classify::sort(&*error, client))?;
+        self.signs.send_modify(|signs| *signs += 1);
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         if !stream.connected().is_negotiated_h2() {
             return Err(classify::no_http2());
@@ -345,6 +390,31 @@ impl Shared {
             }
         });
         Ok(Live { number, sender, end })
+    }
+
+    /// A connection with TLS, of a server that has proven to be of the cluster. A sign of life is told on the way.
+    async fn stream(&self) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, BoxError> {
+        let taken = Arc::new(Notify::new());
+        let tells = Arc::clone(&taken);
+        let tcp = self.tcp.clone().map_response(move |stream| {
+            tells.notify_one();
+            stream
+        });
+        let connector = HttpsConnector::new(tcp, Arc::clone(&self.tls), true, Arc::clone(&self.names));
+        let connecting = connector.oneshot(self.server.clone());
+        tokio::pin!(connecting);
+        let held = async {
+            taken.notified().await;
+            sleep(HELD).await;
+        };
+        tokio::select! {
+            connected = &mut connecting => return connected,
+            () = held => {}
+        }
+        if self.turned_away.load(Ordering::Relaxed) {
+            self.signs.send_modify(|signs| *signs += 1);
+        }
+        connecting.await
     }
 
     async fn request(&self, asked: &Asked) -> Result<Request<Empty<Bytes>>, Failure> {

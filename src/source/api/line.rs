@@ -77,6 +77,16 @@ impl Line {
         self.connections.borrow_and_update().clone()
     }
 
+    /// The signs of life of those that are used now.
+    pub(super) fn signs(&self) -> watch::Receiver<u64> {
+        self.connections.borrow().signs()
+    }
+
+    /// Whether the last attempt to connect was turned away.
+    pub(super) fn turned_away(&self) -> bool {
+        self.connections.borrow().turned_away()
+    }
+
     /// Returns when there are others than those that [`Line::connections`] gave last: the credentials have changed.
     pub(super) async fn new_connections(&mut self) {
         if self.connections.changed().await.is_err() {

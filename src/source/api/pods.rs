@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use super::body::Listing;
 use super::events::Event;
 use super::feed::{Heard, Note};
 use super::line::{Line, Standing};
@@ -20,6 +21,9 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 
 /// Between two attempts while somebody is in haste.
 const HASTE: Duration = Duration::from_secs(1);
+
+/// The same where the last one was turned away: it costs nobody anything, and a server that begins to listen serves soon.
+const HASTE_TURNED_AWAY: Duration = Duration::from_millis(500);
 
 /// Lists, watches, and lists again where a watch can't go on. Ends with the feed.
 ///
@@ -37,7 +41,7 @@ pub(super) async fn follow(
     let mut refused = false;
     let mut last: Option<String> = None;
     loop {
-        let listed = line.list(&paths::pods_of(&line.node), Kind::Pod).await;
+        let listed = list(&mut line, &heard).await;
         let mut position = match listed {
             Ok(listing) => {
                 for bad in &listing.bad {
@@ -76,6 +80,24 @@ pub(super) async fn follow(
     }
 }
 
+/// Lists the pods of this node, and tells of signs of life meanwhile.
+async fn list(line: &mut Line, heard: &mpsc::Sender<Heard>) -> Result<Listing, Failure> {
+    let mut signs = line.signs();
+    let path = paths::pods_of(&line.node);
+    let listed = line.list(&path, Kind::Pod);
+    tokio::pin!(listed);
+    loop {
+        tokio::select! {
+            // One that comes with the answer is no news.
+            biased;
+            listed = &mut listed => return listed,
+            Ok(()) = signs.changed() => {
+                let _ = heard.send(Heard::Sign).await;
+            }
+        }
+    }
+}
+
 /// Tells all that nobody answers, and waits before the next try.
 async fn silence(
     line: &mut Line,
@@ -89,7 +111,8 @@ async fn silence(
     let asked = failure.retry_after_s();
     let _ = heard.send(Heard::Failed(failure)).await;
     let wait = line.jitter(|jitter| backoff.wait(jitter, asked));
-    let hasty = line.jitter(|jitter| jitter.around(HASTE));
+    let haste = if line.turned_away() { HASTE_TURNED_AWAY } else { HASTE };
+    let hasty = line.jitter(|jitter| jitter.around(haste));
     tokio::select! {
         () = sleep(wait) => {}
         // A server that says when to come back is not asked before.

@@ -18,19 +18,32 @@ pub struct Sighting {
     pub routed: bool,
     /// How many times it has begun to answer. Each [`super::feed::Told::Reach`] that says so belongs to one.
     pub episode: u64,
+    /// How many signs of life there were while it was silent: see [`super::connect::Connections::signs`].
+    pub signs: u64,
     /// The pods of this node that it names and that will run: neither finished nor being deleted. With their UIDs.
     pub pods: Arc<BTreeMap<PodName, String>>,
 }
 
 impl Sighting {
-    /// It stands otherwise. What it named before is of the past.
+    /// It stands so. If it stood otherwise, what it named before is of the past.
     pub(super) fn stands(&mut self, reach: Reach) {
+        if self.reach.as_ref() == Some(&reach) {
+            return;
+        }
         if reach == Reach::Answering {
             self.episode += 1;
         } else {
             self.pods = Arc::default();
         }
         self.reach = Some(reach);
+    }
+
+    /// It has given a sign of life; whether that is news.
+    pub(super) fn sign(&mut self) -> bool {
+        // One that answers, or refuses, has told more.
+        let silent = matches!(self.reach, Some(Reach::Silent(_)));
+        self.signs += u64::from(silent);
+        silent
     }
 
     /// It has listed the pods.
@@ -117,5 +130,34 @@ mod tests {
         assert_eq!((seen(&sighting).as_str(), sighting.episode), ("", 1));
         sighting.stands(Reach::Answering);
         assert_eq!(sighting.episode, 2);
+        // Told twice, it is one time of answering.
+        sighting.listed([pod("a", "1", "")].iter());
+        sighting.stands(Reach::Answering);
+        assert_eq!((seen(&sighting).as_str(), sighting.episode), ("a=1", 2));
+    }
+
+    #[test]
+    fn a_sign_of_life_counts_in_silence() {
+        let cause = || Cause("why".to_owned());
+        let mut sighting = Sighting::default();
+        #[rustfmt::skip]
+        let rows = [
+            (None,                          0),
+            (Some(Reach::Silent(cause())),  1),
+            (Some(Reach::Silent(cause())),  2),
+            (Some(Reach::Refusing(cause())), 2),
+            (Some(Reach::Answering),        2),
+            (Some(Reach::Silent(cause())),  3),
+        ];
+        for (reach, signs) in rows {
+            if let Some(reach) = reach.clone() {
+                sighting.stands(reach);
+            }
+            assert_eq!(
+                (sighting.sign(), sighting.signs),
+                (matches!(reach, Some(Reach::Silent(_))), signs),
+                "{reach:?}"
+            );
+        }
     }
 }

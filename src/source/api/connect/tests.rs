@@ -18,6 +18,7 @@ use super::*;
 
 mod followers;
 mod server;
+mod signs;
 
 const TOKEN: &str = "s3cret-token";
 const SECRET: &str = "s3cret-value";
