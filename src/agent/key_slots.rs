@@ -251,7 +251,9 @@ mod tests {
     fn what_hinders_is_told_once() {
         let mut told = Told::default();
         let fails = |told: &mut Told, error| told.news(LockState::Open, Err(error)).unwrap();
-        assert!(matches!(fails(&mut told, StoreError::LastSlot), Some(SlotNews::NotKept(why)) if why.contains("no key")));
+        assert!(
+            matches!(fails(&mut told, StoreError::LastSlot), Some(SlotNews::NotKept(why)) if why.contains("no key"))
+        );
         assert_eq!(fails(&mut told, StoreError::LastSlot), None);
         assert!(fails(&mut told, StoreError::SlotNotReadBack).is_some(), "something else");
         let (mut store, one) = (store(), key());
