@@ -26,6 +26,14 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Whether both are the same key, told in a time that does not depend on where they differ.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).fold(0, |differing, (one, two)| differing | (one ^ two)) == 0
+    }
+}
+
 /// Authentication failed: another key, or other bytes. Which of the two can't be told (RFC 5116, section 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the key does not open it, or it was changed")]

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod clear;
 pub mod crypto;
 pub mod date;
+pub mod hardening;
 pub mod keys;
 pub mod layout;
 pub mod materialize;

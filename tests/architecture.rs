@@ -8,12 +8,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each room may name of this crate. The small shared files (`clear`, `crypto`, `date`, `layout`, `regular_file`) know
-/// nothing but each other.
-const ROOMS: [(&str, &[&str]); 14] = [
+/// What each room may name of this crate. The small shared files (`clear`, `crypto`, `date`, `hardening`, `layout`,
+/// `regular_file`) know nothing but each other.
+const ROOMS: [(&str, &[&str]); 15] = [
     ("clear", &[]),
     ("date", &[]),
     ("crypto", &["clear"]),
+    ("hardening", &[]),
     ("layout", &[]),
     ("regular_file", &["clear"]),
     ("checkpoint", &["clear"]),
@@ -24,10 +25,23 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("ops", &["checkpoint"]),
     // `Committed` alone, the evidence that it asks for.
     ("materialize", &["checkpoint", "clear", "store"]),
-    ("agent", &["checkpoint", "clear", "crypto", "date", "materialize", "node", "ops", "source", "store"]),
+    ("agent", &["checkpoint", "clear", "crypto", "date", "keys", "materialize", "node", "ops", "source", "store"]),
     (
         "cli",
-        &["agent", "checkpoint", "crypto", "date", "keys", "layout", "materialize", "node", "ops", "source", "store"],
+        &[
+            "agent",
+            "checkpoint",
+            "crypto",
+            "date",
+            "hardening",
+            "keys",
+            "layout",
+            "materialize",
+            "node",
+            "ops",
+            "source",
+            "store",
+        ],
     ),
 ];
 

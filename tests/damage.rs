@@ -15,7 +15,7 @@ use std::path::Path;
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Object, ObjectKey};
 use ckpt_db::store::{Finding, Snapshot, install_panic_hook, open_offline};
-use store_format::NodeSecret;
+use store_format::Unlocker;
 
 /// How many flips a sampled run makes for each of the two files.
 const SAMPLE: u64 = 400;
@@ -80,7 +80,7 @@ fn campaign(
     sample: u64,
     all_named: bool,
     expected: &BTreeMap<ObjectKey, Object>,
-    secret: &NodeSecret,
+    secret: &Unlocker,
 ) -> Tally {
     let path = directory.join("flipped.db");
     fs::write(&path, bytes).unwrap();

@@ -15,11 +15,11 @@ use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::rendering::PodName;
 use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::store::{
-    Backend, Change, MemoryStore, Missing, NewStore, RedbStore, Revision, Snapshot, StoreError, open_image,
-    open_offline,
+    Backend, Change, MemoryStore, Missing, NewStore, RedbStore, Revision, SlotsWanted, Snapshot, StoreError,
+    open_image, open_offline,
 };
 use proptest::prelude::*;
-use store_format::{Lifecycle, NodeSecret};
+use store_format::{Lifecycle, Unlocker};
 
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const NAMES: u8 = 3;
@@ -358,7 +358,7 @@ fn check(snapshot: &Snapshot, model: &Model) {
 /// Runs one history; `reopen` may exchange the store's handle after each batch.
 fn history(
     mut store: Box<dyn Backend>,
-    secrets: &[&NodeSecret],
+    secrets: &[&Unlocker],
     batches: &[Vec<Step>],
     mut reopen: impl FnMut(Box<dyn Backend>) -> Box<dyn Backend>,
 ) {
@@ -411,7 +411,9 @@ proptest! {
     #[test]
     fn memory_holds_what_the_model_holds(batches in batches()) {
         let mut store = MemoryStore::new(common::identity(), Box::new(SystemEntropy)).unwrap();
-        let _durable = store.add_first_key(&common::secret(), common::NOW).unwrap();
+        let secret = common::secret();
+        let wanted = SlotsWanted { add: &[&secret], ..SlotsWanted::default() };
+        let _durable = store.keep_slots(&wanted, common::NOW).unwrap();
         history(Box::new(store), &[], &batches, |store| store);
     }
 }

@@ -9,12 +9,14 @@
 use std::collections::BTreeMap;
 
 use ckpt_db::checkpoint::closure::references;
+use ckpt_db::checkpoint::env_file;
+use ckpt_db::checkpoint::env_file::NoHelper;
 use ckpt_db::checkpoint::lookup::{Lookup, Objects};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::rendering::Contents;
-use ckpt_db::checkpoint::settings::{SecretEnv, Settings};
+use ckpt_db::checkpoint::settings::{KubeletVersion, SecretEnv, Settings};
 use ckpt_db::checkpoint::translate::{Translation, translate};
-use ckpt_db::checkpoint::verdict::Reason;
+use ckpt_db::checkpoint::verdict::{Note, Reason};
 use data_encoding::BASE64;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -22,6 +24,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
+mod kubelet_env_file;
 mod manifest_checker;
 
 /// Part of every Secret's value.
@@ -37,6 +40,7 @@ struct World {
     services: Vec<(String, String)>,
     pod: Value,
     secret_env: SecretEnv,
+    helper: bool,
     keep: bool,
 }
 
@@ -63,6 +67,8 @@ impl World {
         Settings {
             node_name: "edge-1".to_owned(),
             secret_env: self.secret_env,
+            kubelet_version: Some(KubeletVersion { major: 1, minor: 36 }),
+            env_file_helper: if self.helper { Ok("/opt/ckpt-db".to_owned()) } else { Err(NoHelper::NotStatic) },
             keep_labels: self.keep,
             keep_requests: self.keep,
             ..Settings::default()
@@ -102,8 +108,10 @@ fn variable_name() -> impl Strategy<Value = String> {
 
 /// Values with everything that expansion reacts to.
 fn value() -> impl Strategy<Value = String> {
-    vec(select(vec!["$", "$(A)", "$(B)", "$(X)", "$$(A)", "(", ")", "text", "\"\n\\", "\u{e9}"]), 0..5)
-        .prop_map(|parts| parts.concat())
+    let parts = vec(select(vec!["$", "$(A)", "$(B)", "$(X)", "$$(A)", "(", ")", "text", "\"\n\\", "\u{e9}"]), 0..5);
+    // What an env file can't carry, now and then.
+    let hard = prop_oneof![40 => Just(""), 1 => Just("'"), 1 => Just("\r\n")];
+    (parts, hard).prop_map(|(parts, hard)| parts.concat() + hard)
 }
 
 fn field() -> impl Strategy<Value = &'static str> {
@@ -266,20 +274,24 @@ fn world() -> impl Strategy<Value = World> {
     };
     let service = select(vec![("default", "kubernetes"), ("shop", "svc"), ("other", "svc")])
         .prop_map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
-    let secret_env = select(vec![SecretEnv::Auto, SecretEnv::Literal, SecretEnv::Literal, SecretEnv::Refuse]);
-    (objects().prop_map(named), objects().prop_map(named), vec(service, 0..3), pod(), secret_env, any::<bool>())
-        .prop_map(|(mut secrets, maps, services, pod, secret_env, keep)| {
+    let secret_env = select(vec![SecretEnv::Auto, SecretEnv::EnvFile, SecretEnv::Literal, SecretEnv::Refuse]);
+    let ways = (secret_env, prop::bool::weighted(0.8), any::<bool>());
+    (objects().prop_map(named), objects().prop_map(named), vec(service, 0..3), pod(), ways).prop_map(
+        |(mut secrets, maps, services, pod, (secret_env, helper, keep))| {
             secrets.values_mut().flat_map(BTreeMap::values_mut).for_each(|value| value.push_str(CANARY));
-            World { secrets, maps, services, pod, secret_env, keep }
-        })
+            World { secrets, maps, services, pod, secret_env, helper, keep }
+        },
+    )
 }
 
 // ---- The kubelet's environment, a second time ----------------------------------------------------------------------------
 
 /// What the kubelet gives a container (`makeEnvironmentVariables`), straight from the parent. None where it would refuse.
 ///
-/// Fields and resources read differently in a copy, so that both are taken from `names`.
-fn kubelets_environment(world: &World, container: &Value, is_copy: bool) -> Option<BTreeMap<String, String>> {
+/// Of a copy, `copy` is its env file. Fields read differently in it.
+///
+fn kubelets_environment(world: &World, container: &Value, copy: Option<&[u8]>) -> Option<BTreeMap<String, String>> {
+    let is_copy = copy.is_some();
     let service_env = service_environment(world);
     let mut all: BTreeMap<String, String> = BTreeMap::new();
     for source in list(&container["envFrom"]) {
@@ -311,6 +323,8 @@ fn kubelets_environment(world: &World, container: &Value, is_copy: bool) -> Opti
                 ("metadata.labels['app']", false) => "we$(b)".to_owned(),
                 (_, false) => "$$".to_owned(),
             }
+        } else if let (Some(key), Some(file)) = (from["fileKeyRef"]["key"].as_str(), copy) {
+            kubelet_env_file::value(file, key).expect("it is an env file and has the key")
         } else if from["resourceFieldRef"].is_object() {
             // Compared in the row tests; here only whether something is set.
             "<resource>".to_owned()
@@ -335,6 +349,17 @@ fn kubelets_environment(world: &World, container: &Value, is_copy: bool) -> Opti
         }
     }
     Some(all)
+}
+
+/// What the init container makes of the tree that it mounts.
+fn env_file(world: &World, translation: &Translation) -> Vec<u8> {
+    let mut file = Vec::new();
+    let tree = translation.rendering.trees.iter().find(|tree| tree.path == ["ckpt-db~env", "values"]);
+    for value in tree.into_iter().flat_map(|tree| &tree.files) {
+        let Contents::Data { object, key } = &value.contents else { panic!("a value of no object") };
+        assert!(env_file::append(&mut file, &value.path[0], world.secrets[object.name()][key].as_bytes()));
+    }
+    file
 }
 
 /// For this world's only kind of Service; its Service environment is independent of the container.
@@ -424,14 +449,25 @@ proptest! {
         prop_assert_eq!(&again.rendering.trees, &translation.rendering.trees);
         prop_assert_eq!(&again.notes, &translation.notes);
 
-        // Translating the translation changes nothing.
+        // Translating the translation changes nothing; only our own init container, which needs no Services, gets them.
+        let through_file = translation.notes.contains(&Note::EnvFile);
         let twice = world.translate(&manifest).ok().unwrap();
-        prop_assert_eq!(String::from_utf8_lossy(twice.rendering.manifest.json.expose()), String::from_utf8_lossy(json));
+        let mut again: Value = serde_json::from_slice(twice.rendering.manifest.json.expose()).unwrap();
+        if through_file {
+            again["spec"]["initContainers"][0].as_object_mut().unwrap().remove("env");
+        } else {
+            prop_assert!(twice.rendering.manifest.json.expose() == json);
+        }
+        prop_assert_eq!(&again, &manifest);
         prop_assert!(twice.rendering.trees.is_empty());
 
         // Never the parent's identity.
         prop_assert!(manifest["metadata"]["uid"].is_null());
         prop_assert!(manifest["metadata"]["ownerReferences"].is_null());
+
+        // Whose values go through an env file has none in the manifest.
+        prop_assert!(!through_file || !translation.rendering.manifest.carries_secret);
+        prop_assert!(world.secret_env != SecretEnv::EnvFile || !translation.rendering.manifest.carries_secret);
 
         // Secrets: none in clear unless it says so, none in a tree's inline contents, none under the wrong root.
         prop_assert_eq!(contains(json, CANARY), translation.rendering.manifest.carries_secret);
@@ -469,8 +505,10 @@ proptest! {
     fn the_environment_is_the_kubelets(world in world()) {
         let Ok(translation) = world.translate(&world.pod) else { return Ok(()) };
         let manifest: Value = serde_json::from_slice(translation.rendering.manifest.json.expose()).unwrap();
+        let env_file = env_file(&world, &translation);
         for kind in ["containers", "initContainers"] {
-            for (parent, copy) in list(&world.pod["spec"][kind]).iter().zip(list(&manifest["spec"][kind])) {
+            let own = |container: &&Value| container["name"] != "ckpt-db-env";
+            for (parent, copy) in list(&world.pod["spec"][kind]).iter().zip(list(&manifest["spec"][kind]).iter().filter(own)) {
                 // What was a resource is one number or another.
                 let mut parent = parent.clone();
                 let uses_resources = list(&parent["env"]).iter().any(|v| v["valueFrom"]["resourceFieldRef"].is_object());
@@ -478,8 +516,8 @@ proptest! {
                     continue;
                 }
                 parent["name"] = copy["name"].clone();
-                let want = kubelets_environment(&world, &parent, false);
-                let got = kubelets_environment(&world, copy, true);
+                let want = kubelets_environment(&world, &parent, None);
+                let got = kubelets_environment(&world, copy, Some(&env_file));
                 prop_assert_eq!(got, want);
             }
         }
@@ -514,7 +552,8 @@ proptest! {
         let at = cut.index(bytes.len());
         bytes[at] = with;
         let world = World {
-            secrets: BTreeMap::new(), maps: BTreeMap::new(), services: Vec::new(), pod, secret_env: SecretEnv::Auto, keep: false,
+            secrets: BTreeMap::new(), maps: BTreeMap::new(), services: Vec::new(), pod, secret_env: SecretEnv::Auto,
+            helper: true, keep: false,
         };
         let mut object = pod_object(&world.pod);
         object.body = bytes.into();
@@ -530,14 +569,16 @@ fn enough_of_the_generated_pods_are_recoverable() {
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
     let strategy = world();
-    let (mut recoverable, mut with_secret, mut with_trees) = (0, 0, 0);
+    let (mut recoverable, mut with_secret, mut with_trees, mut with_file) = (0, 0, 0, 0);
     for _ in 0..200 {
         let world = strategy.new_tree(&mut runner).unwrap().current();
         if let Ok(translation) = world.translate(&world.pod) {
             recoverable += 1;
             with_secret += usize::from(translation.rendering.manifest.carries_secret);
+            with_file += usize::from(translation.notes.contains(&Note::EnvFile));
             with_trees += usize::from(!translation.rendering.trees.is_empty());
         }
     }
-    assert!(recoverable >= 50 && with_secret >= 10 && with_trees >= 20, "{recoverable} {with_secret} {with_trees}");
+    let counted = format!("{recoverable} {with_secret} {with_trees} {with_file}");
+    assert!(recoverable >= 50 && with_secret >= 10 && with_trees >= 20 && with_file >= 10, "{counted}");
 }

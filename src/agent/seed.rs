@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use store_format::{Identity, NodeSecret, StoreId};
+use store_format::{Identity, StoreId, Unlocker};
 
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::crypto::{Entropy, SystemEntropy, fresh};
 use crate::source::manifests::bound_to;
-use crate::store::{Backend, Change, Committed, LockState, Missing, NewStore, RedbStore, StoreError, Update};
+use crate::store::{
+    Backend, Change, Committed, LockState, Missing, NewStore, RedbStore, SlotsWanted, StoreError, Update, fingerprint,
+};
 
 /// What a source brought into the store.
 pub struct Seeded {
@@ -27,7 +29,7 @@ pub struct Seeded {
 /// See [`RedbStore::open`] and [`RedbStore::create`].
 pub fn open_or_create(
     path: &Path,
-    secrets: &[&NodeSecret],
+    secrets: &[&Unlocker],
     node_name: &str,
     now_unix_ms: u64,
 ) -> Result<RedbStore, StoreError> {
@@ -50,14 +52,15 @@ pub fn open_or_create(
     if store.lock_state() == LockState::Keyless
         && let Some(secret) = first_usable(secrets)
     {
-        let _durable = store.add_first_key(secret, now_unix_ms)?;
+        let wanted = SlotsWanted { add: &[secret], ..SlotsWanted::default() };
+        let _durable = store.keep_slots(&wanted, now_unix_ms)?;
     }
     Ok(store)
 }
 
 /// The first key that a slot can be made for: one with a public part.
-fn first_usable<'a>(secrets: &[&'a NodeSecret]) -> Option<&'a NodeSecret> {
-    secrets.iter().copied().find(|secret| secret.public_spki().is_some())
+fn first_usable<'a>(secrets: &[&'a Unlocker]) -> Option<&'a Unlocker> {
+    secrets.iter().copied().find(|secret| fingerprint(secret).is_some())
 }
 
 /// Stores a listing in one transaction.

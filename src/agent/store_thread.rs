@@ -11,10 +11,12 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, ready};
 use std::thread;
 
-use store_format::{Identity, NodeSecret};
+use store_format::{Identity, Unlocker};
 use tokio::sync::oneshot;
 
-use crate::store::{Backend, Change, Committed, LockState, Revision, Snapshot, StoreError, Update};
+use crate::store::{
+    Backend, Change, Committed, LockState, Revision, SlotPolicy, SlotsKept, SlotsWanted, Snapshot, StoreError, Update,
+};
 
 /// Owns the store. The thread ends with [`StoreThread::close`], or when this and the last [`StoreHandle`] are dropped.
 pub struct StoreThread {
@@ -123,15 +125,21 @@ impl StoreHandle {
         self.ask(|store, _| Ok(store.lock_state()))
     }
 
-    /// Gives a keyless store its data key, wrapped for `secret`; see [`Backend::add_first_key`].
+    /// Adds and removes key slots; see [`Backend::keep_slots`].
     ///
     /// # Errors
-    /// Those of [`Backend::add_first_key`], and as for [`StoreHandle::update`].
-    pub fn add_first_key(&self, secret: NodeSecret) -> Answer<Committed<Revision>> {
+    /// Those of [`Backend::keep_slots`], and as for [`StoreHandle::update`].
+    pub fn keep_slots(&self, wanted: KeepSlots) -> Answer<Committed<SlotsKept>> {
         let revision = Arc::clone(&self.revision);
         self.ask(move |store, now_unix_ms| {
-            let committed = store.add_first_key(&secret, now_unix_ms)?;
-            revision.store(committed.get().0, Ordering::Release);
+            let KeepSlots { add, remove, node_keys_max, policy } = wanted;
+            let add: Vec<&Unlocker> = add.iter().collect();
+            let wanted = SlotsWanted { add: &add, remove: &remove, node_keys_max, policy };
+            let committed = store.keep_slots(&wanted, now_unix_ms)?;
+            let kept = committed.get();
+            if !kept.added.is_empty() || !kept.removed.is_empty() {
+                revision.store(kept.revision.0, Ordering::Release);
+            }
             Ok(committed)
         })
     }
@@ -149,6 +157,19 @@ impl StoreHandle {
         let _ = self.jobs.send(Box::new(job));
         Answer(answer)
     }
+}
+
+/// [`SlotsWanted`] for a store on another thread.
+#[derive(Clone, Default)]
+pub struct KeepSlots {
+    /// See [`SlotsWanted::add`].
+    pub add: Vec<Unlocker>,
+    /// See [`SlotsWanted::remove`].
+    pub remove: Vec<[u8; 32]>,
+    /// See [`SlotsWanted::node_keys_max`].
+    pub node_keys_max: Option<usize>,
+    /// See [`SlotsWanted::policy`].
+    pub policy: SlotPolicy,
 }
 
 /// What the store answers, some time. Dropping this does not take the question back.

@@ -1,13 +1,18 @@
 //! What the operator decides about translation. Every value is an argument of the pure core; the defaults are the safe ones.
 
+use super::env_file::NoHelper;
 use super::rendering::PodName;
 
 /// What to do with environment values that come from a Secret (the manifest becomes a mirror pod that others may read).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SecretEnv {
-    /// Literal for pods that are annotated for checkpointing, refused for all others.
+    /// Through an env file where that is possible; else literal for pods that are annotated for checkpointing, and refused
+    /// for all others.
     #[default]
     Auto,
+    /// Through a file in memory, which an init container writes and the kubelet reads (`valueFrom.fileKeyRef`, since 1.35).
+    /// Where that is not possible, such a pod is not recoverable.
+    EnvFile,
     /// Written into the manifest in clear text.
     Literal,
     /// Such a pod is not recoverable.
@@ -60,6 +65,9 @@ pub struct Settings {
     pub activation: ActivationPolicy,
     /// Environment values from Secrets.
     pub secret_env: SecretEnv,
+    /// Absolute path, as the kubelet sees it, of a static build of this program, which copies run to write their env file;
+    /// or why there is none.
+    pub env_file_helper: Result<String, NoHelper>,
     /// Projected service account tokens.
     pub tokens: TokenPolicy,
     /// Keep the parent's labels (Services, PDBs and controllers will then count the copy).
@@ -96,6 +104,7 @@ impl Default for Settings {
             configmap_root: "/etc/kubernetes/checkpoint-configmaps".to_owned(),
             activation: ActivationPolicy::default(),
             secret_env: SecretEnv::default(),
+            env_file_helper: Err(NoHelper::NotGiven),
             tokens: TokenPolicy::default(),
             keep_labels: false,
             keep_requests: false,

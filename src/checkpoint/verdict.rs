@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::env_file::NoEnvFile;
 use super::object::ObjectKey;
 
 /// The answer for one pod.
@@ -80,6 +81,8 @@ pub enum Reason {
     SecretEnvRefused {
         /// The field.
         field: String,
+        /// Why it can't go through an env file, where that was wished for.
+        no_env_file: Option<NoEnvFile>,
     },
     /// An environment value is not UTF-8 or has a NUL, which a manifest can't carry.
     ValueNotText {
@@ -226,11 +229,12 @@ impl fmt::Display for Reason {
             Self::NoKeyYet(object) => write!(f, "{object} is not stored: no node key yet"),
             Self::Damaged(object) => write!(f, "{object} is damaged in the store"),
             Self::BadData { object, problem } => write!(f, "{object}: {problem}"),
-            Self::SecretEnvRefused { field } => {
-                write!(
-                    f,
-                    "{field} comes from a Secret and would be readable in the mirror pod (--secret-env=literal allows it)"
-                )
+            Self::SecretEnvRefused { field, no_env_file } => {
+                write!(f, "{field} comes from a Secret and would be readable in the mirror pod")?;
+                if let Some(why) = no_env_file {
+                    write!(f, "; no env file: {why}")?;
+                }
+                f.write_str(" (--secret-env=literal allows it)")
             }
             Self::ValueNotText { object, key, field } => {
                 write!(f, "key {key} of {object} is not text that an environment variable can carry ({field})")
@@ -285,7 +289,13 @@ pub enum Note {
         volume: String,
     },
     /// The manifest holds values of Secrets in clear text, and the mirror pod will show them.
-    ClearEnv,
+    ClearEnv {
+        /// Why they can't go through an env file, where that was wished for.
+        no_env_file: Option<NoEnvFile>,
+    },
+    /// Environment values from Secrets come from a file in memory, which an init container writes: they stand neither in
+    /// the manifest nor in the mirror pod.
+    EnvFile,
     /// The record passed its digest, but no key was there to authenticate it.
     Unauthenticated,
     /// The copy must go before the parent comes back (host port, writable shared storage, StatefulSet).
@@ -330,7 +340,8 @@ impl Note {
         match self {
             Self::LabelsDropped => "LabelsDropped",
             Self::TokenOmitted { .. } => "TokenOmitted",
-            Self::ClearEnv => "ClearEnv",
+            Self::ClearEnv { .. } => "ClearEnv",
+            Self::EnvFile => "EnvFile",
             Self::Unauthenticated => "Unauthenticated",
             Self::YieldFirst => "YieldFirst",
             Self::PullSecretsDropped => "PullSecretsDropped",
@@ -352,7 +363,11 @@ impl fmt::Display for Note {
         match self {
             Self::LabelsDropped => f.write_str("labels dropped (no Service, PDB or NetworkPolicy selects the copy)"),
             Self::TokenOmitted { volume } => write!(f, "token omitted from {volume}"),
-            Self::ClearEnv => f.write_str("Secret values in clear in the manifest"),
+            Self::ClearEnv { no_env_file: None } => f.write_str("Secret values in clear in the manifest"),
+            Self::ClearEnv { no_env_file: Some(why) } => {
+                write!(f, "Secret values in clear in the manifest (no env file: {why})")
+            }
+            Self::EnvFile => f.write_str("Secret values through an env file in memory"),
             Self::Unauthenticated => f.write_str("unauthenticated"),
             Self::YieldFirst => f.write_str("yields before its parent"),
             Self::PullSecretsDropped => f.write_str(

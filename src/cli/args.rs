@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
-use ckpt_db::agent::Target;
+use ckpt_db::agent::{AtHand, Target};
+use ckpt_db::checkpoint::env_file::NoHelper;
 use ckpt_db::checkpoint::settings::{ActivationPolicy, SecretEnv, Settings, TokenPolicy};
 use ckpt_db::keys::{self, NodeKey};
 use ckpt_db::layout::Layout;
 use ckpt_db::materialize::{Owners, Roots, SecretRootPolicy};
+use ckpt_db::node::helper;
 use ckpt_db::ops::admin::Client;
 use ckpt_db::store::fingerprint;
-use store_format::NodeSecret;
+use store_format::Unlocker;
 
 use super::say;
 
@@ -66,11 +68,16 @@ impl StoreArgs {
         Ok(keys)
     }
 
-    /// The same, with what there is to say left to the caller.
-    pub(crate) fn look_for_keys(&self) -> anyhow::Result<Keys> {
+    /// Where keys are looked for: the files that were named, else the usual ones.
+    pub(crate) fn key_search(&self) -> anyhow::Result<keys::KeySearch> {
         let defaults =
             if self.node_key.is_empty() { keys::default_key_paths(self.layout()?.root()) } else { Vec::new() };
-        let found = keys::find(&keys::KeySearch { explicit: self.node_key.clone(), defaults });
+        Ok(keys::KeySearch { explicit: self.node_key.clone(), defaults })
+    }
+
+    /// The same, with what there is to say left to the caller.
+    pub(crate) fn look_for_keys(&self) -> anyhow::Result<Keys> {
+        let found = keys::find(&self.key_search()?);
         let mut unusable = Vec::new();
         let mut absent = Vec::new();
         let mut warnings = Vec::new();
@@ -82,13 +89,18 @@ impl StoreArgs {
                 unusable.push(path);
             }
         }
-        Ok(Keys { found: found.keys, unusable, absent, warnings })
+        let unlockers = found.keys.iter().map(|key| Unlocker::from(key.secret.clone())).collect();
+        Ok(Keys { found: found.keys, current: found.current, unlockers, unusable, absent, warnings })
     }
 }
 
 /// The keys at hand.
 pub(crate) struct Keys {
     pub(crate) found: Vec<NodeKey>,
+    /// Which of them get a key slot, by their place.
+    pub(crate) current: Vec<usize>,
+    /// What they open, in the same order.
+    pub(crate) unlockers: Vec<Unlocker>,
     /// Files that are there, or were asked for, and hold no key that can be used.
     pub(crate) unusable: Vec<PathBuf>,
     /// Default places where there is no file.
@@ -98,8 +110,15 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn secrets(&self) -> Vec<&NodeSecret> {
-        self.found.iter().map(|key| &key.secret).collect()
+    /// The same for the agent: those that get a key slot, and the others.
+    pub(crate) fn at_hand(&self) -> AtHand {
+        let current = self.current.iter().filter_map(|at| self.unlockers.get(*at).cloned()).collect();
+        let others = self.unlockers.iter().enumerate().filter(|(at, _)| !self.current.contains(at));
+        AtHand { current, others: others.map(|(_, unlocker)| unlocker.clone()).collect() }
+    }
+
+    pub(crate) fn secrets(&self) -> Vec<&Unlocker> {
+        self.unlockers.iter().collect()
     }
 
     /// The keys at hand and their fingerprints, to be compared with those of the store.
@@ -107,8 +126,9 @@ impl Keys {
         let shown: Vec<String> = self
             .found
             .iter()
-            .map(|key| {
-                let fingerprint = fingerprint(&key.secret).map_or("no public part".to_owned(), |octets| short(&octets));
+            .zip(&self.unlockers)
+            .map(|(key, unlocker)| {
+                let fingerprint = fingerprint(unlocker).map_or("no public part".to_owned(), |octets| short(&octets));
                 format!("{} ({fingerprint})", key.source.display())
             })
             .collect();
@@ -158,6 +178,10 @@ pub(crate) struct TranslateArgs {
     #[arg(long, value_enum, default_value_t = SecretEnvArg::Auto, value_name = "WHAT")]
     secret_env: SecretEnvArg,
 
+    /// Statically linked ckpt-db on the node, which copies run to make their env file [default: this program]
+    #[arg(long, value_name = "FILE")]
+    env_file_helper: Option<PathBuf>,
+
     /// Projected service account tokens, which nobody can issue offline
     #[arg(long, value_enum, default_value_t = TokenArg::Omit, value_name = "WHAT")]
     service_account_tokens: TokenArg,
@@ -195,8 +219,10 @@ enum PolicyArg {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SecretEnvArg {
-    /// Literal for annotated pods, refuse for all others
+    /// Through an env file where that is possible; else literal for annotated pods, refuse for all others
     Auto,
+    /// Through a file in memory, which an init container makes (kubelets since 1.35); else refuse
+    EnvFile,
     /// Written into the manifest
     Literal,
     /// Such pods are not recoverable
@@ -240,9 +266,11 @@ impl TranslateArgs {
             },
             secret_env: match self.secret_env {
                 SecretEnvArg::Auto => SecretEnv::Auto,
+                SecretEnvArg::EnvFile => SecretEnv::EnvFile,
                 SecretEnvArg::Literal => SecretEnv::Literal,
                 SecretEnvArg::Refuse => SecretEnv::Refuse,
             },
+            env_file_helper: self.env_file_helper(),
             tokens: match self.service_account_tokens {
                 TokenArg::Omit => TokenPolicy::Omit,
                 TokenArg::Refuse => TokenPolicy::Refuse,
@@ -255,6 +283,20 @@ impl TranslateArgs {
         };
         settings.kept_annotations.extend(self.keep_annotation.iter().cloned());
         Ok(settings)
+    }
+
+    /// In a pod of its own the agent sees other files than the kubelet does.
+    fn env_file_helper(&self) -> Result<String, NoHelper> {
+        let in_pod = std::env::var_os("POD_NAME").is_some_and(|name| !name.is_empty());
+        match (&self.env_file_helper, in_pod) {
+            (Some(path), true) => helper::named(path),
+            (Some(path), false) => helper::look(path),
+            (None, true) => Err(NoHelper::InPod),
+            (None, false) => match std::env::current_exe() {
+                Ok(path) => helper::look(&path),
+                Err(error) => Err(NoHelper::Unusable(format!("the path of this program is not known: {error}"))),
+            },
+        }
     }
 }
 

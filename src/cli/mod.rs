@@ -3,9 +3,11 @@
 mod adopt;
 mod args;
 mod dump;
+mod env_file;
 mod follow;
 mod hold;
 mod keeping;
+mod key_look;
 mod log;
 mod node;
 mod open;
@@ -61,6 +63,9 @@ enum Command {
     Verify(verify::Verify),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
+    /// Not for people: its arguments stand in manifests.
+    #[command(hide = true)]
+    EnvFile(env_file::EnvFile),
 }
 
 /// How a command ended that could be carried out.
@@ -112,6 +117,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
+        Command::EnvFile(command) => command.run(),
     };
     let result = result.and_then(|exit| {
         out.flush()?;

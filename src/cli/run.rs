@@ -9,21 +9,25 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 
-use ckpt_db::agent::{Follow, Keeper, Kept, Seeded, Target, Tick, open_or_create, seed};
+use ckpt_db::agent::{
+    Follow, Keeper, Kept, Seeded, SlotNews, SlotRules, SlotsTold, Target, Tick, keep_slots, open_or_create, seed,
+};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
+use ckpt_db::hardening::harden;
 use ckpt_db::keys::write_generated;
 use ckpt_db::materialize::{PodOutcome, Report};
 use ckpt_db::source::api::may_be_logged;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
-use ckpt_db::source::stamp::stamp;
-use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, fingerprint, open_offline};
+use ckpt_db::source::stamp::{Stamp, stamp};
+use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, SlotPolicy, Snapshot, StoreError, open_offline};
 
 use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::{say_sealed, why_closed};
 use super::keeping::KeepArgs;
+use super::key_look::KeyLook;
 use super::output::{Unheard, line, plural};
 use super::{Exit, chain, chain_of, follow, now_unix_ms, say, usage, verdicts};
 
@@ -74,6 +78,10 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value_t = RefreshArg::Watch, value_name = "HOW", conflicts_with = "manifests")]
     object_refresh: RefreshArg,
 
+    /// How many of the node's keys keep their slot in the store: the newest, since each rotation makes another one
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    node_key_slots: u16,
+
     /// Make a node key below --root, for trying things out; says what it is
     #[arg(long, requires = "root")]
     generate_node_key: bool,
@@ -102,7 +110,8 @@ impl Run {
             }
             (false, Some(Input::Path(source))) => {
                 // Before anything else: a signal that comes during the first pass waits for its end.
-                let follow = Follow::new().context("cannot wait for signals")?;
+                let keys = KeyLook::new(&self.store);
+                let follow = Follow::new(move || keys.files()).context("cannot wait for signals")?;
                 let mut pass = self.prepare()?;
                 pass.cold_start(out)?;
                 pass.follow(source, follow, out)
@@ -123,6 +132,8 @@ impl Run {
         }
         let follow = follow::Follow {
             store: &self.store,
+            keys: KeyLook::new(&self.store),
+            slots: self.slots(),
             keep: &self.keep,
             settings: self.translate.settings(&target.roots)?,
             rendered_to: target,
@@ -134,6 +145,10 @@ impl Run {
             },
         };
         follow.run()
+    }
+
+    fn slots(&self) -> SlotRules {
+        SlotRules { node_keys_max: self.node_key_slots.into(), policy: SlotPolicy::Any }
     }
 
     /// Renders what the store holds, and nothing else.
@@ -166,7 +181,8 @@ impl Run {
             stored_name: None,
             keyless: false,
             tried: String::new(),
-            warned: Vec::new(),
+            keys: KeyLook::new(&self.store),
+            slots_told: SlotsTold::default(),
         })
     }
 
@@ -204,6 +220,7 @@ fn log_to_stderr() {
     let lines = lines.with_filter(asked).with_filter(filter_fn(may_be_logged));
     // Whoever embeds this may have set one.
     let _ = tracing_subscriber::registry().with(lines).try_init();
+    tracing::debug!("{}", harden());
 }
 
 /// What stays the same from pass to pass.
@@ -224,17 +241,14 @@ struct Pass<'a> {
     keyless: bool,
     /// The keys at hand, to be named where none opens the store.
     tried: String,
-    /// What was said of key files; it is said again when it changes.
-    warned: Vec<String>,
+    keys: KeyLook,
+    /// What was said of key slots that could not be made.
+    slots_told: SlotsTold,
 }
 
 impl Pass<'_> {
     fn keys(&mut self) -> anyhow::Result<Keys> {
-        let keys = self.run.store.look_for_keys()?;
-        if keys.warnings != self.warned {
-            keys.warnings.iter().for_each(|warning| say(format_args!("{warning}")));
-            self.warned.clone_from(&keys.warnings);
-        }
+        let keys = self.keys.look()?;
         self.tried = keys.tried();
         Ok(keys)
     }
@@ -359,15 +373,21 @@ impl Pass<'_> {
             }
             self.store = Some(store);
         }
+        self.keep_slots(keys, now)?;
         let store = self.store.as_mut().expect("it was opened above");
         refuse_other_nodes(&loaded.objects, &store.identity().node_name)?;
-        if store.lock_state() == LockState::Keyless
-            && let Some(key) = keys.found.iter().find(|key| fingerprint(&key.secret).is_some())
-        {
-            let _durable = store.add_first_key(&key.secret, now)?;
-            say(format_args!("note: node key {} opens the store from now on", key.source.display()));
-        }
         Ok(store)
+    }
+
+    /// Gives the current keys their slots in the store, if it is open.
+    fn keep_slots(&mut self, keys: &Keys, now: u64) -> anyhow::Result<()> {
+        let Some(store) = &mut self.store else { return Ok(()) };
+        match keep_slots(store, keys.at_hand(), self.run.slots(), &mut self.slots_told, now)? {
+            Some(news @ (SlotNews::FirstKey | SlotNews::Changed { .. })) => say(format_args!("note: {news}")),
+            Some(news @ SlotNews::NotKept(_)) => say(format_args!("warning: {news}")),
+            None => {}
+        }
+        Ok(())
     }
 
     fn refuse_locked(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
@@ -458,30 +478,62 @@ impl Pass<'_> {
         let input = Input::Path(source.to_owned());
         let interval = Duration::from_secs(self.run.file_check_frequency);
         let (mut read, mut seen) = (false, None);
+        let mut said = None;
         loop {
             let now = stamp(source).ok();
             let done = if !read || now != seen || self.store.is_none() || self.key_came()? {
-                self.store_and_render(&input, out).map(|_| (read, seen) = (true, now))
+                let done = self.store_and_render(&input, out);
+                if done.is_ok() {
+                    (read, seen) = (true, now.clone());
+                }
+                done.map(drop)
             } else {
                 self.render_again()
             };
-            if let Err(error) = done {
-                say(format_args!("error: {}", chain(&error)));
-                if is_store_failure(&error) {
-                    // The handle may be of no use any more; the next pass opens the file anew, after checking it.
-                    self.store = None;
-                }
-                // Whatever is wrong with the source: files that someone changed are put right all the same.
-                if let Err(error) = self.render_again() {
-                    say(format_args!("error: {}", chain(&error)));
+            match done {
+                Ok(()) => said = None,
+                Err(error) => {
+                    self.failed(&error, (&mut said, now));
+                    // Whatever is wrong with the source: files that someone changed are put right all the same.
+                    if let Err(error) = self.render_again() {
+                        say(format_args!("error: {}", chain(&error)));
+                    }
                 }
             }
-            match follow.next(interval) {
-                Tick::Due => {}
-                Tick::Reload => read = false,
-                // Nothing is removed: what runs from the rendered files goes on running.
-                Tick::Stop => return Ok(Exit::Fine),
+            loop {
+                match follow.next(interval) {
+                    Tick::Due => break,
+                    Tick::Keys => {
+                        let kept = self.keys().and_then(|keys| self.keep_slots(&keys, now_unix_ms()));
+                        if let Err(error) = kept {
+                            self.failed(&error, (&mut said, seen.clone()));
+                        }
+                        // A key may have come for which the store or the source waits.
+                        if self.store.is_none() || self.key_came()? {
+                            break;
+                        }
+                    }
+                    Tick::Reload => {
+                        read = false;
+                        break;
+                    }
+                    // Nothing is removed: what runs from the rendered files goes on running.
+                    Tick::Stop => return Ok(Exit::Fine),
+                }
             }
+        }
+    }
+
+    /// Says what is wrong, once for each state of the source: it is tried again and again.
+    fn failed(&mut self, error: &anyhow::Error, (said, seen): (&mut Option<(String, Option<Stamp>)>, Option<Stamp>)) {
+        let news = Some((chain(error), seen));
+        if *said != news {
+            say(format_args!("error: {}", chain(error)));
+            *said = news;
+        }
+        if is_store_failure(error) {
+            // The handle may be of no use any more; the next pass opens the file anew, after checking it.
+            self.store = None;
         }
     }
 

@@ -6,6 +6,8 @@
 mod certificate;
 mod file;
 mod search;
+mod watch;
 
 pub use file::{KeyFileError, NodeKey, load, write_generated};
 pub use search::{Found, KeySearch, default_key_paths, find};
+pub use watch::KeyWatch;

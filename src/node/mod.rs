@@ -5,4 +5,5 @@ pub mod boot;
 pub mod cri;
 pub mod facts;
 mod file;
+pub mod helper;
 pub mod kubelet;

@@ -2,7 +2,7 @@
 //!
 //! [`super::conformance`] is the suite that every implementation passes, those of embedding programs included.
 
-use store_format::{Identity, Lifecycle, NodeSecret};
+use store_format::{Identity, Lifecycle, Unlocker};
 
 use super::{Committed, LockState, Revision, Snapshot, StoreError};
 use crate::checkpoint::lookup::Absence;
@@ -144,6 +144,42 @@ pub struct Update {
     pub rejected: Vec<Rejected>,
 }
 
+/// Which key slots a store is to have from now on.
+#[derive(Clone, Copy, Default)]
+pub struct SlotsWanted<'a> {
+    /// Each of them gets a slot, if it has none that it opens. They are as good as newest: `node_keys_max` removes none of
+    /// them.
+    pub add: &'a [&'a Unlocker],
+    /// The slots of these fingerprints go, if they are there; those in `add` as well.
+    pub remove: &'a [[u8; 32]],
+    /// How many slots of node keys stay, the newest of them. `None`: all.
+    pub node_keys_max: Option<usize>,
+    /// What kinds of slots there may be.
+    pub policy: SlotPolicy,
+}
+
+/// What kinds of slots a store may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SlotPolicy {
+    /// Any.
+    #[default]
+    Any,
+    /// Systemd credentials, and recovery codes. No slot of another kind is made; those that are there go as soon as a slot of
+    /// a credential that opens is durable.
+    CredentialOnly,
+}
+
+/// What became of the slots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotsKept {
+    /// The store's revision after it.
+    pub revision: Revision,
+    /// Fingerprints of the slots that were made, in the order of [`SlotsWanted::add`].
+    pub added: Vec<[u8; 32]>,
+    /// Fingerprints of the slots that went.
+    pub removed: Vec<[u8; 32]>,
+}
+
 /// A store.
 pub trait Backend: Send {
     /// Whose store it is.
@@ -160,11 +196,17 @@ pub trait Backend: Send {
     /// After [`StoreError::Refused`] nothing was written. After [`StoreError::OutcomeUnknown`] the store must be reopened.
     fn update(&mut self, changes: Vec<Change>, now_unix_ms: u64) -> Result<Committed<Update>, StoreError>;
 
-    /// Gives a keyless store its data key, wrapped for `secret`, and tags every record, in one durable transaction.
+    /// Adds and removes key slots. A keyless store gets its data key with the first one that is added, and every record its
+    /// tag.
+    ///
+    /// What is added is one durable transaction; what is removed is another, made only after the new slots were read back and
+    /// opened. Where there is nothing to do nothing is committed.
     ///
     /// # Errors
-    /// As for [`Backend::update`]; [`StoreError::NoKeyOpens`] if the store has a data key already.
-    fn add_first_key(&mut self, secret: &NodeSecret, now_unix_ms: u64) -> Result<Committed<Revision>, StoreError>;
+    /// As for [`Backend::update`]. After [`StoreError::NoKeyOpens`] (the store is locked), [`StoreError::NoPublicKey`] and
+    /// [`StoreError::LastSlot`] nothing was written; after all others slots may have been added, and none that was needed
+    /// removed.
+    fn keep_slots(&mut self, wanted: &SlotsWanted<'_>, now_unix_ms: u64) -> Result<Committed<SlotsKept>, StoreError>;
 
     /// A copy of the store's file as it is between two commits, to be read with [`super::open_image`] or kept as a backup.
     ///

@@ -4,9 +4,9 @@
 
 mod lifecycle;
 
-use store_format::{Lifecycle, NodeSecret};
+use store_format::{Lifecycle, Unlocker};
 
-use super::{Backend, Change, LockState, Missing, StoreError};
+use super::{Backend, Change, LockState, Missing, SlotsWanted, StoreError};
 use crate::checkpoint::lookup::{Absence, Lookup, Objects as _};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::checkpoint::rendering::PodName;
@@ -17,7 +17,7 @@ use crate::checkpoint::rendering::PodName;
 ///
 /// # Panics
 /// If the backend does not conform; the message says in what.
-pub fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
+pub fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &Unlocker) {
     a_new_store_is_empty_and_keyless(make());
     a_pod_is_stored_with_what_it_names(make(), secret);
     a_keyless_store_takes_everything_but_secrets(make(), secret);
@@ -79,8 +79,9 @@ fn apply(object: Object, with: Vec<Object>) -> Vec<Change> {
     vec![Change::Apply { object, with }]
 }
 
-fn keyed(mut store: Box<dyn Backend>, secret: &NodeSecret) -> Box<dyn Backend> {
-    let _ = store.add_first_key(secret, NOW).expect("a keyless store takes its first key");
+fn keyed(mut store: Box<dyn Backend>, secret: &Unlocker) -> Box<dyn Backend> {
+    let wanted = SlotsWanted { add: &[secret], ..SlotsWanted::default() };
+    let _ = store.keep_slots(&wanted, NOW).expect("a keyless store takes its first key");
     store
 }
 
@@ -98,7 +99,7 @@ fn a_new_store_is_empty_and_keyless(store: Box<dyn Backend>) {
     assert_eq!(snapshot.get().objects().count(), 0, "a new store is empty");
 }
 
-fn a_pod_is_stored_with_what_it_names(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_pod_is_stored_with_what_it_names(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let (web, tls) = (pod("web", "u1", &["tls"]), secret_object("tls", "AAEC"));
     let update = store.update(apply(web.clone(), vec![tls.clone()]), NOW).expect("a closure is stored");
@@ -111,7 +112,7 @@ fn a_pod_is_stored_with_what_it_names(store: Box<dyn Backend>, secret: &NodeSecr
     assert_eq!(snapshot.get().objects().count(), 0, "what only a deleted pod needed goes with it");
 }
 
-fn a_keyless_store_takes_everything_but_secrets(mut store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_keyless_store_takes_everything_but_secrets(mut store: Box<dyn Backend>, secret: &Unlocker) {
     let (web, tls) = (pod("web", "u1", &["tls"]), secret_object("tls", "AAEC"));
     let update = store.update(apply(web.clone(), vec![tls.clone()]), NOW).expect("a keyless store takes pods");
     assert_eq!(update.get().unsealed, vec![tls.key.clone()], "the Secret is left out and named");
@@ -130,11 +131,9 @@ fn a_keyless_store_takes_everything_but_secrets(mut store: Box<dyn Backend>, sec
     assert_eq!(store.lock_state(), LockState::Open, "the first key opens the store");
     let _ = store.update(apply(web.clone(), vec![tls.clone()]), NOW).expect("then Secrets are stored");
     assert!(holds(&*store, &web) && holds(&*store, &tls), "both can be read back exactly");
-    let again = store.add_first_key(secret, NOW);
-    assert!(again.is_err(), "a store has one first key");
 }
 
-fn the_same_again_changes_nothing(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn the_same_again_changes_nothing(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let changes = || apply(pod("web", "u1", &["tls"]), vec![secret_object("tls", "AAEC")]);
     let first = store.update(changes(), NOW).expect("a closure is stored").into_inner();
@@ -143,7 +142,7 @@ fn the_same_again_changes_nothing(store: Box<dyn Backend>, secret: &NodeSecret) 
     assert!(second.stored.is_empty() && second.removed.is_empty(), "the same again writes nothing");
 }
 
-fn what_no_pod_names_is_not_kept(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn what_no_pod_names_is_not_kept(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let stray = secret_object("stray", "AAEC");
     let update = store.update(apply(stray.clone(), vec![]), NOW).expect("a stray Secret is no error").into_inner();
@@ -154,7 +153,7 @@ fn what_no_pod_names_is_not_kept(store: Box<dyn Backend>, secret: &NodeSecret) {
     assert_eq!(snapshot.get().objects().count(), 1, "what a pod no longer names goes");
 }
 
-fn a_listing_is_compared_with_the_store(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_listing_is_compared_with_the_store(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let listing = |objects| vec![Change::Reset { objects, kinds: Kind::ALL.to_vec(), missing: Missing::Delete }];
     let (a, b, c) = (pod("a", "ua", &[]), pod("b", "ub", &["s"]), pod("c", "uc", &[]));
@@ -169,7 +168,7 @@ fn a_listing_is_compared_with_the_store(store: Box<dyn Backend>, secret: &NodeSe
     );
 }
 
-fn an_empty_listing_deletes_nothing(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn an_empty_listing_deletes_nothing(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let web = pod("web", "u1", &[]);
     let _ = store.update(apply(web.clone(), vec![]), NOW).expect("stored");
@@ -179,7 +178,7 @@ fn an_empty_listing_deletes_nothing(store: Box<dyn Backend>, secret: &NodeSecret
     assert!(holds(&*store, &web), "and the pod is still there");
 }
 
-fn a_pod_of_another_uid_is_another_pod(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_pod_of_another_uid_is_another_pod(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let running = pod_with_status("u1", r#"{"phase":"Running"}"#);
     let _ = store.update(apply(running.clone(), vec![]), NOW).expect("stored");
@@ -189,7 +188,7 @@ fn a_pod_of_another_uid_is_another_pod(store: Box<dyn Backend>, secret: &NodeSec
     assert!(!store.snapshot().expect("a snapshot").get().ran(&pending.key), "a re-created pod has not run yet");
 }
 
-fn a_deletion_of_another_uid_is_ignored(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_deletion_of_another_uid_is_ignored(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let web = pod("web", "u2", &[]);
     let _ = store.update(apply(web.clone(), vec![]), NOW).expect("stored");
@@ -197,7 +196,7 @@ fn a_deletion_of_another_uid_is_ignored(store: Box<dyn Backend>, secret: &NodeSe
     assert!(holds(&*store, &web), "the deletion of a predecessor does not delete the pod");
 }
 
-fn a_bad_object_does_not_take_others_down(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_bad_object_does_not_take_others_down(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let good = pod("good", "u1", &[]);
     let bad = object(Kind::Pod, "bad", "u2", r#"{"spec":{"volumes":7}}"#);
@@ -211,7 +210,7 @@ fn a_bad_object_does_not_take_others_down(store: Box<dyn Backend>, secret: &Node
     assert!(holds(&*store, &good), "the good one is stored");
 }
 
-fn an_object_that_appears_later_is_linked(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn an_object_that_appears_later_is_linked(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let _ = store.update(apply(pod("web", "u1", &["tls"]), vec![]), NOW).expect("stored");
     let tls = secret_object("tls", "AAEC");
@@ -221,7 +220,7 @@ fn an_object_that_appears_later_is_linked(store: Box<dyn Backend>, secret: &Node
     assert!(holds(&*store, &secret_object("tls", "AAED")), "and replaced when it changes");
 }
 
-fn decisions_are_kept_for_the_same_pod(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn decisions_are_kept_for_the_same_pod(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let web = pod("web", "u1", &[]);
     let _ = store.update(apply(web.clone(), vec![]), NOW).expect("stored");
@@ -242,7 +241,7 @@ fn decisions_are_kept_for_the_same_pod(store: Box<dyn Backend>, secret: &NodeSec
     assert_eq!(lifecycle(&*store), Some(Lifecycle::Active), "a decision is kept");
 }
 
-fn what_has_ended_stays_ended(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn what_has_ended_stays_ended(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let running = |uid: &str| pod_with_status(uid, r#"{"phase":"Running"}"#);
     let failed = |reason: &str| pod_with_status("u1", &format!(r#"{{"phase":"Failed","reason":"{reason}"}}"#));
@@ -288,7 +287,7 @@ fn absent(name: &str, why: Absence) -> Change {
     Change::Absent { key: secret_object(name, "").key, why }
 }
 
-fn an_absence_is_recorded_with_each_pod_that_names_the_object(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn an_absence_is_recorded_with_each_pod_that_names_the_object(store: Box<dyn Backend>, secret: &Unlocker) {
     use Absence::{Forbidden, NotFound};
     let mut store = keyed(store, secret);
     let (web, job, other) = (pod("web", "u1", &["tls", "key"]), pod("job", "u2", &["tls"]), pod("other", "u3", &[]));
@@ -322,7 +321,7 @@ fn an_absence_is_recorded_with_each_pod_that_names_the_object(store: Box<dyn Bac
     assert_eq!(missing(&*store, &web), vec![(key, NotFound)], "what a pod no longer names is no longer absent for it");
 }
 
-fn an_absence_deletes_nothing_and_ends_when_the_object_comes(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn an_absence_deletes_nothing_and_ends_when_the_object_comes(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let (web, tls) = (pod("web", "u1", &["tls"]), secret_object("tls", "AAEC"));
     let first = store.update(apply(web.clone(), vec![tls.clone()]), NOW).expect("stored").into_inner();
@@ -339,7 +338,7 @@ fn an_absence_deletes_nothing_and_ends_when_the_object_comes(store: Box<dyn Back
     assert_eq!(missing(&*store, &web), vec![], "which ends its absence");
 }
 
-fn a_deleted_object_is_not_found(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_deleted_object_is_not_found(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let (web, tls) = (pod("web", "u1", &["tls"]), Object { uid: "s1".to_owned(), ..secret_object("tls", "AAEC") });
     let _ = store.update(apply(web.clone(), vec![tls.clone()]), NOW).expect("stored");
@@ -355,7 +354,7 @@ fn a_deleted_object_is_not_found(store: Box<dyn Backend>, secret: &NodeSecret) {
     assert!(holds(&*store, &web), "and is still there");
 }
 
-fn a_listing_may_report_what_it_lacks(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_listing_may_report_what_it_lacks(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let listing = |objects| Change::Reset { objects, kinds: vec![Kind::Pod], missing: Missing::Report };
     let populated = |store: &dyn Backend| store.snapshot().expect("a snapshot can be taken").get().populated();
@@ -386,7 +385,7 @@ fn a_listing_may_report_what_it_lacks(store: Box<dyn Backend>, secret: &NodeSecr
     assert_eq!(update.removed.len(), 2, "which deletes it, with what only it named");
 }
 
-fn another_cluster_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn another_cluster_is_refused(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let web = pod("web", "u1", &[]);
     let cluster = |cas: &[u8]| Change::Cluster { ca_sha256: cas.iter().map(|ca| [*ca; 32]).collect() };
@@ -433,7 +432,7 @@ fn another_cluster_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
     let _ = store.update(many(), NOW).expect("and recognised");
 }
 
-fn another_node_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn another_node_is_refused(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let own = store.identity().node_name.clone();
     let before = store.snapshot().expect("a snapshot can be taken").get().revision();
@@ -448,7 +447,7 @@ fn another_node_is_refused(store: Box<dyn Backend>, secret: &NodeSecret) {
     assert_eq!(snapshot.node_name(), Some(own.as_str()), "the store stays whose it was");
 }
 
-fn a_pod_after_an_empty_listing_populates(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_pod_after_an_empty_listing_populates(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let empty = Change::Reset { objects: vec![], kinds: vec![Kind::Pod], missing: Missing::Report };
     let _ = store.update(vec![empty, Change::Complete], NOW).expect("an empty listing is taken");
@@ -461,7 +460,7 @@ fn a_pod_after_an_empty_listing_populates(store: Box<dyn Backend>, secret: &Node
     assert!(populated(&*store), "the first pod after a complete listing populates");
 }
 
-fn a_refused_pod_ends_its_predecessor(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_refused_pod_ends_its_predecessor(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let web = pod("web", "u1", &[]);
     let _ = store.update(apply(web.clone(), vec![]), NOW).expect("stored");
@@ -477,7 +476,7 @@ fn a_refused_pod_ends_its_predecessor(store: Box<dyn Backend>, secret: &NodeSecr
     assert_eq!(update.removed, std::slice::from_ref(&web.key), "but a pod whose name another one has is gone");
 }
 
-fn a_position_is_kept_with_what_is_written(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_position_is_kept_with_what_is_written(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let position = |text: &str| Change::Position(text.to_owned());
     let read = |store: &dyn Backend| {

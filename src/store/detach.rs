@@ -13,7 +13,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 /// Cuts its backend off when it is dropped, which must happen before redb's handle is: also while a panic unwinds.
@@ -46,14 +45,14 @@ pub(super) fn pair() -> (Attached, Detach) {
 
 #[derive(Debug)]
 pub(super) struct DetachableBackend {
-    inner: FileBackend,
+    inner: Box<dyn StorageBackend>,
     attached: Attached,
 }
 
 impl DetachableBackend {
-    pub(super) fn new(inner: FileBackend) -> (Self, Detach) {
+    pub(super) fn new(inner: impl StorageBackend) -> (Self, Detach) {
         let (attached, detach) = pair();
-        (Self { inner, attached }, detach)
+        (Self { inner: Box::new(inner), attached }, detach)
     }
 }
 

@@ -119,6 +119,33 @@ pub enum StoreError {
     /// A key has no public part, so that its slot could not be named.
     #[error("the node key has no public part; add its certificate, or write it again with 'openssl pkey'")]
     NoPublicKey,
+    /// Without the slots that were to go no key at hand would open the store. Nothing was written.
+    #[error("after that no key at hand would open the store, so nothing was changed; add a slot for another key first")]
+    LastSlot,
+    /// The store has no data key yet that could be exchanged. Nothing was written.
+    #[error("this store has no data key yet: there is nothing to exchange")]
+    NoDataKey,
+    /// The data key of a store with findings is not exchanged: what is damaged could not be carried over. Nothing was written.
+    #[error("{} is not sound ({findings} findings, the first: {first}); its data key was not exchanged", .path.display())]
+    NotSound {
+        /// The file.
+        path: PathBuf,
+        /// How many findings.
+        findings: usize,
+        /// One of them.
+        first: String,
+    },
+    /// A record that was sound a moment ago is not any more. Nothing was written.
+    #[error("record {table}/{key} can't be read any more; the data key was not exchanged")]
+    NotReadBack {
+        /// Its table.
+        table: &'static str,
+        /// Its key.
+        key: String,
+    },
+    /// A slot that was just written does not open the store when it is read back. It was not relied on: no slot was removed.
+    #[error("a key slot that was just written can't be read back; no other slot was removed")]
+    SlotNotReadBack,
     /// Randomness or a cipher failed. Nothing was written.
     #[error("cannot encrypt")]
     Crypto(#[from] crate::crypto::CryptoError),

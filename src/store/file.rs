@@ -66,7 +66,7 @@ pub(super) fn lock_shared(path: &Path, file: &File) -> Result<(), StoreError> {
     }
 }
 
-fn lock_exclusive(path: &Path, file: &File) -> Result<(), StoreError> {
+pub(super) fn lock_exclusive(path: &Path, file: &File) -> Result<(), StoreError> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(path.to_owned())),
@@ -113,8 +113,20 @@ impl Unpublished {
             .mode(0o700)
             .create(directory)
             .map_err(|error| StoreError::io("create the directory", directory, error))?;
+        Self::named(path, "new")
+    }
+
+    /// An empty file (0600) beside a store that it is to replace.
+    ///
+    /// # Errors
+    /// The system refuses; or another process makes such a file.
+    pub(super) fn replacing(path: &Path) -> Result<(Self, File), StoreError> {
+        Self::named(path, "rotate")
+    }
+
+    fn named(path: &Path, suffix: &str) -> Result<(Self, File), StoreError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = directory.join(format!(".{name}.new"));
+        let temporary = directory_of(path).join(format!(".{name}.{suffix}"));
         remove_leftover(path, &temporary)?;
         let file = OpenOptions::new()
             .read(true)
@@ -129,16 +141,44 @@ impl Unpublished {
         Ok((Self { temporary, path: path.to_owned(), file: kept }, file))
     }
 
+    /// The same open file.
+    pub(super) fn again(&self) -> Result<File, StoreError> {
+        self.file.try_clone().map_err(|error| StoreError::io("open again", &self.temporary, error))
+    }
+
+    /// Takes the lock that closing a database gave up.
+    pub(super) fn lock(&self) -> Result<(), StoreError> {
+        lock_exclusive(&self.path, &self.file)
+    }
+
+    /// Puts the file in the place of `old`, durably.
+    ///
+    /// # Errors
+    /// Another file took one of the two names meanwhile, or the system refuses: then nothing was replaced. If only the
+    /// directory can't be synced it was.
+    pub(super) fn replace(self, old: &File) -> Result<(), StoreError> {
+        if !(is_at(&self.file, &self.temporary) && is_at(old, &self.path)) {
+            return Err(StoreError::InUse(self.path));
+        }
+        self.file.sync_all().map_err(|error| StoreError::io("sync", &self.temporary, error))?;
+        std::fs::rename(&self.temporary, &self.path).map_err(|error| StoreError::io("replace", &self.path, error))?;
+        sync_directory(directory_of(&self.path))
+    }
+
+    /// Removes the file; what can't be removed the next attempt removes.
+    pub(super) fn discard(self) {
+        if is_at(&self.file, &self.temporary) {
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
+
     /// Gives the file its name, durably; refuses to replace anything.
     ///
     /// # Errors
     /// The name was taken meanwhile, or the system refuses; then the temporary file is left for the next start to remove.
     pub(super) fn publish(self) -> Result<(), StoreError> {
         // Another start may have taken this file for a leftover before it was locked.
-        let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
-        let named = std::fs::symlink_metadata(&self.temporary).map(identity);
-        let own = self.file.metadata().map(identity);
-        if !matches!((named, own), (Ok(named), Ok(own)) if named == own) {
+        if !is_at(&self.file, &self.temporary) {
             return Err(StoreError::InUse(self.path));
         }
         match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.path, RenameFlags::NOREPLACE) {
@@ -155,6 +195,13 @@ impl Unpublished {
         }
         sync_directory(directory_of(&self.path))
     }
+}
+
+/// Whether the open file is the one that lies at `path`.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
+    let named = std::fs::symlink_metadata(path).map(identity);
+    matches!((named, file.metadata().map(identity)), (Ok(named), Ok(own)) if named == own)
 }
 
 /// Makes the directory's entries durable; redb never does.

@@ -27,6 +27,14 @@ pub enum Finding {
         /// Who names it.
         named_by: String,
     },
+    /// The log goes further than the state record says the store has come: the state is that of an older copy, or the log of
+    /// another.
+    Revision {
+        /// The last revision in the log.
+        log: u64,
+        /// The revision in the state record.
+        state: u64,
+    },
     /// There are fewer records of a kind than were written.
     Hidden {
         /// The kind.
@@ -55,6 +63,13 @@ pub enum RecordProblem {
     Misplaced,
     /// It does not open although its tag matches.
     Sealed,
+    /// It is a key slot, and opens, but to another data key than the one that made the tags of this store: it was put back from
+    /// before the data key was exchanged, or from elsewhere. It unlocks nothing.
+    OtherDataKey,
+    /// It is a key slot that says something else than its mirror, whose tag is right: one that was put back or changed.
+    Mirror,
+    /// It is a key slot of another store.
+    OtherStore,
     /// Its key is no name that Kubernetes allows, or of a kind that this version does not keep.
     Name,
     /// Its body is not the JSON of the object it claims to be.
@@ -68,6 +83,7 @@ impl Finding {
         match self {
             Self::Structure(_) => "Structure",
             Self::Missing { .. } => "Missing",
+            Self::Revision { .. } => "Revision",
             Self::Hidden { .. } => "Hidden",
             Self::Record { problem, .. } => match problem {
                 RecordProblem::Malformed(_) => "Malformed",
@@ -77,6 +93,9 @@ impl Finding {
                 RecordProblem::OtherKey(_) => "OtherKey",
                 RecordProblem::Misplaced => "Misplaced",
                 RecordProblem::Sealed => "Sealed",
+                RecordProblem::OtherDataKey => "OtherDataKey",
+                RecordProblem::Mirror => "Mirror",
+                RecordProblem::OtherStore => "OtherStore",
                 RecordProblem::Name => "Name",
                 RecordProblem::Body => "Body",
             },
@@ -116,11 +135,22 @@ impl fmt::Display for Finding {
                     }
                     RecordProblem::Misplaced => f.write_str("does not say of itself what its key says"),
                     RecordProblem::Sealed => f.write_str("does not open with the data key"),
+                    RecordProblem::OtherDataKey => f.write_str(
+                        "holds another data key than this store's: it was put back from an older or another store",
+                    ),
+                    RecordProblem::Mirror => {
+                        f.write_str("is not what its mirror in the table meta says, which is right")
+                    }
+                    RecordProblem::OtherStore => f.write_str("is a key slot of another store"),
                     RecordProblem::Name => f.write_str("has a key that is no object's name"),
                     RecordProblem::Body => f.write_str("does not hold the object that its key names"),
                 }
             }
             Self::Missing { object, named_by } => write!(f, "{object} is missing; {named_by} names it"),
+            Self::Revision { log, state } => write!(
+                f,
+                "record meta/state says revision {state}, but the log goes to {log}: it was put back from an older copy"
+            ),
             Self::Hidden { kind, written, found } => {
                 write!(f, "{} of {written} {kind} records can't be found", written.saturating_sub(*found))
             }

@@ -8,42 +8,55 @@ use std::path::Path;
 use std::sync::Arc;
 
 use store_format::{
-    DecodeError, Envelope, FORMAT_VERSION, Form, Frame, Identity, KeySlot, LogRecord, NodeSecret, PodRow, State, Table,
-    check_format, log_key_revision, meta_key,
+    DecodeError, Envelope, FORMAT_VERSION, Form, Frame, Identity, KeySlot, LogRecord, PodRow, State, StoreId, Table,
+    Unlocker, check_format, log_key_revision, meta_key,
 };
 
 use super::finding::{Finding, RecordProblem};
 use super::record::{self, Checked};
-use super::snapshot::{LockState, Record, Snapshot};
+use super::snapshot::{LockState, Record, SlotInfo, Snapshot};
 use super::tables::Row;
-use super::vault::Vault;
+use super::vault::{Vault, fingerprint};
 use super::{Revision, StoreError, absence};
 use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Kind, ObjectKey};
+
+/// What a store's handle keeps of the keys that opened it.
+#[derive(Default)]
+pub(super) struct Keys {
+    pub(super) vault: Option<Arc<Vault>>,
+    /// Fingerprints of the slots that a key at hand opened.
+    pub(super) opened: BTreeSet<[u8; 32]>,
+}
 
 /// What has to be known before records can be checked: format, and which key opens.
 pub(super) struct Unlocked {
     pub(super) lock: LockState,
     pub(super) vault: Option<Arc<Vault>>,
-    slots: Vec<KeySlot>,
+    slots: Vec<SlotInfo>,
     findings: Vec<Finding>,
 }
 
 impl Unlocked {
-    /// With the vault that the store's handle holds already.
-    pub(super) fn with(self, vault: Option<Arc<Vault>>) -> Self {
-        match vault {
-            Some(vault) => Self { lock: LockState::Open, vault: Some(vault), ..self },
-            None => self,
+    /// With the keys that the store's handle holds already.
+    pub(super) fn with(mut self, keys: &Keys) -> Self {
+        if let Some(vault) = &keys.vault {
+            self.lock = LockState::Open;
+            self.vault = Some(Arc::clone(vault));
+            for slot in &mut self.slots {
+                slot.opens = keys.opened.contains(&slot.fingerprint);
+            }
         }
+        self
     }
 }
 
-/// Reads the key slots and tries every key on every slot.
+/// Reads the key slots and tries the keys at hand on them: each on the slot that names it, and if none of these opens, on all
+/// others of its kind.
 ///
 /// # Errors
 /// [`StoreError::Newer`] if the format record says so. Nothing else is an error here.
-pub(super) fn unlock(path: &Path, rows: &[Row], secrets: &[&NodeSecret]) -> Result<Unlocked, StoreError> {
+pub(super) fn unlock(path: &Path, rows: &[Row], unlockers: &[&Unlocker]) -> Result<Unlocked, StoreError> {
     let mut findings = Vec::new();
     for row in rows.iter().filter(|row| row.table == Table::Meta && row.key == [meta_key::FORMAT]) {
         // Only a digest that matches makes the version believable: a flipped bit is damage, not a newer program.
@@ -59,31 +72,42 @@ pub(super) fn unlock(path: &Path, rows: &[Row], secrets: &[&NodeSecret]) -> Resu
             Err(problem) => findings.push(Finding::record(row.table, &row.key, problem)),
         }
     }
-    let mut slots: Vec<KeySlot> = Vec::new();
-    let mut vault = None;
+    let mut slots: Vec<SlotRow<'_>> = Vec::new();
     let mut any_slot = false;
     for row in rows {
         let Some(key) = slot_key_of(row) else { continue };
         any_slot = true;
-        let slot =
-            match checked(row, None).and_then(|slot| KeySlot::decode(slot.payload).map_err(RecordProblem::Malformed)) {
-                Ok(slot) => slot,
-                // A later version may add kinds of slots; one that this version can't use is no damage.
-                Err(RecordProblem::Malformed(DecodeError::SlotKind { .. })) => continue,
-                Err(problem) => {
-                    findings.push(Finding::record(row.table, &row.key, problem));
-                    continue;
-                }
-            };
-        if vault.is_none()
-            && let Some(store_id) = store_format::slot_key_store_id(key)
-        {
-            vault = secrets.iter().find_map(|secret| Vault::unlock(store_id, &slot, secret).ok());
-        }
-        if !slots.contains(&slot) {
-            slots.push(slot);
+        match read_slot(row, key) {
+            Ok(slot) => slots.push(slot),
+            // A later version may add kinds of slots; one that this version can't use is no damage.
+            Err(RecordProblem::Malformed(DecodeError::SlotKind { .. })) => {}
+            Err(problem) => findings.push(Finding::record(row.table, &row.key, problem)),
         }
     }
+    let mut opened = try_keys(&slots, unlockers);
+    let vault = the_data_key(rows, opened.iter().map(|(_, vault)| vault));
+    // A slot of before an exchange of the data key, put back, opens to a key that nothing here is tagged with.
+    opened.retain(|(index, wrapped)| {
+        let right = vault.as_ref().is_some_and(|vault| vault.is(wrapped));
+        if let (false, Some(SlotRow { row, .. })) = (right, slots.get(*index)) {
+            findings.push(Finding::record(row.table, &row.key, RecordProblem::OtherDataKey));
+        }
+        right
+    });
+    let mut infos: Vec<SlotInfo> = Vec::new();
+    for (index, SlotRow { slot, .. }) in slots.iter().enumerate() {
+        let opens = opened.iter().any(|(opened, _)| *opened == index);
+        match infos.iter_mut().find(|info| info.fingerprint == slot.fingerprint && info.kind == slot.kind) {
+            Some(info) => info.opens |= opens,
+            None => infos.push(SlotInfo {
+                kind: slot.kind,
+                fingerprint: slot.fingerprint,
+                created_at_unix_ms: slot.created_at_unix_ms,
+                opens,
+            }),
+        }
+    }
+    infos.sort_by_key(|info| (info.created_at_unix_ms, info.fingerprint));
     // Sealed records are proof that there was a slot, even if none can be found.
     let sealed = rows.iter().any(|row| {
         row.table == Table::Objects
@@ -97,7 +121,67 @@ pub(super) fn unlock(path: &Path, rows: &[Row], secrets: &[&NodeSecret]) -> Resu
         (None, true) => LockState::Locked,
         (None, false) => LockState::Keyless,
     };
-    Ok(Unlocked { lock, vault: vault.map(Arc::new), slots, findings })
+    Ok(Unlocked { lock, vault, slots: infos, findings })
+}
+
+/// A slot as it lies in one of its two places.
+pub(super) struct SlotRow<'a> {
+    pub(super) row: &'a Row,
+    /// The store that its key names; `None` if the key is not of that form.
+    pub(super) store_id: Option<StoreId>,
+    pub(super) slot: KeySlot,
+}
+
+/// Every slot that can be read, in both places.
+pub(super) fn slot_rows(rows: &[Row]) -> impl Iterator<Item = SlotRow<'_>> {
+    rows.iter().filter_map(|row| read_slot(row, slot_key_of(row)?).ok())
+}
+
+fn read_slot<'a>(row: &'a Row, key: &str) -> Result<SlotRow<'a>, RecordProblem> {
+    let slot = KeySlot::decode(checked(row, None)?.payload).map_err(RecordProblem::Malformed)?;
+    Ok(SlotRow { row, store_id: store_format::slot_key_store_id(key), slot })
+}
+
+/// Which of the data keys that were found in slots is the one of these records.
+///
+/// Somebody without any key can put an old slot back, and it then opens with the key that it always opened with. So what the
+/// slots hold is judged by the tags: the data key is the one that made more of them than any other, and most of them.
+fn the_data_key<'a>(rows: &[Row], found: impl Iterator<Item = &'a Arc<Vault>>) -> Option<Arc<Vault>> {
+    let mut distinct: Vec<&Arc<Vault>> = Vec::new();
+    for vault in found {
+        if !distinct.iter().any(|known| known.is(vault)) {
+            distinct.push(vault);
+        }
+    }
+    let tags: Vec<_> = rows
+        .iter()
+        .filter(|row| row.table != Table::Slots)
+        .filter_map(|row| Frame::decode(&row.bytes).ok().and_then(|frame| Some((frame.digest, frame.tag?))))
+        .collect();
+    let made = |vault: &Vault| tags.iter().filter(|(digest, tag)| vault.check_tag(digest, tag).is_ok()).count();
+    let best = distinct.into_iter().map(|vault| (made(vault), vault)).max_by_key(|(made, _)| *made);
+    best.filter(|(made, _)| 2 * made >= tags.len()).map(|(_, vault)| Arc::clone(vault))
+}
+
+/// Which slots the keys open, by their place in `slots`, and to what.
+fn try_keys(slots: &[SlotRow<'_>], unlockers: &[&Unlocker]) -> Vec<(usize, Arc<Vault>)> {
+    let named: Vec<(Option<[u8; 32]>, &Unlocker)> =
+        unlockers.iter().map(|unlocker| (fingerprint(unlocker), *unlocker)).collect();
+    let open = |by_name: bool| {
+        let mut opened = Vec::new();
+        for (index, SlotRow { store_id, slot, .. }) in slots.iter().enumerate() {
+            let Some(store_id) = store_id else { continue };
+            let keys = named.iter().filter(|(name, unlocker)| {
+                unlocker.kind() == slot.kind && (*name == Some(slot.fingerprint)) == by_name
+            });
+            let vault = keys.into_iter().find_map(|(_, unlocker)| Vault::unlock(*store_id, slot, unlocker).ok());
+            opened.extend(vault.map(|vault| (index, Arc::new(vault))));
+        }
+        opened
+    };
+    let opened = open(true);
+    // A key without a public part has no name, and what a certificate beside a key says of it may be wrong.
+    if opened.is_empty() { open(false) } else { opened }
 }
 
 /// The slot's key if the row is a slot: in its own table, or its mirror in the table `meta`.
@@ -154,6 +238,8 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
         }
     }
     loader.look_for_missing();
+    loader.compare_slots(&rows);
+    loader.compare_revisions(&log);
     let forbidden = loader.forbidden();
     let Loader { identity, state, records, rows, damaged, findings, .. } = loader;
     Snapshot {
@@ -287,6 +373,53 @@ impl Loader<'_> {
         forbidden
     }
 
+    /// With the data key known, the mirrors have tags, and what they say is what the slots have to say.
+    fn compare_slots(&mut self, rows: &[Row]) {
+        let own = self.identity.as_ref().map(|identity| identity.store_id);
+        let mut places: BTreeMap<&str, [Option<&Row>; 2]> = BTreeMap::new();
+        for row in rows {
+            let Some(key) = slot_key_of(row) else { continue };
+            places.entry(key).or_default()[usize::from(row.table == Table::Meta)] = Some(row);
+        }
+        for (key, [slot, mirror]) in places {
+            let foreign = own.is_some() && store_format::slot_key_store_id(key) != own;
+            let payload = |row: &Row| checked(row, None).ok().map(|checked| checked.payload.to_vec());
+            if foreign {
+                let of_it = |finding: &Finding| matches!(finding, Finding::Record { problem: RecordProblem::OtherDataKey, key: named, .. } if named.ends_with(key));
+                self.findings.retain(|finding| !of_it(finding));
+                let rows = slot.into_iter().chain(mirror);
+                self.findings.extend(rows.map(|row| Finding::record(row.table, &row.key, RecordProblem::OtherStore)));
+                continue;
+            }
+            // Without a key nobody can tell which of two is right.
+            let Some(vault) = self.vault else { continue };
+            let found = match (slot, mirror) {
+                (Some(_), None) => Some(missing_place("meta/slot/", key, "slots/")),
+                (None, Some(_)) => Some(missing_place("slots/", key, "meta/slot/")),
+                (Some(slot), Some(mirror)) if checked(mirror, Some(vault)).is_ok() => {
+                    // One that is damaged is named already, and one that holds another data key was named for that.
+                    let differs = payload(slot).is_some_and(|of_slot| Some(of_slot) != payload(mirror));
+                    let known = self.findings.iter().any(|finding| matches!(finding, Finding::Record { table: Table::Slots, key: named, problem: RecordProblem::OtherDataKey } if named == key));
+                    (differs && !known).then(|| Finding::record(slot.table, &slot.key, RecordProblem::Mirror))
+                }
+                (None | Some(_), None | Some(_)) => None,
+            };
+            self.findings.extend(found);
+        }
+    }
+
+    /// No commit is logged that the state record has not counted.
+    fn compare_revisions(&mut self, log: &[Row]) {
+        // They are in order; a damaged one says nothing.
+        let last = log.iter().rev().find(|row| checked(row, self.vault).is_ok());
+        let last = last.and_then(|row| log_key_revision(row.key.first()?));
+        if let (Some(log), Some(state)) = (last, self.state.as_ref().map(|state| state.revision))
+            && log > state
+        {
+            self.findings.push(Finding::Revision { log, state });
+        }
+    }
+
     /// What other records say should be there.
     fn look_for_missing(&mut self) {
         let mut missing: BTreeMap<ObjectKey, String> = BTreeMap::new();
@@ -346,6 +479,12 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+/// A slot stands in two places, and is missing in this one.
+fn missing_place(place: &str, key: &str, named_by: &str) -> Finding {
+    let shown = super::finding::shown_key(&[key.to_owned()]);
+    Finding::Missing { object: format!("record {place}{shown}"), named_by: format!("record {named_by}{shown}") }
 }
 
 /// One record of the log, with its revision.

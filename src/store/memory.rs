@@ -4,15 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
-use store_format::{Identity, NodeSecret, State, Table, encode_format, meta_key};
+use store_format::{Identity, State, Table, encode_format, meta_key};
 
-use super::backend::{Backend, Change, Update};
-use super::load;
+use super::backend::{Backend, Change, SlotsKept, SlotsWanted, Update};
+use super::load::{self, Keys};
 use super::record;
 use super::tables::{Row, RowKey, Tables};
-use super::vault::Vault;
 use super::{Committed, LockState, Revision, Snapshot, StoreError, engine};
 use crate::crypto::Entropy;
 
@@ -20,7 +18,7 @@ use crate::crypto::Entropy;
 pub struct MemoryStore {
     rows: Rows,
     identity: Identity,
-    vault: Option<Arc<Vault>>,
+    keys: Keys,
     entropy: Box<dyn Entropy>,
 }
 
@@ -37,7 +35,7 @@ impl MemoryStore {
         for (key, payload) in first_records(&identity)? {
             rows.insert(RowKey::Meta(key), record::frame(RowKey::Meta(key), &payload, None));
         }
-        Ok(Self { rows, identity, vault: None, entropy })
+        Ok(Self { rows, identity, keys: Keys::default(), entropy })
     }
 }
 
@@ -107,19 +105,35 @@ impl Tables for Rows {
     }
 }
 
+impl engine::Ground for Rows {
+    fn rows(&self) -> Result<Vec<Row>, StoreError> {
+        Ok([Table::Meta, Table::Slots].into_iter().flat_map(|table| self.list(table, |_| true)).collect())
+    }
+
+    fn commit(
+        &mut self,
+        change: &mut dyn FnMut(&mut dyn Tables) -> Result<Revision, StoreError>,
+    ) -> Result<Revision, StoreError> {
+        let mut rows = self.clone();
+        let revision = change(&mut rows)?;
+        *self = rows;
+        Ok(revision)
+    }
+}
+
 impl Backend for MemoryStore {
     fn identity(&self) -> &Identity {
         &self.identity
     }
 
     fn lock_state(&self) -> LockState {
-        if self.vault.is_some() { LockState::Open } else { LockState::Keyless }
+        if self.keys.vault.is_some() { LockState::Open } else { LockState::Keyless }
     }
 
     fn update(&mut self, changes: Vec<Change>, now_unix_ms: u64) -> Result<Committed<Update>, StoreError> {
         let mut rows = self.rows.clone();
         let context = engine::Context {
-            vault: self.vault.as_deref(),
+            vault: self.keys.vault.as_deref(),
             lock: self.lock_state(),
             entropy: &*self.entropy,
             now_unix_ms,
@@ -132,16 +146,10 @@ impl Backend for MemoryStore {
         Ok(Committed::new(update))
     }
 
-    fn add_first_key(&mut self, secret: &NodeSecret, now_unix_ms: u64) -> Result<Committed<Revision>, StoreError> {
-        if self.vault.is_some() {
-            return Err(StoreError::NoKeyOpens);
-        }
-        let mut rows = self.rows.clone();
-        let vault = Vault::generate(self.identity.store_id, &*self.entropy)?;
-        let revision = engine::add_first_key(&mut rows, &vault, secret, now_unix_ms, &*self.entropy)?;
-        self.rows = rows;
-        self.vault = Some(Arc::new(vault));
-        Ok(Committed::new(revision))
+    fn keep_slots(&mut self, wanted: &SlotsWanted<'_>, now_unix_ms: u64) -> Result<Committed<SlotsKept>, StoreError> {
+        let store_id = self.identity.store_id;
+        let kept = engine::keep_slots(&mut self.rows, &mut self.keys, store_id, wanted, now_unix_ms, &*self.entropy)?;
+        Ok(Committed::new(kept))
     }
 
     fn image(&self) -> Result<Vec<u8>, StoreError> {
@@ -151,7 +159,7 @@ impl Backend for MemoryStore {
     fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError> {
         let rows: Vec<Row> =
             super::tables::TABLES.into_iter().flat_map(|table| self.rows.list(table, |_| true)).collect();
-        let unlocked = load::unlock(Path::new("memory"), &rows, &[])?.with(self.vault.clone());
+        let unlocked = load::unlock(Path::new("memory"), &rows, &[])?.with(&self.keys);
         Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new(), load::CheckLog::WhenRead)))
     }
 }

@@ -19,6 +19,7 @@ mod offline;
 mod overlay;
 mod record;
 mod redb_store;
+mod rotate;
 mod snapshot;
 mod superheader;
 mod tables;
@@ -26,7 +27,7 @@ mod vault;
 
 pub mod conformance;
 
-pub use backend::{Backend, Change, Missing, Rejected, Update};
+pub use backend::{Backend, Change, Missing, Rejected, SlotPolicy, SlotsKept, SlotsWanted, Update};
 pub use committed::{Committed, Revision};
 pub use error::StoreError;
 pub use finding::{Finding, RecordProblem};
@@ -34,5 +35,6 @@ pub use guard::install_panic_hook;
 pub use memory::MemoryStore;
 pub use offline::{open_image, open_offline};
 pub use redb_store::{NewStore, RedbStore};
-pub use snapshot::{LockState, Snapshot, StoredObject};
+pub use rotate::{Rotated, rotate};
+pub use snapshot::{LockState, SlotInfo, Snapshot, StoredObject};
 pub use vault::fingerprint;

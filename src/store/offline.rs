@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use store_format::{NodeSecret, Table};
+use store_format::{Table, Unlocker};
 
 use super::detach::Detach;
 use super::file::{self, Access};
@@ -24,7 +24,7 @@ use super::{Committed, Snapshot, StoreError, load, superheader};
 ///
 /// # Errors
 /// The file is absent, of another type, forbidden, in use, newer than this program, or nothing in it reads.
-pub fn open_offline(path: &Path, secrets: &[&NodeSecret]) -> Result<Committed<Snapshot>, StoreError> {
+pub fn open_offline(path: &Path, secrets: &[&Unlocker]) -> Result<Committed<Snapshot>, StoreError> {
     let file = file::open(path, Access::Read)?;
     file::lock_shared(path, &file)?;
     open_base(path, &Base::from(file), secrets)
@@ -34,14 +34,14 @@ pub fn open_offline(path: &Path, secrets: &[&NodeSecret]) -> Result<Committed<Sn
 ///
 /// # Errors
 /// Newer than this program, or nothing in it reads.
-pub fn open_image(image: Vec<u8>, secrets: &[&NodeSecret]) -> Result<Committed<Snapshot>, StoreError> {
+pub fn open_image(image: Vec<u8>, secrets: &[&Unlocker]) -> Result<Committed<Snapshot>, StoreError> {
     open_base(Path::new(IMAGE), &Base::from(image), secrets)
 }
 
 /// What an image is called in messages.
 const IMAGE: &str = "the image of the store";
 
-fn open_base(path: &Path, base: &Base, secrets: &[&NodeSecret]) -> Result<Committed<Snapshot>, StoreError> {
+pub(super) fn open_base(path: &Path, base: &Base, secrets: &[&Unlocker]) -> Result<Committed<Snapshot>, StoreError> {
     let (rows, structure) = rows(path, base)?;
     let unlocked = load::unlock(path, &rows, secrets)?;
     // What was committed once and is read back is as durable as it will ever be.
@@ -56,7 +56,7 @@ enum Header {
     Rebuilt,
 }
 
-fn rows(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>), StoreError> {
+pub(super) fn rows(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>), StoreError> {
     let first = match sound(path, base) {
         Ok(rows) => return Ok((rows, Vec::new())),
         Err(error) if !error.is_damage() => return Err(error),

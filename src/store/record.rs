@@ -103,6 +103,17 @@ pub(super) fn open(
     }))
 }
 
+/// The body of a sealed envelope under another data key; `None` if it does not open.
+pub(super) fn reseal(
+    envelope: &Envelope,
+    old: &Vault,
+    new: &Vault,
+    entropy: &dyn Entropy,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let Ok(clear) = old.open(&context(envelope, old.store_id()), &envelope.body) else { return Ok(None) };
+    new.seal(&context(envelope, new.store_id()), &clear, entropy).map(Some)
+}
+
 /// Whether an envelope says the same as the key it was found under, and is sealed exactly if its kind asks for it.
 pub(super) fn belongs(envelope: &Envelope, key: &ObjectKey) -> bool {
     let row = key.kind().row();

@@ -1,6 +1,7 @@
 //! The durable backend: redb, one two-phase commit per batch.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,15 +10,16 @@ use redb::{
     Database, Durability, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
     WriteTransaction,
 };
-use store_format::{Identity, NodeSecret, Table};
+use store_format::{Event, Identity, Table, Unlocker};
 
-use super::backend::{Backend, Change, Update};
+use super::backend::{Backend, Change, SlotsKept, SlotsWanted, Update};
 use super::detach::{Detach, DetachableBackend};
 use super::file::{self, Access, Unpublished};
 use super::guard::guard;
+use super::load::Keys;
 use super::tables::{Row, RowKey, TABLES, Tables};
 use super::vault::Vault;
-use super::{Committed, LockState, Revision, Snapshot, StoreError, engine, load, memory, record};
+use super::{Committed, LockState, Revision, Snapshot, StoreError, engine, fingerprint, load, memory, record};
 use crate::crypto::Entropy;
 
 /// redb's page cache; its default of 1 GiB is no size for a node agent.
@@ -33,11 +35,11 @@ pub(super) const LOG: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("l
 pub struct RedbStore {
     path: PathBuf,
     db: OpenDatabase,
-    /// The same open file as the database's, for images.
-    file: File,
+    /// Reads the whole of what the database lies on, for images.
+    contents: Contents,
     identity: Identity,
     lock: LockState,
-    vault: Option<Arc<Vault>>,
+    keys: Keys,
     entropy: Box<dyn Entropy>,
     /// Set when redb failed in a way after which its handle is not to be trusted.
     unusable: bool,
@@ -47,8 +49,8 @@ pub struct RedbStore {
 pub struct NewStore<'a> {
     /// Whose store it is.
     pub identity: Identity,
-    /// The node key that gets the first slot; `None` makes a keyless store.
-    pub secret: Option<&'a NodeSecret>,
+    /// What gets the first slot; `None` makes a keyless store.
+    pub secret: Option<&'a Unlocker>,
 }
 
 impl RedbStore {
@@ -58,8 +60,8 @@ impl RedbStore {
     /// [`StoreError::Exists`] if the name is taken. After any failure there is no file under that name.
     pub fn create(path: &Path, new: NewStore<'_>, entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
         let (unpublished, file) = Unpublished::create(path)?;
-        let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
-        let db = open_database(&unpublished.temporary, file)?;
+        let contents = contents_of(path, &file)?;
+        let db = open_file(&unpublished.temporary, file)?;
         let vault = new.secret.map(|_| Vault::generate(new.identity.store_id, &*entropy)).transpose()?;
         let now_unix_ms = new.identity.created_at_unix_ms;
         write(&db, |tables| {
@@ -68,14 +70,16 @@ impl RedbStore {
                 tables.put(key, &record::frame(key, &payload, vault.as_ref()))?;
             }
             if let (Some(vault), Some(secret)) = (&vault, new.secret) {
-                engine::add_first_key(tables, vault, secret, now_unix_ms, &*entropy)?;
+                engine::add_slots(tables, vault, &[secret], now_unix_ms, &*entropy)?;
+                engine::finish_slots(tables, vault, vec![engine::of_store(Event::Keyed, "")], now_unix_ms)?;
             }
             Ok(((), Outcome::Commit))
         })?;
         unpublished.publish()?;
         let lock = if vault.is_some() { LockState::Open } else { LockState::Keyless };
-        let vault = vault.map(Arc::new);
-        Ok(Self { path: path.to_owned(), db, file: own, identity: new.identity, lock, vault, entropy, unusable: false })
+        let opened = new.secret.and_then(fingerprint).into_iter().collect();
+        let keys = Keys { vault: vault.map(Arc::new), opened };
+        Ok(Self { path: path.to_owned(), db, contents, identity: new.identity, lock, keys, entropy, unusable: false })
     }
 
     /// Opens a store for writing, after its integrity was checked without touching it.
@@ -83,25 +87,47 @@ impl RedbStore {
     /// # Errors
     /// [`StoreError::Damaged`] if the structure of the file is damaged (records alone are findings of the snapshot);
     /// all other variants mean that the file was left as it is.
-    pub fn open(path: &Path, secrets: &[&NodeSecret], entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
-        let before = super::open_offline(path, secrets)?.into_inner();
-        let structure = before.findings().iter().find(|finding| matches!(finding, super::Finding::Structure(_)));
-        if let Some(finding) = structure {
-            return Err(StoreError::Damaged { path: path.to_owned(), what: finding.to_string() });
-        }
-        let Some(identity) = before.identity().cloned() else {
-            let what = "the record that says whose store it is can't be read".to_owned();
-            return Err(StoreError::Damaged { path: path.to_owned(), what });
-        };
+    pub fn open(path: &Path, secrets: &[&Unlocker], entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
+        let first = file::open(path, Access::Read)?;
+        let (identity, lock, keys) = checked(path, super::open_offline(path, secrets)?.into_inner())?;
         let file = file::open(path, Access::Write)?;
         if file::open_to_others(&file) {
             tracing::warn!(store = %path.display(), "the store file is open to other users; its mode should be 0600");
         }
-        let (lock, vault) = (before.lock, before.vault.clone());
-        drop(before);
         let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
-        let db = open_database(path, file)?;
-        Ok(Self { path: path.to_owned(), db, file: own, identity, lock, vault, entropy, unusable: false })
+        let contents = contents_of(path, &file)?;
+        let db = open_file(path, file)?;
+        // From here on it is locked. An exchange of the data key may have put another file there meanwhile, which other keys open.
+        if !(file::is_at(&own, path) && file::is_at(&first, path)) {
+            return Err(StoreError::InUse(path.to_owned()));
+        }
+        Ok(Self { path: path.to_owned(), db, contents, identity, lock, keys, entropy, unusable: false })
+    }
+
+    /// Opens a store for writing that lies on `medium` and not in a file; `image` is what lies there.
+    ///
+    /// For campaigns of faults that no real file system can be made to show.
+    ///
+    /// # Errors
+    /// As [`RedbStore::open`].
+    #[doc(hidden)]
+    pub fn open_on(
+        medium: impl redb::StorageBackend + Clone,
+        image: Vec<u8>,
+        secrets: &[&Unlocker],
+        entropy: Box<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
+        let path = Path::new("a medium of a test");
+        let (identity, lock, keys) = checked(path, super::open_image(image, secrets)?.into_inner())?;
+        let own = medium.clone();
+        let contents = move || {
+            let mut octets = vec![0; usize::try_from(own.len()?).map_err(io::Error::other)?];
+            own.read(0, &mut octets)?;
+            Ok(octets)
+        };
+        let db = open_database(path, || Ok(medium))?;
+        let contents = Box::new(contents);
+        Ok(Self { path: path.to_owned(), db, contents, identity, lock, keys, entropy, unusable: false })
     }
 
     fn usable(&self) -> Result<(), StoreError> {
@@ -129,8 +155,12 @@ impl Backend for RedbStore {
     fn update(&mut self, changes: Vec<Change>, now_unix_ms: u64) -> Result<Committed<Update>, StoreError> {
         self.usable()?;
         let result = write(&self.db, |tables| {
-            let context =
-                engine::Context { vault: self.vault.as_deref(), lock: self.lock, entropy: &*self.entropy, now_unix_ms };
+            let context = engine::Context {
+                vault: self.keys.vault.as_deref(),
+                lock: self.lock,
+                entropy: &*self.entropy,
+                now_unix_ms,
+            };
             let applied = engine::apply(tables, &context, changes)?;
             Ok((applied, if tables.wrote { Outcome::Commit } else { Outcome::Abort }))
         });
@@ -141,26 +171,24 @@ impl Backend for RedbStore {
         Ok(Committed::new(update))
     }
 
-    fn add_first_key(&mut self, secret: &NodeSecret, now_unix_ms: u64) -> Result<Committed<Revision>, StoreError> {
+    fn keep_slots(&mut self, wanted: &SlotsWanted<'_>, now_unix_ms: u64) -> Result<Committed<SlotsKept>, StoreError> {
         self.usable()?;
-        if self.lock != LockState::Keyless {
+        if self.lock == LockState::Locked {
             return Err(StoreError::NoKeyOpens);
         }
-        let vault = Vault::generate(self.identity.store_id, &*self.entropy)?;
-        let result = write(&self.db, |tables| {
-            let revision = engine::add_first_key(tables, &vault, secret, now_unix_ms, &*self.entropy)?;
-            Ok((revision, Outcome::Commit))
-        });
-        let revision = self.note(result)?;
-        self.vault = Some(Arc::new(vault));
-        self.lock = LockState::Open;
-        Ok(Committed::new(revision))
+        let (store_id, entropy) = (self.identity.store_id, &*self.entropy);
+        let mut ground = SlotGround { path: &self.path, db: &self.db };
+        let result = engine::keep_slots(&mut ground, &mut self.keys, store_id, wanted, now_unix_ms, entropy);
+        if self.keys.vault.is_some() {
+            self.lock = LockState::Open;
+        }
+        Ok(Committed::new(self.note(result)?))
     }
 
     fn snapshot(&self) -> Result<Committed<Snapshot>, StoreError> {
         self.usable()?;
         let rows = guard(|| read_rows(&self.db)).map_err(|_| panicked(&self.path))??;
-        let unlocked = load::unlock(&self.path, &rows, &[])?.with(self.vault.clone());
+        let unlocked = load::unlock(&self.path, &rows, &[])?.with(&self.keys);
         Ok(Committed::new(load::snapshot(rows, unlocked, Vec::new(), load::CheckLog::WhenRead)))
     }
 
@@ -168,12 +196,31 @@ impl Backend for RedbStore {
         self.usable()?;
         // A commit returns when everything that it changed was written and synced, and nothing else writes: whoever holds
         // this handle sees the file between two commits, as a crash at this moment would leave it.
-        file::contents(&self.file).map_err(|error| StoreError::io("copy", &self.path, error))
+        (self.contents)().map_err(|error| StoreError::io("copy", &self.path, error))
+    }
+}
+
+/// What [`engine::keep_slots`] reads and writes.
+struct SlotGround<'a> {
+    path: &'a Path,
+    db: &'a Database,
+}
+
+impl engine::Ground for SlotGround<'_> {
+    fn rows(&self) -> Result<Vec<Row>, StoreError> {
+        guard(|| read_tables(self.db, &[Table::Meta, Table::Slots])).map_err(|_| panicked(self.path))?
+    }
+
+    fn commit(
+        &mut self,
+        change: &mut dyn FnMut(&mut dyn Tables) -> Result<Revision, StoreError>,
+    ) -> Result<Revision, StoreError> {
+        write(self.db, |tables| Ok((change(tables)?, Outcome::Commit)))
     }
 }
 
 /// redb's handle, cut off from the file before it closes: fields are dropped in their order.
-struct OpenDatabase {
+pub(super) struct OpenDatabase {
     _detach: Detach,
     db: Closing,
 }
@@ -203,9 +250,38 @@ fn panicked(path: &Path) -> StoreError {
     }
 }
 
-fn open_database(path: &Path, file: File) -> Result<OpenDatabase, StoreError> {
+/// What a store that is sound as a whole says of itself.
+fn checked(path: &Path, before: Snapshot) -> Result<(Identity, LockState, Keys), StoreError> {
+    let structure = before.findings().iter().find(|finding| matches!(finding, super::Finding::Structure(_)));
+    if let Some(finding) = structure {
+        return Err(StoreError::Damaged { path: path.to_owned(), what: finding.to_string() });
+    }
+    let Some(identity) = before.identity().cloned() else {
+        let what = "the record that says whose store it is can't be read".to_owned();
+        return Err(StoreError::Damaged { path: path.to_owned(), what });
+    };
+    let opened = before.slots.iter().filter(|slot| slot.opens).map(|slot| slot.fingerprint).collect();
+    Ok((identity, before.lock, Keys { vault: before.vault.clone(), opened }))
+}
+
+type Contents = Box<dyn Fn() -> io::Result<Vec<u8>> + Send>;
+
+/// Reads the same open file as the database.
+fn contents_of(path: &Path, file: &File) -> Result<Contents, StoreError> {
+    let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
+    Ok(Box::new(move || file::contents(&own)))
+}
+
+pub(super) fn open_file(path: &Path, file: File) -> Result<OpenDatabase, StoreError> {
+    open_database(path, || FileBackend::new(file))
+}
+
+fn open_database<M: redb::StorageBackend>(
+    path: &Path,
+    medium: impl FnOnce() -> Result<M, redb::DatabaseError>,
+) -> Result<OpenDatabase, StoreError> {
     let opened = guard(|| {
-        let (backend, detach) = DetachableBackend::new(FileBackend::new(file)?);
+        let (backend, detach) = DetachableBackend::new(medium()?);
         let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
         Ok(OpenDatabase { _detach: detach, db: Closing(Some(db)) })
     });
@@ -238,7 +314,7 @@ fn plainly(error: &redb::DatabaseError) -> String {
     }
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     Commit,
     Abort,
 }
@@ -246,7 +322,7 @@ enum Outcome {
 /// Runs `change` in one write transaction and commits it durably.
 ///
 /// If `change` fails its writes are dropped with the transaction. A panic inside leaves the outcome unknown.
-fn write<T>(
+pub(super) fn write<T>(
     db: &Database,
     change: impl FnOnce(&mut RedbTables) -> Result<(T, Outcome), StoreError>,
 ) -> Result<T, StoreError> {
@@ -277,7 +353,7 @@ fn write<T>(
     })
 }
 
-struct RedbTables {
+pub(super) struct RedbTables {
     txn: WriteTransaction,
     wrote: bool,
 }
@@ -412,11 +488,16 @@ fn each<K: redb::Key + 'static>(
 
 /// Every row of a sound database.
 pub(super) fn read_rows(db: &Database) -> Result<Vec<Row>, StoreError> {
+    read_tables(db, &TABLES)
+}
+
+/// Every row of these tables.
+fn read_tables(db: &Database, tables: &[Table]) -> Result<Vec<Row>, StoreError> {
     let read = || -> Result<Vec<Row>, redb::Error> {
         // Held for this function only: a held read transaction makes the file grow.
         let txn = db.begin_read()?;
         let mut rows = Vec::new();
-        for table in TABLES {
+        for &table in tables {
             let mut take = |key: Vec<String>, bytes: &[u8]| rows.push(Row { table, key, bytes: bytes.to_vec() });
             let result = match table {
                 Table::Meta => txn.open_table(META).map(|t| each(&t, |key: &str| vec![key.to_owned()], &mut take)),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use store_format::{Envelope, Form, Identity, KeySlot, Lifecycle, LogRecord, PodRow};
+use store_format::{Envelope, Form, Identity, Lifecycle, LogRecord, PodRow, SlotKind};
 
 use super::finding::Finding;
 use super::tables::Row;
@@ -21,6 +21,19 @@ pub enum LockState {
     Locked,
     /// A key opened a slot.
     Open,
+}
+
+/// What there is to know of a key slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotInfo {
+    /// What opens it.
+    pub kind: SlotKind,
+    /// Names what opens it: see [`super::fingerprint`].
+    pub fingerprint: [u8; 32],
+    /// When it was made, in milliseconds since 1970; never before a slot that was there already.
+    pub created_at_unix_ms: u64,
+    /// Whether a key at hand opened it.
+    pub opens: bool,
 }
 
 /// What a listing says of a stored object without opening it.
@@ -58,7 +71,7 @@ pub struct Snapshot {
     pub(super) source_position: String,
     pub(super) boot_id: String,
     pub(super) lock: LockState,
-    pub(super) slots: Vec<KeySlot>,
+    pub(super) slots: Vec<SlotInfo>,
     pub(super) records: BTreeMap<ObjectKey, Record>,
     pub(super) rows: BTreeMap<(String, String), PodRow>,
     /// Rows of the log, by key; not checked yet.
@@ -114,9 +127,9 @@ impl Snapshot {
         self.lock
     }
 
-    /// The key slots that could be read.
+    /// The key slots that could be read, those of unknown kinds left out. By creation.
     #[must_use]
-    pub fn slots(&self) -> &[KeySlot] {
+    pub fn slots(&self) -> &[SlotInfo] {
         &self.slots
     }
 

@@ -1,7 +1,7 @@
 //! Sealing, tags and key slots: what the data key of an open store does. The inputs of each primitive are those of SPEC.md.
 
 use store_format::{
-    KeySlot, NodeSecret, Purpose, RecordContext, SealedBody, SlotKind, StoreId, key_info, slot_context,
+    KeySlot, Purpose, RecordContext, SealedBody, StoreId, Unlocker, fingerprint_info, key_info, slot_context,
 };
 
 use crate::clear::Clear;
@@ -27,27 +27,38 @@ impl Vault {
         Self { store_id, data_key, tag_key }
     }
 
-    /// The vault that `slot` wraps, if `secret` opens it.
-    pub(super) fn unlock(store_id: StoreId, slot: &KeySlot, secret: &NodeSecret) -> Result<Self, NotAuthentic> {
+    /// The vault that `slot` wraps, if `unlocker` opens it.
+    pub(super) fn unlock(store_id: StoreId, slot: &KeySlot, unlocker: &Unlocker) -> Result<Self, NotAuthentic> {
         let context = slot_context(&store_id, slot.kind, &slot.fingerprint);
-        let key = crypto::hkdf_sha256(secret.canonical(), &slot.salt, &key_info(Purpose::Slot, &context));
+        let key = crypto::hkdf_sha256(unlocker.key_material(), &slot.salt, &key_info(Purpose::Slot, &context));
         let data_key = crypto::open_once(&key, &context, &slot.wrapped)?;
         let octets = <[u8; 32]>::try_from(data_key.expose()).map_err(|_| NotAuthentic)?;
         Ok(Self::new(store_id, Key::new(octets)))
     }
 
-    /// A slot by which `secret` opens this vault.
+    /// A slot by which `unlocker` opens this vault.
     pub(super) fn slot(
         &self,
-        secret: &NodeSecret,
+        unlocker: &Unlocker,
         now_unix_ms: u64,
         entropy: &dyn Entropy,
     ) -> Result<KeySlot, StoreError> {
-        let fingerprint = fingerprint(secret).ok_or(StoreError::NoPublicKey)?;
-        let kind = SlotKind::NodeKey;
+        let fingerprint = fingerprint(unlocker).ok_or(StoreError::NoPublicKey)?;
+        self.slot_named(unlocker, fingerprint, now_unix_ms, entropy)
+    }
+
+    /// The same under a name that is known from another slot.
+    pub(super) fn slot_named(
+        &self,
+        unlocker: &Unlocker,
+        fingerprint: [u8; 32],
+        now_unix_ms: u64,
+        entropy: &dyn Entropy,
+    ) -> Result<KeySlot, StoreError> {
+        let kind = unlocker.kind();
         let context = slot_context(&self.store_id, kind, &fingerprint);
         let salt = crypto::fresh(entropy)?;
-        let key = crypto::hkdf_sha256(secret.canonical(), &salt, &key_info(Purpose::Slot, &context));
+        let key = crypto::hkdf_sha256(unlocker.key_material(), &salt, &key_info(Purpose::Slot, &context));
         let wrapped = crypto::seal_once(&key, &context, self.data_key.expose())?;
         let wrapped = wrapped.try_into().expect("32 octets of key and 16 of tag are 48");
         Ok(KeySlot { kind, fingerprint, created_at_unix_ms: now_unix_ms, salt, wrapped })
@@ -84,6 +95,11 @@ impl Vault {
         crypto::hmac_sha256_verify(&self.tag_key, &store_format::tag_input(&self.store_id, digest), tag)
     }
 
+    /// Whether both have the same data key, and so the same of everything.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.store_id == other.store_id && self.data_key.is(&other.data_key)
+    }
+
     pub(super) fn store_id(&self) -> &StoreId {
         &self.store_id
     }
@@ -93,10 +109,20 @@ impl Vault {
     }
 }
 
-/// SHA-256 of a key's SubjectPublicKeyInfo, as `openssl pkey -pubout -outform DER | sha256sum` prints it.
+/// The fingerprint by which a slot names what opens it. No secret.
 ///
-/// `None` where the key file has no public part.
+/// Of a node key: SHA-256 of its SubjectPublicKeyInfo, as `openssl pkey -pubout -outform DER | sha256sum` prints it; `None`
+/// where the key file has no public part. Of all others: derived from the secret (SPEC.md, section 8).
 #[must_use]
-pub fn fingerprint(secret: &NodeSecret) -> Option<[u8; 32]> {
-    secret.public_spki().map(crypto::sha256)
+pub fn fingerprint(unlocker: &Unlocker) -> Option<[u8; 32]> {
+    match unlocker {
+        Unlocker::NodeKey(secret) => secret.public_spki().map(crypto::sha256),
+        Unlocker::RecoveryCode(_) | Unlocker::KeyFile(_) | Unlocker::Credential(_) => {
+            let info = fingerprint_info(unlocker.kind());
+            Some(*crypto::hkdf_sha256(unlocker.key_material(), &[0; 32], &info).expose())
+        }
+    }
 }
+
+#[cfg(test)]
+mod vectors;

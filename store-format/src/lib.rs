@@ -14,8 +14,10 @@ mod frame;
 mod log;
 mod meta;
 mod pod_row;
+mod recovery_code;
 mod sealed;
 mod slot;
+mod unlocker;
 
 pub use canonical::{Algorithm, KeyError, NodeSecret};
 pub use envelope::{Codec, Envelope, Form, LINKS_MAX, Link};
@@ -28,11 +30,16 @@ pub use meta::{
     CLUSTER_CAS_MAX, FORMAT_BYTES, Identity, State, StoreId, check_format, decode_format, encode_format, meta_key,
 };
 pub use pod_row::{ABSENT_MAX, Absence, AbsentObject, Lifecycle, Phase, PodRow};
+pub use recovery_code::{RecoveryCodeError, recovery_code_checksum_input, recovery_code_octets, recovery_code_text};
 pub use sealed::{GCM_TAG_BYTES, Purpose, RecordContext, SALT_BYTES, SealedBody, key_info, store_context};
 pub use slot::{DATA_KEY_BYTES, KeySlot, SlotKind, WRAPPED_BYTES, slot_context, slot_key, slot_key_store_id};
+pub use unlocker::{
+    KEY_FILE_MAX_BYTES, KEY_FILE_MIN_BYTES, RECOVERY_CODE_BYTES, SecretLength, SymmetricSecret, Unlocker,
+    fingerprint_info,
+};
 
 /// The version of the whole format that this crate writes, kept in the record `meta`/`format`.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The oldest version that this crate reads.
 pub const FORMAT_VERSION_OLDEST: u32 = 1;

@@ -68,10 +68,16 @@ pub enum Event {
     Booted,
     /// The store has got its data key.
     Keyed,
+    /// A key slot was added.
+    SlotAdded,
+    /// A key slot was removed.
+    SlotRemoved,
+    /// The data key was exchanged: every record was sealed and tagged anew.
+    Rotated,
 }
 
 impl Event {
-    const PLAIN: [(Self, u8); 15] = [
+    const PLAIN: [(Self, u8); 18] = [
         (Self::Stored, 0),
         (Self::Changed, 1),
         (Self::Removed, 2),
@@ -87,6 +93,9 @@ impl Event {
         (Self::Populated, 12),
         (Self::Booted, 13),
         (Self::Keyed, 14),
+        (Self::SlotAdded, 15),
+        (Self::SlotRemoved, 16),
+        (Self::Rotated, 17),
     ];
 
     fn code(self) -> u8 {
@@ -131,6 +140,9 @@ impl Event {
             Self::Populated => "populated",
             Self::Booted => "booted",
             Self::Keyed => "keyed",
+            Self::SlotAdded => "slot-added",
+            Self::SlotRemoved => "slot-removed",
+            Self::Rotated => "rotated",
         }
     }
 }
@@ -230,7 +242,7 @@ mod tests {
     #[test]
     fn every_code_is_of_one_event() {
         let known: Vec<u8> = (0..=u8::MAX).filter(|code| Event::from_code(*code).is_some()).collect();
-        assert_eq!(known, (0..15).chain(64..89).collect::<Vec<u8>>());
+        assert_eq!(known, (0..18).chain(64..89).collect::<Vec<u8>>());
         for code in known {
             assert_eq!(Event::from_code(code).map(Event::code), Some(code));
         }

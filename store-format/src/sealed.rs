@@ -58,6 +58,8 @@ pub enum Purpose {
     Tag,
     /// Wraps the data key in one slot.
     Slot,
+    /// Names a recovery code, key file or credential in its slot; shows nothing of it.
+    Fingerprint,
 }
 
 impl Purpose {
@@ -68,6 +70,7 @@ impl Purpose {
             Self::Record => "record",
             Self::Tag => "tag",
             Self::Slot => "slot",
+            Self::Fingerprint => "fingerprint",
         }
     }
 }

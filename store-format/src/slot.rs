@@ -1,6 +1,6 @@
-//! Key slots: the store's data key, wrapped under a key derived from the node's private key.
+//! Key slots: the store's data key, wrapped under a key derived from what opens it.
 //!
-//! The wrapping key is HKDF-SHA-256 with the canonical node secret as input key material, the slot's salt as salt, and
+//! The wrapping key is HKDF-SHA-256 with [`Unlocker::key_material`](crate::Unlocker::key_material) as input key material, the slot's salt as salt, and
 //! [`key_info`](crate::key_info) of [`Purpose::Slot`](crate::Purpose::Slot) over [`slot_context`] as info, 32 octets out. The
 //! data key is AES-256-GCM under it, with a nonce of twelve zero octets and [`slot_context`] as associated data.
 
@@ -17,25 +17,49 @@ pub const WRAPPED_BYTES: usize = DATA_KEY_BYTES + crate::GCM_TAG_BYTES;
 
 const RECORD: Record = Record::Slot;
 
-/// What opens a slot.
-///
-/// Later versions add kinds (a recovery code, a key file, a credential). A slot of an unknown kind is kept and skipped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What opens a slot. One of an unknown kind is kept and skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SlotKind {
     /// A private key of the node, in canonical form ([`crate::NodeSecret`]).
     NodeKey,
+    /// A recovery code, which was shown to an operator once.
+    RecoveryCode,
+    /// The contents of a file that an operator keeps.
+    KeyFile,
+    /// The contents of a systemd credential.
+    Credential,
 }
 
 impl SlotKind {
-    const fn code(self) -> u8 {
+    /// All kinds, by their codes.
+    pub const ALL: [Self; 4] = [Self::NodeKey, Self::RecoveryCode, Self::KeyFile, Self::Credential];
+
+    /// The name users know.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NodeKey => "node-key",
+            Self::RecoveryCode => "recovery-code",
+            Self::KeyFile => "key-file",
+            Self::Credential => "credential",
+        }
+    }
+
+    pub(crate) const fn code(self) -> u8 {
         match self {
             Self::NodeKey => 1,
+            Self::RecoveryCode => 2,
+            Self::KeyFile => 3,
+            Self::Credential => 4,
         }
     }
 
     const fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::NodeKey),
+            2 => Some(Self::RecoveryCode),
+            3 => Some(Self::KeyFile),
+            4 => Some(Self::Credential),
             _ => None,
         }
     }
@@ -46,7 +70,8 @@ impl SlotKind {
 pub struct KeySlot {
     /// What opens it.
     pub kind: SlotKind,
-    /// SHA-256 of the key's SubjectPublicKeyInfo in DER.
+    /// Names what opens it: of a node key, SHA-256 of its SubjectPublicKeyInfo in DER; else derived with
+    /// [`fingerprint_info`](crate::fingerprint_info).
     pub fingerprint: [u8; 32],
     /// When the slot was made, in milliseconds since 1970-01-01T00:00:00Z by the node's clock.
     pub created_at_unix_ms: u64,

@@ -31,9 +31,11 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn slot()(fingerprint: [u8; 32], created_at_unix_ms: u64, salt: [u8; 32], wrapped in vec(any::<u8>(), 48)) -> KeySlot {
+    fn slot()(
+        kind in prop::sample::select(SlotKind::ALL.to_vec()), fingerprint: [u8; 32], created_at_unix_ms: u64, salt: [u8; 32], wrapped in vec(any::<u8>(), 48),
+    ) -> KeySlot {
         let wrapped = wrapped.try_into().unwrap();
-        KeySlot { kind: SlotKind::NodeKey, fingerprint, created_at_unix_ms, salt, wrapped }
+        KeySlot { kind, fingerprint, created_at_unix_ms, salt, wrapped }
     }
 }
 

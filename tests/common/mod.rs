@@ -10,7 +10,7 @@ use std::path::Path;
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::crypto::{SystemEntropy, generate_p256_pkcs8};
 use ckpt_db::store::{Backend, Change, Missing, NewStore, RedbStore};
-use store_format::{Identity, NodeSecret, StoreId};
+use store_format::{Identity, NodeSecret, StoreId, Unlocker};
 
 pub(crate) const NOW: u64 = 1_700_000_000_000;
 
@@ -25,8 +25,8 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-pub(crate) fn secret() -> NodeSecret {
-    NodeSecret::from_pkcs8(generate_p256_pkcs8().unwrap().expose()).unwrap()
+pub(crate) fn secret() -> Unlocker {
+    NodeSecret::from_pkcs8(generate_p256_pkcs8().unwrap().expose()).unwrap().into()
 }
 
 pub(crate) fn object(kind: Kind, namespace: &str, name: &str, body: serde_json::Value) -> Object {
@@ -70,8 +70,13 @@ pub(crate) fn objects(pods: usize) -> Vec<Object> {
 }
 
 /// Creates a store that holds `objects`, and records a decision for each pod, as a pass of the agent does.
-pub(crate) fn store_with(path: &Path, objects: Vec<Object>, secret: &NodeSecret) -> RedbStore {
-    let new = NewStore { identity: identity(), secret: Some(secret) };
+pub(crate) fn store_with(path: &Path, objects: Vec<Object>, secret: &Unlocker) -> RedbStore {
+    store_of(identity(), path, objects, secret)
+}
+
+/// The same of a store of this identity.
+pub(crate) fn store_of(identity: Identity, path: &Path, objects: Vec<Object>, secret: &Unlocker) -> RedbStore {
+    let new = NewStore { identity, secret: Some(secret) };
     let mut store = RedbStore::create(path, new, Box::new(SystemEntropy)).unwrap();
     let pods: Vec<Object> = objects.iter().filter(|object| object.key.kind() == Kind::Pod).cloned().collect();
     let listing = Change::Reset { objects, kinds: Kind::ALL.to_vec(), missing: Missing::Delete };

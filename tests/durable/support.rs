@@ -9,10 +9,10 @@ use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::store::{
-    Backend, Change, Committed, LockState, MemoryStore, Missing, Revision, Snapshot, StoreError, Update,
+    Backend, Change, Committed, LockState, MemoryStore, Missing, SlotsKept, SlotsWanted, Snapshot, StoreError, Update,
 };
 use futures_util::stream::{self, Stream};
-use store_format::{Identity, NodeSecret, StoreId};
+use store_format::{Identity, StoreId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 pub(crate) const NOW: u64 = 1_700_000_000_000;
@@ -203,8 +203,8 @@ impl Backend for Gated {
         }
     }
 
-    fn add_first_key(&mut self, secret: &NodeSecret, now_unix_ms: u64) -> Result<Committed<Revision>, StoreError> {
-        self.inner.add_first_key(secret, now_unix_ms)
+    fn keep_slots(&mut self, wanted: &SlotsWanted<'_>, now_unix_ms: u64) -> Result<Committed<SlotsKept>, StoreError> {
+        self.inner.keep_slots(wanted, now_unix_ms)
     }
 
     fn image(&self) -> Result<Vec<u8>, StoreError> {

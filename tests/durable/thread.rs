@@ -1,6 +1,6 @@
 //! The thread: order, failures, panics, and how it ends.
 
-use ckpt_db::agent::StoreThread;
+use ckpt_db::agent::{KeepSlots, StoreThread};
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::store::{LockState, StoreError};
 use futures_util::FutureExt as _;
@@ -15,10 +15,11 @@ async fn a_handle_asks_all_that_a_store_answers() {
     assert_eq!(soon(store.identity()).await.unwrap().node_name, "edge-1");
     assert_eq!(soon(store.lock_state()).await.unwrap(), LockState::Keyless);
     let secret = NodeSecret::from_pkcs8(generate_p256_pkcs8().unwrap().expose()).unwrap();
-    let keyed = soon(store.add_first_key(secret)).await.unwrap().into_inner();
+    let wanted = KeepSlots { add: vec![secret.into()], ..KeepSlots::default() };
+    let keyed = soon(store.keep_slots(wanted)).await.unwrap().into_inner();
     assert_eq!(soon(store.lock_state()).await.unwrap(), LockState::Open);
     let update = soon(store.update(changes(&applied("a", 1)))).await.unwrap().into_inner();
-    assert!(update.revision > keyed);
+    assert!(update.revision > keyed.revision);
     let snapshot = soon(store.snapshot()).await.unwrap().into_inner();
     assert_eq!(bodies(&snapshot), [("a".to_owned(), body("a", 1))]);
     assert_eq!(snapshot.objects().next().unwrap().stored_at_unix_ms, NOW, "the clock is asked");

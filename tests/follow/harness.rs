@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ckpt_db::agent::{
-    Batch, Departed, FollowError, Following, Look, Observer, Status, StoreHandle, StoreThread, follow,
+    Batch, Departed, FollowError, Following, KeySlots, Look, Observer, Status, StoreHandle, StoreThread, follow,
 };
 use ckpt_db::checkpoint::closure::references;
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
@@ -23,9 +23,11 @@ use ckpt_db::source::api::credentials::Place;
 use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::tracker::ObjectRefresh;
-use ckpt_db::store::{Backend, Change, Committed, LockState, MemoryStore, Revision, Snapshot, StoreError, Update};
+use ckpt_db::store::{
+    Backend, Change, Committed, LockState, MemoryStore, SlotsKept, SlotsWanted, Snapshot, StoreError, Update,
+};
 use serde_json::{Value, json};
-use store_format::{Identity, NodeSecret, StoreId};
+use store_format::{Identity, StoreId, Unlocker};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -162,7 +164,7 @@ impl Cluster {
             newest_stored_at_unix_s: 0,
             departed: Departed::Remove,
             shared: std::sync::Arc::default(),
-            first_key: Box::new(|| None),
+            keys: KeySlots::none(),
         }
     }
 }
@@ -249,15 +251,17 @@ pub(crate) fn keyless() -> Box<dyn Backend> {
 /// An empty store with a key.
 pub(crate) fn memory() -> Box<dyn Backend> {
     let mut store = keyless();
-    let _durable = store.add_first_key(&node_secret(), now_ms()).unwrap();
+    let secret = node_secret();
+    let wanted = SlotsWanted { add: &[&secret], ..SlotsWanted::default() };
+    let _durable = store.keep_slots(&wanted, now_ms()).unwrap();
     store
 }
 
-pub(crate) fn node_secret() -> NodeSecret {
+pub(crate) fn node_secret() -> Unlocker {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key.pem");
     ckpt_db::keys::write_generated(&path, &generate_p256_pkcs8().unwrap()).unwrap();
-    ckpt_db::keys::load(&path).unwrap().secret
+    ckpt_db::keys::load(&path).unwrap().secret.into()
 }
 
 /// What the agent told.
@@ -547,8 +551,8 @@ impl Backend for Gated {
         self.inner.update(changes, now_unix_ms)
     }
 
-    fn add_first_key(&mut self, secret: &NodeSecret, now_unix_ms: u64) -> Result<Committed<Revision>, StoreError> {
-        self.inner.add_first_key(secret, now_unix_ms)
+    fn keep_slots(&mut self, wanted: &SlotsWanted<'_>, now_unix_ms: u64) -> Result<Committed<SlotsKept>, StoreError> {
+        self.inner.keep_slots(wanted, now_unix_ms)
     }
 
     fn image(&self) -> Result<Vec<u8>, StoreError> {

@@ -90,8 +90,8 @@ async fn no_answer_and_no_fact_removes_anything() {
     for (what, on, fault, says) in rows {
         let mark = cluster.server.mark();
         if matches!(says, ThereIsNothing) {
-            // Objects are listed again after a listing that failed, and not because a watch was cut.
-            cluster.server.fault(pods_listing(), Fault::status(503), Times::Once);
+            // Objects are listed again where their watch can't go on, and not because a connection was cut.
+            cluster.server.fault(Match::watch(Kind::Secret), Fault::status(410), Times::Forever);
         }
         cluster.server.fault(on, fault, Times::Forever);
         cluster.server.close_connections();

@@ -12,6 +12,7 @@ mod fake;
 mod agent;
 mod connections;
 mod lines;
+mod memory;
 mod quiet;
 mod refusal;
 mod rendering;

@@ -84,7 +84,8 @@ fn an_unset_clock_judges_nobody() {
     let mut agent = scene.start(&OFF);
     agent.in_step(5);
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
-    let key = find(&KeySearch { explicit: vec![scene.node.at(PEM)], defaults: Vec::new() }).keys.remove(0).secret;
+    let key =
+        find(&KeySearch { explicit: vec![scene.node.at(PEM)], defaults: Vec::new() }).keys.remove(0).secret.into();
     let mut store = RedbStore::open(&scene.node.at(STORE), &[&key], Box::new(SystemEntropy)).unwrap();
     let stored = json!({"metadata": {"name": "node-1", "uid": "node"}});
     let node = Change::Apply { object: object(Kind::Node, "", "node-1", stored), with: Vec::new() };

@@ -240,7 +240,7 @@ fn reading_while_the_agent_runs() {
     let alone = commands.map(|command| scene.answer(&with(command)).stdout);
 
     let key = ckpt_db::keys::load(&scene.path("key.pem")).unwrap();
-    let store = RedbStore::open(&scene.path(STORE), &[&key.secret], Box::new(SystemEntropy)).unwrap();
+    let store = RedbStore::open(&scene.path(STORE), &[&key.secret.into()], Box::new(SystemEntropy)).unwrap();
     let bytes = store.image().unwrap();
     let image = |path: &str| {
         let mut answer = line(&json!({"ok": {"path": path, "length": bytes.len()}}));

@@ -121,7 +121,7 @@ fn a_newer_format() {
 fn a_store_in_use() {
     let scene = Scene::seeded();
     let key = load(&scene.path("key.pem")).unwrap();
-    let held = RedbStore::open(&scene.path(STORE), &[&key.secret], Box::new(SystemEntropy)).unwrap();
+    let held = RedbStore::open(&scene.path(STORE), &[&key.secret.into()], Box::new(SystemEntropy)).unwrap();
     refused(scene, "store_in_use");
     drop(held);
 }

@@ -1,5 +1,6 @@
 //! Rows about environment variables.
 
+use ckpt_db::checkpoint::env_file::NoEnvFile;
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::{KubeletVersion, SecretEnv, Settings};
 use ckpt_db::checkpoint::translate::translate;
@@ -21,8 +22,6 @@ fn env_references() {
         (json!([from("configMapKeyRef", "m", "binary", true)]), json!(null)),
         (json!([{"name": "A", "value": "$(B) $$(C)"}]),        json!([{"name": "A", "value": "$(B) $$(C)"}])),
         (json!([{"name": "A"}]),                               json!([{"name": "A"}])),
-        (json!([{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "K"}}}]),
-         json!([{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "K"}}}])),
     ];
     for (parent, copy) in rows {
         let copy = if copy.is_null() { json!({}) } else { json!({ "env": copy }) };
@@ -48,6 +47,18 @@ fn env_references() {
     for (variable, want) in rows {
         assert_eq!(why(variable), [want]);
     }
+}
+
+/// An env file of the pod's own needs no API object.
+#[test]
+fn env_file_of_the_pod_itself() {
+    let spec = json!({
+        "initContainers": [{"name": "i", "image": "i:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "containers": [{"name": "c", "image": "i:1",
+            "env": [{"name": "A", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "f", "key": "K"}}}]}],
+        "volumes": [{"name": "v", "emptyDir": {}}],
+    });
+    becomes(spec.clone(), spec);
 }
 
 #[test]
@@ -115,7 +126,7 @@ fn env_names_by_kubelet_version() {
 
 #[test]
 fn secret_env_policy() {
-    use SecretEnv::{Auto, Literal, Refuse};
+    use SecretEnv::{Auto, EnvFile, Literal, Refuse};
     let spec = json!({"containers": [{"name": "c", "image": "i:1", "envFrom": [{"secretRef": {"name": "s"}}],
         "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a"}}},
                 {"name": "B", "valueFrom": {"secretKeyRef": {"name": "none", "key": "a", "optional": true}}}]}]});
@@ -135,14 +146,21 @@ fn secret_env_policy() {
         match run(metadata, &spec, &Settings { secret_env, ..settings() }) {
             Ok(translation) => {
                 assert!(want, "{secret_env:?}");
-                assert_eq!(notes(&translation), ["Secret values in clear in the manifest"]);
+                let why = match secret_env {
+                    Auto => " (no env file: the kubelet's version is not known, and it reads env files since 1.35)",
+                    EnvFile | Literal | Refuse => "",
+                };
+                assert_eq!(notes(&translation), [format!("Secret values in clear in the manifest{why}")]);
                 assert!(translation.rendering.manifest.carries_secret);
             }
             Err(reasons) => {
                 assert!(!want, "{secret_env:?}");
                 let fields =
                     ["spec.containers[0].envFrom[0].secretRef", "spec.containers[0].env[0].valueFrom.secretKeyRef"];
-                let fields = fields.map(|field| Reason::SecretEnvRefused { field: field.to_owned() });
+                let fields = fields.map(|field| Reason::SecretEnvRefused {
+                    field: field.to_owned(),
+                    no_env_file: (secret_env == Auto).then_some(NoEnvFile::KubeletUnknown),
+                });
                 assert_eq!(reasons, fields);
             }
         }

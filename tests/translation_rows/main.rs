@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests: a failed unwrap is a failed test.
 
 mod env;
+mod env_file;
 #[path = "../manifest_checker/mod.rs"]
 mod manifest_checker;
 mod own_pod;

@@ -36,11 +36,16 @@ pub(crate) fn key(kind: Kind, name: &str) -> ObjectKey {
 }
 
 /// Secret `s`: a=alpha, b=$(X), bin=0xff. ConfigMap `m`: a=from-m, c=see, 1st=first, binary=0x00ff. ConfigMap `n`: c=from-n.
-/// ConfigMap `own`: A=1, CKPT_DB_COPY_OF=from-own.
+/// ConfigMap `own`: A=1, CKPT_DB_COPY_OF=from-own. Secret `hard`: quote=it's, crlf=a CR LF b, empty, fine=lines LF $(A) ".
+/// Secret `big`: three values of 30,000 bytes, and one of 32 KiB and one byte.
 pub(crate) fn store() -> Store {
     let all = [
         (key(Kind::Secret, "s"), json!({"data": {"a": "YWxwaGE=", "b": "JChYKQ=="}})),
         (key(Kind::Secret, "bin"), json!({"data": {"k": "/w=="}})),
+        (
+            key(Kind::Secret, "hard"),
+            json!({"data": {"quote": "aXQncw==", "crlf": "YQ0KYg==", "empty": "", "fine": "bGluZXMKJChBKSAi"}}),
+        ),
         (key(Kind::Secret, "nul"), json!({"data": {"k": "AA=="}})),
         (key(Kind::Secret, "bad"), json!({"data": {"k": "!"}})),
         (key(Kind::ConfigMap, "m"), json!({"data": {"a": "from-m", "c": "see"}, "binaryData": {"binary": "AP8="}})),
@@ -48,7 +53,9 @@ pub(crate) fn store() -> Store {
         (key(Kind::ConfigMap, "own"), json!({"data": {"A": "1", "CKPT_DB_COPY_OF": "from-own"}})),
         (key(Kind::ConfigMap, "odd"), json!({"data": {"1st": "one", "a.b-c": "two"}})),
     ];
-    Store(all.into_iter().collect())
+    let long = |len: usize| data_encoding::BASE64.encode(&vec![b'x'; len]);
+    let big = json!({"data": {"1": long(30_000), "2": long(30_000), "3": long(30_000), "over": long(32 * 1024 + 1)}});
+    Store(all.into_iter().chain([(key(Kind::Secret, "big"), big)]).collect())
 }
 
 pub(crate) fn settings() -> Settings {

@@ -10,14 +10,15 @@ use zeroize::Zeroizing;
 
 use super::super::json::{flag, items, object, remove, set, text};
 use super::super::object::{Kind, ObjectKey};
-use super::super::settings::SecretEnv;
 use super::super::verdict::{Note, Reason};
+use super::env_file::{Origin, SecretValues};
 use super::{Fetched, Findings, Parent, downward, expansion, resources, services};
 
 /// A resolved value: never expanded again, since each `$` in it is doubled.
 struct Resolved {
     value: Zeroizing<String>,
-    secret: bool,
+    /// The place in a Secret that it comes from.
+    secret: Option<Origin>,
 }
 
 /// One entry of the copy's list.
@@ -47,7 +48,7 @@ pub(super) fn translate(
 ) {
     let mut first: BTreeMap<String, Resolved> = of_services
         .iter()
-        .map(|(name, value)| (name.clone(), Resolved { value: expansion::escape(value), secret: false }))
+        .map(|(name, value)| (name.clone(), Resolved { value: expansion::escape(value), secret: None }))
         .collect();
     for (n, source) in items(container, "envFrom").iter().enumerate() {
         from_object(parent, findings, source, &format!("{path}.envFrom[{n}]"), &mut first);
@@ -63,10 +64,7 @@ pub(super) fn translate(
     for entry in all {
         list.push(match entry {
             Entry::Own(variable) => variable,
-            Entry::Resolved(name, mut resolved) => {
-                findings.carries_secret |= resolved.secret;
-                object([("name", name.into()), ("value", std::mem::take(&mut *resolved.value).into())])
-            }
+            Entry::Resolved(name, resolved) => written(parent, findings, path, name, resolved),
         });
     }
     remove(container, "envFrom");
@@ -75,6 +73,21 @@ pub(super) fn translate(
     } else {
         set(container, "env", Value::Array(list));
     }
+}
+
+/// A resolved variable as it stands in the copy.
+fn written(parent: &Parent<'_>, findings: &mut Findings, path: &str, name: String, resolved: Resolved) -> Value {
+    let Resolved { mut value, secret } = resolved;
+    match (secret, parent.secret_values) {
+        // An empty value has nothing to hide, and the kubelet would take it for an absent one.
+        (Some(origin), SecretValues::EnvFile(_)) if origin.len > 0 => {
+            let source = findings.env_values.source(parent.pod, origin, path, &name);
+            return object([("name", name.into()), ("valueFrom", source)]);
+        }
+        (Some(_), SecretValues::Literal(_)) => findings.carries_secret = true,
+        (Some(_), SecretValues::EnvFile(_) | SecretValues::Refused(_)) | (None, _) => {}
+    }
+    object([("name", name.into()), ("value", std::mem::take(&mut *value).into())])
 }
 
 /// One source of `envFrom`: later ones win, and all lose to `env`.
@@ -99,12 +112,12 @@ fn from_object(
     if kind == Kind::Secret && !secrets_allowed(parent, findings, &field) {
         return;
     }
-    for (name, value) in data {
-        let Some(value) = value_text(findings, &key, &name, value.expose(), &field) else { continue };
-        let name = format!("{prefix}{name}");
+    for (data_key, value) in data {
+        let Some(value) = value_text(findings, &key, &data_key, value.expose(), &field) else { continue };
+        let name = format!("{prefix}{data_key}");
         if takes_name(parent, findings, &name, &field) {
-            let resolved = Resolved { value: expansion::escape(value), secret: kind == Kind::Secret };
-            first.insert(name, resolved);
+            let secret = (kind == Kind::Secret).then(|| Origin::new(&key, &data_key, value));
+            first.insert(name, Resolved { value: expansion::escape(value), secret });
         }
     }
 }
@@ -130,8 +143,8 @@ fn entry(
             return Some(Entry::Own(kept));
         }
     };
-    let resolved = |value: &str, secret| {
-        Some(Entry::Resolved(name.to_owned(), Resolved { value: expansion::escape(value), secret }))
+    let resolved = |value: &str| {
+        Some(Entry::Resolved(name.to_owned(), Resolved { value: expansion::escape(value), secret: None }))
     };
     let path = format!("{path}.valueFrom");
     let refuse = |findings: &mut Findings, field: String| {
@@ -145,17 +158,17 @@ fn entry(
     };
     match kind.as_str() {
         "secretKeyRef" => from_key(parent, findings, Kind::Secret, selector, &format!("{path}.secretKeyRef"))
-            .and_then(|value| resolved(&value, true)),
+            .map(|(value, secret)| Entry::Resolved(name.to_owned(), Resolved { value, secret })),
         "configMapKeyRef" => from_key(parent, findings, Kind::ConfigMap, selector, &format!("{path}.configMapKeyRef"))
-            .and_then(|value| resolved(&value, false)),
+            .map(|(value, secret)| Entry::Resolved(name.to_owned(), Resolved { value, secret })),
         "fieldRef" => match downward::env_field(parent, selector) {
-            Some(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value, false),
+            Some(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value),
             Some(_) => Some(Entry::Own(kept)),
             None => refuse(findings, format!("{path}.fieldRef.fieldPath")),
         },
         "resourceFieldRef" => {
             match resources::field(parent, selector, Some(container), &format!("{path}.resourceFieldRef")) {
-                Ok(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value, false),
+                Ok(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value),
                 Ok(_) => Some(Entry::Own(kept)),
                 Err(reason) => {
                     findings.refuse(reason);
@@ -169,14 +182,14 @@ fn entry(
     }
 }
 
-/// The value of `secretKeyRef` or `configMapKeyRef`; none if it is left out or refused.
+/// The value of `secretKeyRef` or `configMapKeyRef`, escaped; none if it is left out or refused.
 fn from_key(
     parent: &Parent<'_>,
     findings: &mut Findings,
     kind: Kind,
     selector: &Value,
     field: &str,
-) -> Option<Zeroizing<String>> {
+) -> Option<(Zeroizing<String>, Option<Origin>)> {
     let (name, key) = (text(selector, "name").unwrap_or_default(), text(selector, "key").unwrap_or_default());
     let optional = flag(selector, "optional");
     let object = parent.key(findings, kind, name, field)?;
@@ -194,20 +207,20 @@ fn from_key(
     if kind == Kind::Secret && !secrets_allowed(parent, findings, field) {
         return None;
     }
-    value_text(findings, &object, key, value.expose(), field).map(|value| Zeroizing::new(value.to_owned()))
+    let value = value_text(findings, &object, key, value.expose(), field)?;
+    let secret = (kind == Kind::Secret).then(|| Origin::new(&object, key, value));
+    Some((expansion::escape(value), secret))
 }
 
 /// The mirror pod shows env values to everyone who may get pods, so Secrets get there by the operator's word only.
 fn secrets_allowed(parent: &Parent<'_>, findings: &mut Findings, field: &str) -> bool {
-    let allowed = match parent.settings.secret_env {
-        SecretEnv::Literal => true,
-        SecretEnv::Refuse => false,
-        SecretEnv::Auto => parent.pod.annotated(),
-    };
-    if !allowed {
-        findings.refuse(Reason::SecretEnvRefused { field: field.to_owned() });
+    match parent.secret_values {
+        SecretValues::EnvFile(_) | SecretValues::Literal(_) => true,
+        SecretValues::Refused(why) => {
+            findings.refuse(Reason::SecretEnvRefused { field: field.to_owned(), no_env_file: why.clone() });
+            false
+        }
     }
-    allowed
 }
 
 /// A value as text that an environment variable and JSON can carry.
@@ -266,7 +279,8 @@ fn drop_overridden(first: &mut BTreeMap<String, Resolved>, own: &[Entry]) {
             Entry::Own(variable) => {
                 referred.extend(expansion::references(text(variable, "value").unwrap_or_default()));
                 // An optional fileKeyRef whose key is absent leaves the earlier value in place.
-                if variable.get("valueFrom").is_some_and(|source| source.get("fileKeyRef").is_some()) {
+                let file = variable.get("valueFrom").and_then(|source| source.get("fileKeyRef"));
+                if file.is_some_and(|file| flag(file, "optional")) {
                     continue;
                 }
                 text(variable, "name").unwrap_or_default()

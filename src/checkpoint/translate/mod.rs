@@ -7,6 +7,7 @@
 mod containers;
 mod downward;
 mod env;
+mod env_file;
 mod expansion;
 mod files;
 mod manifest;
@@ -23,10 +24,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use self::env_file::SecretValues;
 pub(crate) use self::ports::host_ports;
 pub use self::ports::{HostPort, Protocol};
 pub(crate) use self::volumes::writes_shared_storage;
 use super::data::{self, Data};
+use super::env_file::NoEnvFile;
 use super::json::{ClearTree, object};
 use super::lookup::{Lookup, Objects};
 use super::object::{Kind, Object, ObjectKey};
@@ -68,7 +71,21 @@ pub(crate) fn translate_parsed(
     settings: &Settings,
     republished: u32,
 ) -> Result<Translation, Vec<Reason>> {
-    let parent = Parent { pod, objects, services, settings, republished };
+    let mut secret_values = SecretValues::wanted(pod, settings);
+    loop {
+        let parent = Parent { pod, objects, services, settings, republished, secret_values: &secret_values };
+        match attempt(&parent) {
+            Ok(done) => return done,
+            // Once, as no other way of carrying the values fails like that.
+            Err(why) => secret_values = SecretValues::without_env_file(pod, settings, why),
+        }
+    }
+}
+
+/// # Errors
+/// Why the values of Secrets can't go through an env file, where they were to.
+fn attempt(parent: &Parent<'_>) -> Result<Result<Translation, Vec<Reason>>, NoEnvFile> {
+    let Parent { pod, settings, .. } = *parent;
     let mut findings = Findings::default();
 
     // `<name>-<node>` is the copy's name, and the API server takes no longer one; no file system takes a longer file name
@@ -81,15 +98,20 @@ pub(crate) fn translate_parsed(
         findings.refuse(Reason::NameTooLong);
     }
     let mut spec = ClearTree(pod.spec().clone());
-    spec::translate(&parent, &mut findings, &mut spec.0);
-    let rendered = volumes::translate(&parent, &mut findings, &mut spec.0);
-    containers::translate(&parent, &mut findings, &mut spec.0, &rendered);
-    let metadata = metadata::translate(&parent, &mut findings);
+    spec::translate(parent, &mut findings, &mut spec.0);
+    let rendered = volumes::translate(parent, &mut findings, &mut spec.0);
+    containers::translate(parent, &mut findings, &mut spec.0, &rendered);
+    env_file::add(parent, &mut findings, &mut spec.0)?;
+    let metadata = metadata::translate(parent, &mut findings);
     if findings.carries_secret {
-        findings.note(Note::ClearEnv);
+        let no_env_file = match parent.secret_values {
+            SecretValues::Literal(why) => why.clone(),
+            SecretValues::EnvFile(_) | SecretValues::Refused(_) => None,
+        };
+        findings.note(Note::ClearEnv { no_env_file });
     }
     if !findings.reasons.is_empty() {
-        return Err(findings.reasons);
+        return Ok(Err(findings.reasons));
     }
 
     // Moved, not serialised again: no second copy of the values is left behind.
@@ -105,7 +127,7 @@ pub(crate) fn translate_parsed(
         manifest: Manifest { json: manifest::bytes(tree), carries_secret: findings.carries_secret },
         trees: findings.trees.into_values().collect(),
     };
-    Ok(Translation { rendering, notes: findings.notes.into_iter().collect() })
+    Ok(Ok(Translation { rendering, notes: findings.notes.into_iter().collect() }))
 }
 
 /// What is translated: the arguments, shared by all steps.
@@ -116,6 +138,7 @@ struct Parent<'a> {
     services: &'a [Object],
     settings: &'a Settings,
     republished: u32,
+    secret_values: &'a SecretValues,
 }
 
 /// The answer to a reference.
@@ -207,6 +230,7 @@ struct Findings {
     notes: BTreeSet<Note>,
     trees: BTreeMap<(TreeRoot, Vec<String>), Tree>,
     carries_secret: bool,
+    env_values: env_file::Values,
 }
 
 impl Findings {

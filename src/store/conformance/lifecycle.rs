@@ -1,6 +1,6 @@
 //! What is on record of a pod's lifecycle, what an operator says, and the log of it.
 
-use store_format::{Event, LOG_ITEMS_MAX, LOG_RECORDS_MAX, LOG_WHY_MAX_BYTES, Lifecycle, LogItem, NodeSecret, Phase};
+use store_format::{Event, LOG_ITEMS_MAX, LOG_RECORDS_MAX, LOG_WHY_MAX_BYTES, Lifecycle, LogItem, Phase, Unlocker};
 
 use super::{NOW, absent, apply, holds, keyed, missing, object, pod, pod_with_status, secret_object};
 use crate::checkpoint::lookup::Absence;
@@ -8,7 +8,7 @@ use crate::checkpoint::object::{Kind, Object};
 use crate::checkpoint::rendering::PodName;
 use crate::store::{Backend, Change, Missing, Snapshot, StoreError, open_image};
 
-pub(super) fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
+pub(super) fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &Unlocker) {
     a_decision_is_written_if_it_is_news(make(), secret);
     a_successor_inherits_what_is_true_of_its_name(make, secret);
     a_gone_pod_is_kept(make(), secret);
@@ -53,7 +53,7 @@ fn last_events(store: &dyn Backend) -> Vec<String> {
     items.iter().map(|item| format!("{} {}", item.event.name(), item.name).trim_end().to_owned()).collect()
 }
 
-fn a_decision_is_written_if_it_is_news(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_decision_is_written_if_it_is_news(store: Box<dyn Backend>, secret: &Unlocker) {
     use Lifecycle::{Active, ActiveGrace, HandedOver, Inactive};
     let mut store = keyed(store, secret);
     let object = pod("web", "u1", &[]);
@@ -112,7 +112,7 @@ fn a_decision_is_written_if_it_is_news(store: Box<dyn Backend>, secret: &NodeSec
     assert_eq!((after.lifecycle(&next.key), after.republished(&next.key)), (Some(HandedOver { left_s: 5 }), 3));
 }
 
-fn a_successor_inherits_what_is_true_of_its_name(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
+fn a_successor_inherits_what_is_true_of_its_name(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &Unlocker) {
     use Lifecycle::{Active, ActiveGrace, HandedOver, Inactive, InactiveGrace};
     #[rustfmt::skip]
     let rows = [
@@ -137,7 +137,7 @@ fn a_successor_inherits_what_is_true_of_its_name(make: &mut dyn FnMut() -> Box<d
     }
 }
 
-fn a_gone_pod_is_kept(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_gone_pod_is_kept(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let (web, tls) = (pod("web", "u1", &["tls"]), secret_object("tls", "AAEC"));
     let nothing = store.update(vec![gone(&web, "")], NOW).expect("what is not stored can't go").into_inner();
@@ -164,7 +164,7 @@ fn a_gone_pod_is_kept(store: Box<dyn Backend>, secret: &NodeSecret) {
     assert!(!look(&*store).gone(&web.key), "and nothing is left of it");
 }
 
-fn a_gone_pod_may_come_back(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &NodeSecret) {
+fn a_gone_pod_may_come_back(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &Unlocker) {
     let web = |uid: &str| pod("web", uid, &[]);
     let applied = |uid: &str| Change::Apply { object: web(uid), with: vec![] };
     // What follows the proof, and whether the pod is gone after that.
@@ -194,7 +194,7 @@ fn a_gone_pod_may_come_back(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: 
     assert!(!look(&*store).gone(&web("").key) && holds(&*store, &web("u1")), "and is a sign of life all the same");
 }
 
-fn a_gone_pod_is_no_news_to_a_listing(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn a_gone_pod_is_no_news_to_a_listing(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let (a, b, c) = (pod("a", "ua", &[]), pod("b", "ub", &[]), pod("c", "uc", &[]));
     let _ = store.update(vec![listing(&[&a, &b, &c], Missing::Report)], NOW).expect("stored");
@@ -210,7 +210,7 @@ fn a_gone_pod_is_no_news_to_a_listing(store: Box<dyn Backend>, secret: &NodeSecr
     assert_eq!(update.removed, vec![a.key.clone(), b.key.clone()], "a listing that is the truth deletes it");
 }
 
-fn an_operator_holds_a_name(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn an_operator_holds_a_name(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let object = pod("web", "u1", &[]);
     let hold = |held| vec![Change::Hold { pod: web(), held }];
@@ -234,7 +234,7 @@ fn an_operator_holds_a_name(store: Box<dyn Backend>, secret: &NodeSecret) {
     assert!(update.is_ok(), "what is no name is no error");
 }
 
-fn an_operator_overrules_whose_store_it_is(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn an_operator_overrules_whose_store_it_is(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let cluster = |ca: u8| Change::Cluster { ca_sha256: vec![[ca; 32]] };
     let node = |name: &str| Change::NodeName(name.to_owned());
@@ -266,7 +266,7 @@ fn an_operator_overrules_whose_store_it_is(store: Box<dyn Backend>, secret: &Nod
     assert!(matches!(store.update(vec![cluster(3)], NOW), Err(StoreError::OtherCluster { .. })), "it is theirs now");
 }
 
-fn another_boot_is_recorded_once(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn another_boot_is_recorded_once(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let boot = |id: &str| vec![Change::Boot(id.to_owned())];
     assert_eq!(look(&*store).boot_id(), None, "a new store knows no boot");
@@ -290,7 +290,7 @@ fn another_boot_is_recorded_once(store: Box<dyn Backend>, secret: &NodeSecret) {
     assert_eq!(boots, ["", "b1", "b2", "b1", "b1"], "each record has that of its commit");
 }
 
-fn the_log_says_what_a_commit_did(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn the_log_says_what_a_commit_did(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let apply = |object: &Object| Change::Apply { object: object.clone(), with: vec![] };
     let delete = |object: &Object| Change::Delete { key: object.key.clone(), uid: String::new() };
@@ -353,7 +353,7 @@ fn the_log_says_what_a_commit_did(store: Box<dyn Backend>, secret: &NodeSecret) 
     assert_eq!(uids, ["u1", "u2"], "a pod of another UID is another pod");
 }
 
-fn the_log_says_who_keeps_the_store(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn the_log_says_who_keeps_the_store(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     assert_eq!(last_events(&*store), ["keyed"]);
     let pods: Vec<Object> = (0..=LOG_ITEMS_MAX).map(|n| pod(&format!("p{n}"), &format!("u{n}"), &[])).collect();
@@ -373,7 +373,7 @@ fn the_log_says_who_keeps_the_store(store: Box<dyn Backend>, secret: &NodeSecret
     assert_eq!((item.event, item.why.as_str(), item.kind.as_str()), (Event::Identified, "2 cluster CAs", ""));
 }
 
-fn the_log_is_bounded(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn the_log_is_bounded(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let _ = store.update(apply(pod("web", "u1", &[]), vec![]), NOW).expect("stored");
     let mut shortest = usize::MAX;
@@ -397,7 +397,7 @@ fn the_log_is_bounded(store: Box<dyn Backend>, secret: &NodeSecret) {
 }
 
 /// A store in a file has an image of it; others say that they have none.
-fn an_image_is_the_store(store: Box<dyn Backend>, secret: &NodeSecret) {
+fn an_image_is_the_store(store: Box<dyn Backend>, secret: &Unlocker) {
     let mut store = keyed(store, secret);
     let (object, tls) = (pod("web", "u1", &["tls"]), secret_object("tls", "AAEC"));
     for n in 0..5_u32 {

@@ -38,7 +38,7 @@ impl Batch<'_> {
 }
 
 /// Something that happened to the store as a whole.
-pub(super) fn of_store(event: Event, why: &str) -> LogItem {
+pub(in crate::store) fn of_store(event: Event, why: &str) -> LogItem {
     LogItem {
         event,
         kind: String::new(),

@@ -3,13 +3,14 @@
 //! All of it happens inside one transaction of the caller: a listing is compared with the stored state there, and a pod is
 //! written together with the list of the objects that it needs, so that a record lost later is noticed.
 
-mod first_key;
 mod identity;
 mod log;
 mod rows;
 mod settle;
+mod slots;
 
-pub(super) use first_key::add_first_key;
+pub(super) use log::of_store;
+pub(super) use slots::{Ground, add as add_slots, finish as finish_slots, keep as keep_slots, put as put_slot};
 
 use std::collections::{BTreeMap, BTreeSet};
 
