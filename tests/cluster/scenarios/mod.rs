@@ -1,5 +1,6 @@
 //! The whole way on a real node: what the agent does, told by the containers that run in the end.
 
+mod env_file;
 mod hand_over;
 mod harm;
 mod own_pod;
