@@ -20,9 +20,10 @@ pub(crate) fn hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
         "there is no terminal to ask for the recovery code at; give it in a file or on standard input with \
          --recovery-code-file",
     )?;
-    write!(&tty, "{question}: ").context("cannot write to the terminal")?;
     let line = {
+        // Before the question: whoever answers at once is not seen either.
         let _quiet = Quiet::of(&tty).context("cannot switch off the terminal's echo")?;
+        write!(&tty, "{question}: ").context("cannot write to the terminal")?;
         read_line(&mut &tty)
     };
     let _ = writeln!(&tty);
