@@ -125,7 +125,8 @@ impl KeySlots {
             return Ok(None);
         }
         let SlotRules { node_keys_max, policy } = self.rules;
-        let wanted = KeepSlots { add: wanted, remove: Vec::new(), node_keys_max: Some(node_keys_max), policy };
+        let wanted =
+            KeepSlots { add: wanted, remove: Vec::new(), node_keys_max: Some(node_keys_max), policy, fresh: false };
         let kept = store.keep_slots(wanted).await;
         self.told.news(lock, kept)
     }
@@ -148,8 +149,13 @@ pub fn keep_slots(
         return Ok(None);
     }
     let wanted: Vec<&Unlocker> = wanted.iter().collect();
-    let wanted =
-        SlotsWanted { add: &wanted, remove: &[], node_keys_max: Some(rules.node_keys_max), policy: rules.policy };
+    let wanted = SlotsWanted {
+        add: &wanted,
+        remove: &[],
+        node_keys_max: Some(rules.node_keys_max),
+        policy: rules.policy,
+        fresh: false,
+    };
     told.news(lock, store.keep_slots(&wanted, now_unix_ms))
 }
 
@@ -239,7 +245,7 @@ mod tests {
             (&[c],         &[b, a],   changed(1, 0),             [true,  true,  true,  false, false]),
             (&[],          &[],       None,                      [true,  true,  true,  false, false]),
             (&[d, e],      &[],       changed(2, 2),             [false, false, true,  true,  true]),
-            (&[a, b, c, d],&[],       changed(2, 1),             [true,  true,  true,  true,  false]),
+            (&[a, b, c, d],&[],       changed(2, 0),             [true,  true,  true,  true,  true]),
         ];
         for (at, (current, others, news, slots)) in rows.into_iter().enumerate() {
             assert_eq!(keep(current, others), (news, slots.to_vec()), "{at}");
