@@ -29,12 +29,13 @@ use ckpt_db::store::{
 };
 use store_format::Unlocker;
 
-use super::args::{Keys, StoreArgs};
+use super::args::StoreArgs;
 use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
 use super::key_look::KeyLook;
 use super::output::plural;
 use super::run::{about, problems};
+use super::unlock::Keys;
 use super::{Exit, chain, chain_of, now_unix_ms, say};
 
 /// Objects that can't be read are named one by one, but not hundreds of them.
