@@ -125,7 +125,8 @@ impl KeySlots {
             return Ok(None);
         }
         let SlotRules { node_keys_max, policy } = self.rules;
-        let wanted = KeepSlots { add: wanted, remove: Vec::new(), node_keys_max: Some(node_keys_max), policy };
+        let wanted =
+            KeepSlots { add: wanted, remove: Vec::new(), node_keys_max: Some(node_keys_max), policy, fresh: false };
         let kept = store.keep_slots(wanted).await;
         self.told.news(lock, kept)
     }
@@ -148,8 +149,13 @@ pub fn keep_slots(
         return Ok(None);
     }
     let wanted: Vec<&Unlocker> = wanted.iter().collect();
-    let wanted =
-        SlotsWanted { add: &wanted, remove: &[], node_keys_max: Some(rules.node_keys_max), policy: rules.policy };
+    let wanted = SlotsWanted {
+        add: &wanted,
+        remove: &[],
+        node_keys_max: Some(rules.node_keys_max),
+        policy: rules.policy,
+        fresh: false,
+    };
     told.news(lock, store.keep_slots(&wanted, now_unix_ms))
 }
 

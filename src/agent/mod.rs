@@ -23,7 +23,7 @@ mod steps;
 mod store_thread;
 mod view;
 
-pub use admin::Desk;
+pub use admin::{Desk, OwnKeys};
 pub use api::{FollowError, Following, Look, Observer, Status, follow};
 pub use durable::{Batch, Durable, Limits, NotDurable};
 pub use eyes::{Sights, cri, images};

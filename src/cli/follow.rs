@@ -124,6 +124,11 @@ impl Follow<'_> {
             },
         };
         let desk = Desk::new(Arc::clone(&shared), Arc::clone(&latest), path.clone(), now_unix_ms, is_copy());
+        let own_keys = Box::new({
+            let keys = self.keys.clone();
+            move || keys.look().map(|keys| keys.at_hand().current).unwrap_or_default()
+        });
+        let desk = desk.with_keys(own_keys, self.slots);
         let sights = keeping.sights.clone();
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));

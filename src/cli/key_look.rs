@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ckpt_db::keys;
-
-use super::args::{Keys, StoreArgs};
+use super::args::StoreArgs;
 use super::say;
+use super::unlock::Keys;
 
 /// The one look of a process, however many of its parts look.
 #[derive(Clone)]
@@ -31,10 +30,7 @@ impl KeyLook {
 
     /// The files to be watched.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        self.arguments
-            .key_search()
-            .map(|keys::KeySearch { explicit, defaults }| [explicit, defaults].concat())
-            .unwrap_or_default()
+        self.arguments.key_files().unwrap_or_default()
     }
 }
 

@@ -22,13 +22,14 @@ use ckpt_db::source::api::may_be_logged;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
 use ckpt_db::source::stamp::{Stamp, stamp};
-use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, SlotPolicy, Snapshot, StoreError, open_offline};
+use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, open_offline};
 
-use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
+use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::{say_sealed, why_closed};
 use super::keeping::KeepArgs;
 use super::key_look::KeyLook;
 use super::output::{Unheard, line, plural};
+use super::unlock::{Keys, PolicyArgs};
 use super::{Exit, chain, chain_of, follow, now_unix_ms, say, usage, verdicts};
 
 /// Keep the node's pods: render what the store holds, then follow the API server, or files
@@ -48,6 +49,8 @@ pub(crate) struct Run {
     target: TargetArgs,
     #[command(flatten)]
     keep: KeepArgs,
+    #[command(flatten)]
+    key_slots: PolicyArgs,
 
     /// One pass, then exit
     #[arg(long)]
@@ -101,6 +104,9 @@ impl Run {
         // Pods come back whether or not anybody reads what is said about it.
         let out = &mut Unheard(out);
         let input = self.manifests.as_deref().map(Input::from_option);
+        if matches!(input, Some(Input::Stdin)) && self.store.unlock.reads_stdin() {
+            return Err(usage("standard input can be read once only: give the recovery code in a file"));
+        }
         match (self.once, &input) {
             (true, None) => self.render_store(out),
             (true, Some(input)) => {
@@ -148,7 +154,7 @@ impl Run {
     }
 
     fn slots(&self) -> SlotRules {
-        SlotRules { node_keys_max: self.node_key_slots.into(), policy: SlotPolicy::Any }
+        SlotRules { node_keys_max: self.node_key_slots.into(), policy: self.key_slots.policy() }
     }
 
     /// Renders what the store holds, and nothing else.
@@ -187,7 +193,7 @@ impl Run {
     }
 
     fn say_trial(&self, target: &Target) {
-        if let Some(root) = &self.store.root {
+        if let Some(root) = &self.store.place.root {
             say(format_args!(
                 "note: trial below {}: owners of files are not changed, and the secret root {} is a plain directory, not memory",
                 root.display(),
@@ -365,11 +371,8 @@ impl Pass<'_> {
             let opened = open_or_create(&self.path, &keys.secrets(), &node_name, now);
             let store = opened.map_err(|error| self.explain(error))?;
             self.refuse_locked(store.snapshot()?.get())?;
-            for key in keys.found.iter().filter(|key| key.open_to_others) {
-                say(format_args!(
-                    "warning: node key {} can be read by others; its mode should be 0600",
-                    key.source.display()
-                ));
+            for source in keys.sources.iter().filter(|source| source.open_to_others) {
+                say(format_args!("warning: key {} can be read by others; its mode should be 0600", source.name));
             }
             self.store = Some(store);
         }

@@ -174,9 +174,9 @@ fn while_the_agent_runs() {
     let slots = 3.min(keys.len());
     for (age, key) in keys.iter().rev().enumerate() {
         if age < slots {
-            place.all_comes_back_with(&[key.clone()], &format!("{age} rotations old"));
+            place.all_comes_back_with(std::slice::from_ref(key), &format!("{age} rotations old"));
         } else if age < slots + 2 || age + 1 == keys.len() {
-            place.only_the_unsealed_comes_back_with(&[key.clone()], &format!("{age} rotations old"));
+            place.only_the_unsealed_comes_back_with(std::slice::from_ref(key), &format!("{age} rotations old"));
         }
     }
     place.only_the_unsealed_comes_back_with(&[unrelated()], "an unrelated key");
