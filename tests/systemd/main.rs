@@ -233,4 +233,7 @@ fn a_credential_opens_the_store() {
         assert!(machine.inside(&[&["systemctl"], command].concat()).status.success(), "{command:?}");
     }
     assert_eq!(machine.wait("it answers", lock), "Locked");
+    // It tries to open the store again and again, which keeps nobody from looking at it.
+    let listed = machine.inside(&["/usr/local/bin/ckpt-db", "key", "list", "-o", "name"]);
+    assert_eq!(listed.status.code(), Some(1), "{}", String::from_utf8_lossy(&listed.stderr));
 }
