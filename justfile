@@ -62,6 +62,10 @@ flips:
 kills:
     CKPT_DB_KILLS=all cargo test --test kill -- --nocapture
 
+# What sealing costs at a cold start, as a ratio of medians of interleaved rounds
+bench:
+    cargo bench --bench sealing
+
 # One static binary, without a C library to match: needs the musl target (`rustup target add x86_64-unknown-linux-musl`) and musl-gcc
 static:
     cargo build --release --target x86_64-unknown-linux-musl
