@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
-    About, Batch, Departed, Desk, FollowError, Following, Keeper, Kept, Latest, Look, Observer, PassError, Resident,
-    Rounds, Shared, Status, Target, Watcher, open_or_create,
+    About, Batch, Departed, Desk, FollowError, Following, Keeper, Kept, KeySlots, Latest, Look, Observer, PassError,
+    Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target, Watcher, key_news, open_or_create,
 };
 use ckpt_db::checkpoint::lifecycle::{Record, State};
 use ckpt_db::checkpoint::node::Fact;
@@ -23,11 +23,12 @@ use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
-use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, Update, fingerprint, open_offline};
+use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, Update, open_offline};
 
 use super::args::StoreArgs;
 use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
+use super::key_look::KeyLook;
 use super::output::plural;
 use super::run::{about, problems};
 use super::{Exit, chain, chain_of, now_unix_ms, say};
@@ -44,6 +45,8 @@ const STORE_AGAIN: Duration = Duration::from_secs(2);
 /// What following needs to know of the command line.
 pub(super) struct Follow<'a> {
     pub(super) store: &'a StoreArgs,
+    pub(super) keys: KeyLook,
+    pub(super) slots: SlotRules,
     pub(super) keep: &'a KeepArgs,
     pub(super) settings: Settings,
     pub(super) rendered_to: Target,
@@ -95,6 +98,7 @@ impl Follow<'_> {
         };
         let started_ms = (now_unix_ms(), boot::now_ms());
         let latest = Arc::new(Latest::new(About { path: path.clone(), policy, started_ms }));
+        let (ringer, news) = key_news();
         let following = Following {
             place,
             node_name: self.node_name.clone(),
@@ -105,15 +109,22 @@ impl Follow<'_> {
             newest_stored_at_unix_s: found.as_ref().map_or(0, |snapshot| newest(snapshot.get()) / 1000),
             departed,
             shared: Arc::clone(&shared),
-            first_key: Box::new({
-                let arguments = self.store.clone();
-                move || {
-                    let keys = arguments.look_for_keys().ok()?;
-                    keys.unlockers.into_iter().find(|unlocker| fingerprint(unlocker).is_some())
-                }
-            }),
+            keys: KeySlots {
+                look: Box::new({
+                    let keys = self.keys.clone();
+                    move || keys.look().map(|keys| keys.at_hand()).unwrap_or_default()
+                }),
+                news,
+                rules: self.slots,
+                told: SlotsTold::default(),
+            },
         };
         let desk = Desk::new(Arc::clone(&shared), Arc::clone(&latest), path.clone(), now_unix_ms, is_copy());
+        let own_keys = Box::new({
+            let keys = self.keys.clone();
+            move || keys.look().map(|keys| keys.at_hand().current).unwrap_or_default()
+        });
+        let desk = desk.with_keys(own_keys, self.slots);
         let sights = keeping.sights.clone();
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
@@ -121,7 +132,7 @@ impl Follow<'_> {
         let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
         let resident = Resident {
-            open: Box::new(|| open(self.store, &path)),
+            open: Box::new(|| open(&self.keys, &path)),
             is_in_use: |error: &anyhow::Error| {
                 let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
                 causes.any(|cause| matches!(cause, StoreError::InUse(_)))
@@ -144,6 +155,13 @@ impl Follow<'_> {
             }),
             keeps: Some((rounds, sights)),
             notifier: Arc::new(Notifier::from_env()),
+            key_files: Some((
+                Box::new({
+                    let keys = self.keys.clone();
+                    move || keys.files()
+                }),
+                ringer,
+            )),
             desk: Some((self.store.admin_socket()?, Arc::new(desk))),
             found_node,
         };
@@ -156,7 +174,7 @@ impl Follow<'_> {
     fn find(&self, path: &Path, in_pod: bool) -> anyhow::Result<Option<Committed<Snapshot>>> {
         let mut said = false;
         loop {
-            let keys = self.store.keys()?;
+            let keys = self.keys.look()?;
             match open_offline(path, &keys.secrets()) {
                 Ok(snapshot) => return Ok(Some(snapshot)),
                 Err(StoreError::NotFound(_)) => return Ok(None),
@@ -196,8 +214,8 @@ fn foreign(snapshot: &Snapshot, place: &Place) -> Option<String> {
 }
 
 /// Opens the store for writing, or makes a new one.
-fn open(arguments: &StoreArgs, path: &Path) -> anyhow::Result<Box<dyn Backend>> {
-    let keys = arguments.keys()?;
+fn open(keys: &KeyLook, path: &Path) -> anyhow::Result<Box<dyn Backend>> {
+    let keys = keys.look()?;
     // A new one is nobody's until there are credentials: a name that they contradict must not stay in it.
     let store = open_or_create(path, &keys.secrets(), "", now_unix_ms())?;
     match store.lock_state() {
@@ -298,7 +316,9 @@ impl Observer for Narrator<'_> {
             return;
         }
         let level = match status {
-            Status::Reach(Reach::Answering) | Status::Credentials { .. } | Status::FirstKey => "",
+            Status::Reach(Reach::Answering) | Status::Credentials { .. } | Status::Slots(SlotNews::FirstKey) => "",
+            Status::Slots(SlotNews::Changed { .. }) => "note: ",
+            Status::Slots(SlotNews::NotKept(_)) => "warning: ",
             Status::NoCredentials(_) | Status::Note(Note::GetOnly { .. } | Note::NoServices(_)) => "note: ",
             Status::Reach(Reach::Silent(_) | Reach::Refusing(_))
             | Status::CredentialsKept(_)

@@ -7,15 +7,30 @@ use anyhow::{Context as _, anyhow};
 use ckpt_db::ops::admin::{AskError, Client};
 use ckpt_db::store::{Committed, Snapshot, StoreError, open_image, open_offline};
 
-use super::args::{Keys, StoreArgs};
+use super::args::StoreArgs;
+use super::unlock::Keys;
+
+/// Who has the store open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The agent that listens on the admin socket.
+    Agent,
+    /// Nobody, when it was looked.
+    Nobody,
+}
 
 impl StoreArgs {
     /// Everything that is durable in the store, whether or not an agent runs. Nothing is written to.
     pub(crate) fn snapshot(&self, keys: &Keys) -> anyhow::Result<Committed<Snapshot>> {
+        Ok(self.snapshot_and_holder(keys)?.0)
+    }
+
+    /// The same, and whether an agent has the store open.
+    pub(crate) fn snapshot_and_holder(&self, keys: &Keys) -> anyhow::Result<(Committed<Snapshot>, Holder)> {
         let path = self.store()?;
         match open_offline(&path, &keys.secrets()) {
-            Ok(snapshot) => Ok(snapshot),
-            Err(StoreError::InUse(_)) => self.ask(&path, keys),
+            Ok(snapshot) => Ok((snapshot, Holder::Nobody)),
+            Err(StoreError::InUse(_)) => Ok((self.ask(&path, keys)?, Holder::Agent)),
             Err(error) => Err(error.into()),
         }
     }

@@ -186,7 +186,7 @@ proptest! {
         let sandbox = SandBox::fast();
         drop(sandbox.open());
         let gate = |cut: Option<Cut>| {
-            let script = Arc::new(Mutex::new(Script { cut, log: Vec::new() }));
+            let script = Arc::new(Mutex::new(Script { cut, ..Script::default() }));
             (Gate { script: Some(script.clone()) }, script)
         };
         let mut now = NOW;

@@ -10,12 +10,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::gate::{Cut, Gate, Script, Step};
+use super::gate::{Cut, Gate, Script, Step, Watch};
 use super::sandbox::{NOW, SandBox, Shelf, clear_pod, config, json, plan, pod, tree};
 use super::*;
 use crate::checkpoint::rendering::Activity::{Active, Prepared};
 
-fn before() -> (Committed<Plan>, Shelf) {
+pub(super) fn before() -> (Committed<Plan>, Shelf) {
     let pods = vec![
         pod("changing", Active, "v1", vec![tree("s", &["a=a", "b=b"]), tree("old", &["k:v"]), config("c", &["k:v1"])]),
         pod("leaving", Active, "v1", vec![tree("s", &["a=a"]), config("a~b/c", &["k:v"])]),
@@ -26,7 +26,7 @@ fn before() -> (Committed<Plan>, Shelf) {
     (plan(pods), Shelf::default().secret("s", &[("a", "a1"), ("b", "b1")]))
 }
 
-fn after() -> (Committed<Plan>, Shelf) {
+pub(super) fn after() -> (Committed<Plan>, Shelf) {
     let mut grouped = tree("kubernetes.io~projected/s", &["d/e/a=a", "d/b=b", "k:v"]);
     grouped.fs_group = Some(2000);
     let pods = vec![
@@ -39,18 +39,31 @@ fn after() -> (Committed<Plan>, Shelf) {
 }
 
 /// Fresh directories as the first plan leaves them.
-fn prepared(sandbox: SandBox) -> SandBox {
+pub(super) fn prepared(sandbox: SandBox) -> SandBox {
     let (plan, shelf) = before();
     assert!(sandbox.open().reconcile(&plan, &shelf, NOW).problems.is_empty());
     sandbox
 }
 
 /// One pass to the second plan, cut or not; the steps that it took.
-fn pass(sandbox: &SandBox, cut: Option<Cut>, now: u64) -> Vec<(Step, PathBuf)> {
+pub(super) fn pass(sandbox: &SandBox, cut: Option<Cut>, now: u64) -> Vec<(Step, PathBuf)> {
+    watched_pass(sandbox, cut, now, None)
+}
+
+/// The same, with somebody who looks before each step.
+pub(super) fn watched_pass(
+    sandbox: &SandBox,
+    cut: Option<Cut>,
+    now: u64,
+    watch: Option<Watch>,
+) -> Vec<(Step, PathBuf)> {
     let script = Arc::new(Mutex::new(Script::default()));
     // Opening makes no step: the roots are there.
     let materializer = sandbox.open_with(&Gate { script: Some(script.clone()) });
-    script.lock().unwrap().cut = cut;
+    {
+        let mut script = script.lock().unwrap();
+        (script.cut, script.watch) = (cut, watch);
+    }
     let (plan, shelf) = after();
     let _ = materializer.reconcile(&plan, &shelf, now);
     std::mem::take(&mut script.lock().unwrap().log)
@@ -170,7 +183,7 @@ fn what_becomes_visible_is_durable() {
 }
 
 /// How many steps the pass takes, and what there is after it and after the waiting time.
-fn uncut() -> (usize, [Vec<String>; 2]) {
+pub(super) fn uncut() -> (usize, [Vec<String>; 2]) {
     let sandbox = prepared(SandBox::fast());
     let steps = pass(&sandbox, None, NOW).len();
     let first = sandbox.listing();
@@ -185,7 +198,7 @@ type Row = (&'static str, Option<&'static str>, Option<&'static str>, &'static [
 /// The contents of a tree, as whoever reads it sees them.
 type Seen = BTreeMap<String, String>;
 
-fn all_is_whole(sandbox: &SandBox, what: &str) {
+pub(super) fn all_is_whole(sandbox: &SandBox, what: &str) {
     let seen = |files: &[(&str, &str)]| -> Option<Seen> {
         Some(files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect())
     };

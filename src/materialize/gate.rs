@@ -44,6 +44,9 @@ impl Gate {
     pub(super) fn pass(&self, step: Step, path: &Path) -> Result<(), Errno> {
         let Some(script) = &self.script else { return Ok(()) };
         let mut script = script.lock().unwrap();
+        if let Some(watch) = &mut script.watch {
+            watch(step, path);
+        }
         let number = script.log.len();
         script.log.push((step, path.to_owned()));
         match script.cut {
@@ -61,7 +64,12 @@ impl Gate {
 pub(super) struct Script {
     pub(super) cut: Option<Cut>,
     pub(super) log: Vec<(Step, std::path::PathBuf)>,
+    /// Called before each step, to look at what there is.
+    pub(super) watch: Option<Watch>,
 }
+
+#[cfg(test)]
+pub(super) type Watch = Box<dyn FnMut(Step, &Path) + Send>;
 
 /// Which steps fail.
 #[cfg(test)]

@@ -220,7 +220,7 @@ proptest! {
             let plan = step.plan();
             let mut report = None;
             if step.cut.is_some() {
-                let script = Arc::new(Mutex::new(Script { cut: step.cut, log: Vec::new() }));
+                let script = Arc::new(Mutex::new(Script { cut: step.cut, ..Script::default() }));
                 let _ = sandbox.open_with(&Gate { script: Some(script) }).reconcile(&plan, &shelf, now);
             } else {
                 report = Some(sandbox.open().reconcile(&plan, &shelf, now));

@@ -33,6 +33,8 @@ mod hostile;
 #[cfg(test)]
 mod mixed;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod sandbox;

@@ -90,7 +90,7 @@ proptest! {
         let _ = sandbox.open();
         let mut now = NOW;
         for step in &steps {
-            let script = Arc::new(Mutex::new(Script { cut: step.cut, log: Vec::new() }));
+            let script = Arc::new(Mutex::new(Script { cut: step.cut, ..Script::default() }));
             let _ = sandbox.open_with(&Gate { script: Some(script) }).reconcile(&made(&step.pods), &shelf, now);
             now += step.pause_s;
         }

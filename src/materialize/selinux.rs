@@ -181,7 +181,7 @@ mod tests {
         text: &str,
         cut: Option<Cut>,
     ) -> (PodOutcome, Vec<MaterializeError>, Vec<(Step, PathBuf)>) {
-        let script = Arc::new(Mutex::new(Script { cut, log: Vec::new() }));
+        let script = Arc::new(Mutex::new(Script { cut, ..Script::default() }));
         let gate = Gate { script: Some(script.clone()) };
         let report = sandbox.open_as(SeLinux::On, &gate).reconcile(&planned(text), &shelf(), NOW);
         let log = std::mem::take(&mut script.lock().unwrap().log);

@@ -185,7 +185,7 @@ fn nothing_goes_while_what_is_active_may_not_last() {
         let node = Node::new();
         node.run(&plan(vec![pod("a", Active, "v1", trees("v")), pod("b", Active, "v1", vec![])]), NOW);
         node.run(&plan(vec![pod("b", Active, "v1", vec![])]), NOW);
-        let script = Arc::new(Mutex::new(Script { cut, log: Vec::new() }));
+        let script = Arc::new(Mutex::new(Script { cut, ..Script::default() }));
         let materializer = node.sandbox.open_with(&Gate { script: Some(script.clone()) });
         let report = materializer.reconcile(&stopped(vec![], &["a"]), &Shelf::default(), NOW);
         let log = std::mem::take(&mut script.lock().unwrap().log);

@@ -1,0 +1,5 @@
+//! See `bodies/manifests.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| ckpt_db_fuzz::manifests::run(octets));

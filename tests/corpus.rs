@@ -1,0 +1,254 @@
+//! Every file of `fuzz/corpus/` through the body of its fuzz target: what fuzzing found stays found.
+//!
+//! The seeds are made from the format's vectors, the example node, the keys of other tests and a few hand-written pieces;
+//! `CKPT_DB_SEEDS=DIRECTORY cargo test --test corpus seeds` writes them for the fuzzer to start from.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+#[allow(unreachable_pub, reason = "the fuzz targets have these as a library")]
+#[path = "../fuzz/bodies/mod.rs"]
+mod bodies;
+
+/// Far above what any of them takes, and far below a hang.
+const SLOWEST: Duration = Duration::from_secs(20);
+
+#[test]
+fn every_file_of_the_corpus_passes() {
+    let mut files = 0;
+    for (target, body) in bodies::TARGETS {
+        let (mut count, mut slowest) = (0, Duration::ZERO);
+        let started = Instant::now();
+        for path in corpus_of(target) {
+            let octets = fs::read(&path).unwrap();
+            let begun = Instant::now();
+            let outcome = std::panic::catch_unwind(|| body(&octets));
+            assert!(outcome.is_ok(), "{} is a finding again", path.display());
+            slowest = slowest.max(begun.elapsed());
+            assert!(begun.elapsed() < SLOWEST, "{} took {:?}", path.display(), begun.elapsed());
+            count += 1;
+        }
+        println!("{target}: {count} files in {:?}, the slowest in {slowest:?}", started.elapsed());
+        assert!(count >= 10, "{target} has hardly a corpus");
+        files += count;
+    }
+    assert!(files <= 600, "{files} files: minimise the corpus (fuzz/README.md)");
+}
+
+#[test]
+fn every_directory_of_the_corpus_belongs_to_a_target() {
+    for entry in fs::read_dir("fuzz/corpus").unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(bodies::TARGETS.iter().any(|(target, _)| *target == name), "{name}");
+        assert!(Path::new("fuzz/fuzz_targets").join(format!("{name}.rs")).is_file(), "{name}");
+    }
+}
+
+#[test]
+fn every_seed_passes() {
+    let into = std::env::var_os("CKPT_DB_SEEDS").map(PathBuf::from);
+    for (target, body) in bodies::TARGETS {
+        let seeds = seeds::of(target);
+        assert!(seeds.len() >= 5, "{target}: {}", seeds.len());
+        for (name, octets) in &seeds {
+            assert!(std::panic::catch_unwind(|| body(octets)).is_ok(), "{target}: seed {name} is a finding");
+            if let Some(into) = &into {
+                fs::create_dir_all(into.join(target)).unwrap();
+                fs::write(into.join(target).join(name), octets).unwrap();
+            }
+        }
+    }
+}
+
+fn corpus_of(target: &str) -> Vec<PathBuf> {
+    let mut paths: Vec<_> =
+        fs::read_dir(Path::new("fuzz/corpus").join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+mod seeds {
+    //! Where fuzzing starts.
+
+    use std::fs;
+
+    use ckpt_db::checkpoint::object::Kind;
+    use ckpt_db::source::manifests;
+    use store_format::{Frame, Table, meta_key};
+
+    use super::bodies::image;
+
+    type Seed = (String, Vec<u8>);
+
+    pub(super) fn of(target: &str) -> Vec<Seed> {
+        match target {
+            "records" => vectors(|decoder| !is_key(decoder)),
+            "key_files" => {
+                let mut seeds = vectors(is_key);
+                seeds.extend(files("tests/data/keys"));
+                seeds
+            }
+            "key_slots" => key_slots(),
+            "manifests" => {
+                let mut seeds = files("examples/node");
+                seeds.push(("hostile.yaml".to_owned(), HOSTILE.as_bytes().to_vec()));
+                seeds
+            }
+            "api_payload" => api_payloads(),
+            "store_image" => images(),
+            other => panic!("no seeds for {other}"),
+        }
+    }
+
+    fn is_key(decoder: &str) -> bool {
+        ["sec1", "pkcs8", "pkcs1"].contains(&decoder)
+    }
+
+    const HOSTILE: &str = include_str!("data/hostile.yaml");
+
+    fn files(directory: &str) -> Vec<Seed> {
+        let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        let named = |path: std::path::PathBuf| {
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap())
+        };
+        paths.into_iter().filter(|path| path.is_file()).map(named).collect()
+    }
+
+    /// The octets of the format's vectors: a header, an empty line, hexadecimal.
+    fn vectors(wanted: impl Fn(&str) -> bool) -> Vec<Seed> {
+        let mut seeds = Vec::new();
+        for (name, text) in files("store-format/vectors") {
+            let text = String::from_utf8(text).unwrap();
+            let Some((header, hex)) = text.split_once("\n\n") else { continue };
+            let decoder = header.lines().find_map(|line| line.strip_prefix("decoder: ")).unwrap_or_default();
+            let hex: String = hex.split_whitespace().collect();
+            let octets = data_encoding::HEXLOWER_PERMISSIVE.decode(hex.as_bytes());
+            if let Ok(octets) = octets
+                && octets.len() < 8192
+                && wanted(decoder)
+            {
+                seeds.push((name.trim_end_matches(".txt").to_owned(), octets));
+            }
+        }
+        seeds
+    }
+
+    fn blob(octets: &[u8]) -> Vec<u8> {
+        let mut out = u16::try_from(octets.len()).unwrap().to_le_bytes().to_vec();
+        out.extend(octets);
+        out
+    }
+
+    fn key_slots() -> Vec<Seed> {
+        let right = image::sound().rows.iter().find(|row| row.table == Table::Slots).unwrap();
+        let payload = Frame::decode(&right.bytes).unwrap().payload;
+        let of = |flags: u8, key: &[u8], bytes: &[u8]| [&[flags][..], key, &blob(bytes)].concat();
+        let mut seeds = vec![
+            ("right".to_owned(), of(0, b"", payload)),
+            ("mirror".to_owned(), of(2, b"", payload)),
+            ("patched".to_owned(), of(1, b"", &[1, 4, 70, 0])),
+            ("kept".to_owned(), of(16, b"", b"")),
+            ("other-key".to_owned(), of(4, b"\x05a.b.c", payload)),
+            ("other-frame".to_owned(), of(8, b"", &right.bytes)),
+            ("two".to_owned(), [of(1, b"", &[60, 1]), of(2, b"", payload)].concat()),
+            ("none".to_owned(), Vec::new()),
+        ];
+        for (name, octets) in vectors(|decoder| decoder == "slot") {
+            if octets.len() < 1000 {
+                seeds.push((name, of(0, b"", &octets)));
+            }
+        }
+        seeds
+    }
+
+    fn api_payloads() -> Vec<Seed> {
+        let mut seeds = Vec::new();
+        let mut lines: Vec<(usize, Vec<u8>)> = Vec::new();
+        for (name, text) in files("examples/node") {
+            let (objects, _) = manifests::parse(&name, &text);
+            for kind in Kind::ALL {
+                let bodies: Vec<&[u8]> = objects
+                    .iter()
+                    .filter(|object| object.key.kind() == kind)
+                    .map(|object| object.body.expose())
+                    .collect();
+                let Some(first) = bodies.first() else { continue };
+                let place = Kind::ALL.iter().position(|other| *other == kind).unwrap();
+                let number = u8::try_from(place).unwrap();
+                let head = |what| vec![what, number, 7];
+                seeds.push((format!("object-{}-{name}", kind.row().name), [&head(0)[..], first].concat()));
+                let list = [
+                    format!(
+                        "{{\"kind\":\"{}List\",\"apiVersion\":\"v1\",\"metadata\":{{\"resourceVersion\":\"7\"}},\"items\":[",
+                        kind.row().name
+                    )
+                    .as_bytes(),
+                    &bodies.join(&b","[..]),
+                    b"]}",
+                ]
+                .concat();
+                seeds.push((format!("list-{}-{name}", kind.row().name), [&head(1)[..], &list].concat()));
+                lines.push((place, first.to_vec()));
+            }
+        }
+        for (place, body) in lines {
+            let mut watch = vec![2, u8::try_from(place).unwrap(), 13];
+            for what in ["ADDED", "MODIFIED", "DELETED"] {
+                watch.extend(format!("{{\"type\":\"{what}\",\"object\":").bytes());
+                watch.extend(&body);
+                watch.extend(b"}\n");
+            }
+            watch.extend(BOOKMARK.bytes());
+            watch.extend(EXPIRED.bytes());
+            seeds.push((format!("watch-{place}-{}", seeds.len()), watch));
+        }
+        seeds.push(("status".to_owned(), [b"\x03\x00\x00", STATUS.as_bytes()].concat()));
+        seeds
+    }
+
+    const BOOKMARK: &str = "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"Pod\",\"apiVersion\":\"v1\",\"metadata\":{\"resourceVersion\":\"9\",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}}}}\n";
+    const EXPIRED: &str = "{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"reason\":\"Expired\",\"code\":410}}\n";
+    const STATUS: &str = "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\",\"message\":\"m\",\"reason\":\"Timeout\",\"details\":{\"causes\":[{\"reason\":\"ResourceVersionTooLarge\",\"message\":\"Too large resource version\"}],\"retryAfterSeconds\":1},\"code\":504}";
+
+    fn images() -> Vec<Seed> {
+        let patch =
+            |at: u32, octets: &[u8]| [&at.to_le_bytes()[..3], &[u8::try_from(octets.len()).unwrap()], octets].concat();
+        let mut seeds = vec![
+            ("empty".to_owned(), vec![0]),
+            ("magic".to_owned(), [&[0][..], &image::sound().image[..512]].concat()),
+            ("unchanged".to_owned(), vec![1, 0]),
+            ("cut".to_owned(), vec![1, 9]),
+            ("header".to_owned(), [&[1, 0][..], &patch(9, &[0xff; 3])].concat()),
+            ("page".to_owned(), [&[1, 0][..], &patch(8192, &[0; 255])].concat()),
+            ("two-pages".to_owned(), [&[1, 0][..], &patch(5000, &[1; 8]), &patch(12_300, &[2; 8])].concat()),
+        ];
+        for (number, octets) in (0..16_u32).zip([0xff_u8, 0x00, 0x80, 0x7f].into_iter().cycle()) {
+            seeds.push((
+                format!("flip-{number}"),
+                [&[1, 0][..], &patch(4096 * number + 37 * number, &[octets; 4])].concat(),
+            ));
+        }
+        // Each vector in the table that it is of, in a sound frame, beside everything else.
+        for (decoder, table) in [("meta", 0_u8), ("slot", 1), ("envelope", 2), ("pod-row", 3), ("log", 4)] {
+            for (name, octets) in vectors(|found| found == decoder) {
+                for base in [2_u8, 3] {
+                    seeds.push((format!("row-{name}-{base}"), [&[base, table, 0][..], &blob(&octets)].concat()));
+                }
+            }
+        }
+        for (decoder, key) in
+            [("identity", meta_key::IDENTITY), ("state", meta_key::STATE), ("format", meta_key::FORMAT)]
+        {
+            for (name, octets) in vectors(|found| found == decoder) {
+                let key = [&[u8::try_from(key.len()).unwrap()][..], key.as_bytes()].concat();
+                seeds.push((format!("row-{name}"), [&[2, 0x10][..], &key, &blob(&octets)].concat()));
+            }
+        }
+        seeds.push(("removed".to_owned(), vec![3, 0xc0, 0, 0, 0]));
+        seeds
+    }
+}
