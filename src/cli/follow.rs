@@ -25,9 +25,9 @@ use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::store::{
-    Backend, BegunAnew, Committed, LockState, Snapshot, StoreError, Update, begin_anew, open_offline,
+    Backend, BegunAnew, Committed, LockState, SlotPolicy, Snapshot, StoreError, Update, begin_anew, open_offline,
 };
-use store_format::Unlocker;
+use store_format::{SlotKind, Unlocker};
 
 use super::args::StoreArgs;
 use super::dump::why_closed;
@@ -140,8 +140,8 @@ impl Follow<'_> {
         let resident = Resident {
             open: Box::new({
                 let authentic = self.settings.require_authentication;
-                let (keys, path) = (&self.keys, &path);
-                move || open(keys, path, if authentic { Anew::Never } else { Anew::If(answers(&line)) })
+                let (keys, path, policy) = (&self.keys, &path, self.slots.policy);
+                move || open(keys, path, policy, if authentic { Anew::Never } else { Anew::If(answers(&line)) })
             }),
             is_in_use: |error: &anyhow::Error| {
                 let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
@@ -239,7 +239,7 @@ fn answers(shared: &Shared) -> bool {
 }
 
 /// Opens the store for writing, or makes a new one.
-fn open(keys: &KeyLook, path: &Path, anew: Anew) -> anyhow::Result<Box<dyn Backend>> {
+fn open(keys: &KeyLook, path: &Path, policy: SlotPolicy, anew: Anew) -> anyhow::Result<Box<dyn Backend>> {
     let keys = keys.look()?;
     // A new one is nobody's until there are credentials: a name that they contradict must not stay in it.
     let store = open_or_create(path, &keys.secrets(), "", now_unix_ms())?;
@@ -254,7 +254,10 @@ fn open(keys: &KeyLook, path: &Path, anew: Anew) -> anyhow::Result<Box<dyn Backe
         LockState::Locked => {
             let why = why_closed(store.snapshot()?.get(), &keys.tried());
             drop(store);
-            let wanted = keys.at_hand().wanted(LockState::Locked);
+            let mut wanted = keys.at_hand().wanted(LockState::Locked);
+            if policy == SlotPolicy::CredentialOnly {
+                wanted.retain(|unlocker| unlocker.kind() == SlotKind::Credential);
+            }
             let hope = match anew {
                 Anew::If(true) if !wanted.is_empty() => {
                     begin_anew_at(path, &keys, &wanted, &why)?;

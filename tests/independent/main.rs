@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
 #[path = "../common/mod.rs"]
-#[allow(dead_code, reason = "each test uses what it needs")]
 mod common;
 
 use std::collections::BTreeMap;

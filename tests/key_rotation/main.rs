@@ -8,7 +8,6 @@
 #[allow(dead_code, reason = "tests/program uses the rest")]
 #[path = "../program/agent.rs"]
 mod agent;
-#[allow(dead_code, reason = "other test programs use the rest")]
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../fake/mod.rs"]

@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) cuts: usize,
     /// How many images are made of each, beside the one that the machine goes on with.
     pub(crate) images: usize,
+    /// Whether there is one more for each flush: what is there when nothing but what was flushed before is.
+    pub(crate) every_flush: bool,
     /// Decides everything but when exactly the machine is killed.
     pub(crate) seed: usize,
 }
@@ -39,6 +41,8 @@ pub(crate) struct Tally {
     /// Images that were judged, and how many of these had lost or torn writes.
     images: usize,
     incomplete: usize,
+    /// How long the machines waited for that.
+    looking: Duration,
     /// Logs whose last entries were missing.
     cut_short: usize,
     /// Disks that did not keep what they had flushed, and how often that was noticed.
@@ -54,7 +58,7 @@ impl fmt::Display for Tally {
             f,
             "power: {} machine power cuts ({} of them before the first new step), {} steps acknowledged, {} writes, \
              {} flushes; {} images judged ({} with writes lost or torn), {} wrong; a disk that lies about flushes noticed \
-             {} of {} times; {} logs cut short; {} s",
+             {} of {} times; {} logs cut short; {} s, {} ms an image",
             self.cuts,
             self.early,
             self.acknowledged,
@@ -66,7 +70,8 @@ impl fmt::Display for Tally {
             self.lies_noticed,
             self.lies,
             self.cut_short,
-            self.seconds
+            self.seconds,
+            self.looking.as_millis() / self.images.max(1) as u128
         )
     }
 }
@@ -86,7 +91,7 @@ const MOUNT_OPTIONS: [&str; 3] = ["rw", "rw", "data=writeback"];
 
 impl Campaign {
     pub(crate) fn new(plan: Plan, components: &Path) -> Self {
-        let directory = tempfile::Builder::new().prefix("power-").tempdir().unwrap();
+        let directory = tempfile::Builder::new().prefix("power-").tempdir_in(scratch()).unwrap();
         let parts = Parts::collect(components, directory.path());
         let key = ckpt_db::keys::load(&parts.node_key).unwrap().secret.into();
         let left = AtomicUsize::new(plan.cuts);
@@ -177,7 +182,9 @@ impl Campaign {
         medium.truncate(usize::try_from(FILE_SYSTEM_BYTES).unwrap());
         let mut incomplete = 0;
         let mut replay = Replay::new(medium.clone(), operations);
-        for (at, unflushed) in moments(operations, self.plan.images, random) {
+        let moments = moments(operations, &self.plan, random);
+        let (images, looking) = (moments.len() + 1, Instant::now());
+        for (at, unflushed) in moments {
             let image = replay.cut(at, unflushed, random);
             let (_, problems) = self.look(&image, told_at(at), node, false);
             incomplete += usize::from(unflushed != Unflushed::Kept);
@@ -188,6 +195,8 @@ impl Campaign {
                 return wrong;
             }
         }
+
+        let looking = looking.elapsed();
 
         // A disk that does not keep its word must be noticed, or nothing here would notice anything.
         let (mut lies, mut lies_noticed) = (0, 0);
@@ -220,7 +229,8 @@ impl Campaign {
         tally.acknowledged += count;
         tally.writes += operations.len() - flushes;
         tally.flushes += flushes;
-        tally.images += self.plan.images + 1;
+        tally.images += images;
+        tally.looking += looking;
         tally.incomplete += incomplete + usize::from(unflushed != Unflushed::Kept);
         tally.cut_short += usize::from(log.cut_short);
         tally.lies += lies;
@@ -247,6 +257,16 @@ impl Campaign {
         judged
     }
 }
+
+/// Where disks, logs and images lie: in memory where there is room, as gigabytes are written in all.
+fn scratch() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let free = rustix::fs::statvfs(memory).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    if free > SCRATCH_BYTES { memory.to_owned() } else { std::env::temp_dir() }
+}
+
+/// What the machines of a few processors use.
+const SCRATCH_BYTES: u64 = 2 << 30;
 
 /// A machine's disk between two starts.
 struct Node {
@@ -341,11 +361,11 @@ fn mark((index, operation): (usize, &Operation)) -> Option<(usize, u64)> {
     }
 }
 
-/// `count` moments of a log in their order: half of them right before or after a flush, the others anywhere.
-fn moments(operations: &[Operation], count: usize, random: &mut Random) -> Vec<(usize, Unflushed)> {
+/// Moments of a log in their order: half of them right before or after a flush, the others anywhere.
+fn moments(operations: &[Operation], plan: &Plan, random: &mut Random) -> Vec<(usize, Unflushed)> {
     let flushes: Vec<usize> =
         operations.iter().enumerate().filter(|(_, op)| **op == Operation::Flush).map(|(index, _)| index).collect();
-    let mut moments: Vec<(usize, Unflushed)> = (0..count)
+    let mut moments: Vec<(usize, Unflushed)> = (0..plan.images)
         .map(|n| {
             let at = match (n % 4, flushes.as_slice()) {
                 (0, [_, ..]) => flushes[random.below(flushes.len())],
@@ -355,6 +375,9 @@ fn moments(operations: &[Operation], count: usize, random: &mut Random) -> Vec<(
             (at, Unflushed::ALL[random.below(Unflushed::ALL.len())])
         })
         .collect();
+    if plan.every_flush {
+        moments.extend(flushes.iter().map(|flush| (*flush, Unflushed::Lost)));
+    }
     moments.sort_by_key(|(at, _)| *at);
     moments
 }

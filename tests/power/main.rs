@@ -8,7 +8,8 @@
 //! and the agent recover it too, and can be cut off in the middle of that.
 //!
 //! Skipped, loudly, where `components.sh` finds something missing; `CKPT_DB_REQUIRE_QEMU=1` forbids that. A few cuts by
-//! default; `CKPT_DB_POWER_CUTS=200` for more (`just power`), `CKPT_DB_POWER_IMAGES=N` images of each.
+//! default; `CKPT_DB_POWER_CUTS=200` for more (`just power`), `CKPT_DB_POWER_IMAGES=N` images of each, and with
+//! `CKPT_DB_POWER_EVERY_FLUSH=1` one of each flush besides.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 #![allow(clippy::print_stderr, reason = "what is skipped, and the counts, are said")]
@@ -46,6 +47,7 @@ fn nothing_acknowledged_is_lost() {
     let plan = Plan {
         cuts: number("CKPT_DB_POWER_CUTS").unwrap_or(CUTS),
         images: number("CKPT_DB_POWER_IMAGES").unwrap_or(IMAGES),
+        every_flush: std::env::var_os("CKPT_DB_POWER_EVERY_FLUSH").is_some(),
         seed: number("CKPT_DB_POWER_SEED").unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
             usize::try_from(now.as_secs()).unwrap()
