@@ -53,6 +53,8 @@ impl Drop for Quiet<'_> {
     }
 }
 
+/// Reads octet by octet: a buffer would keep a copy of what was typed, and take what is meant for others.
+#[allow(clippy::unbuffered_bytes, reason = "a line typed by a person")]
 fn read_line(input: &mut impl io::Read) -> anyhow::Result<Zeroizing<String>> {
     // All room at once: growing would leave copies behind.
     let mut line = Zeroizing::new(Vec::with_capacity(LINE_MAX_BYTES));
