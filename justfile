@@ -74,6 +74,10 @@ static:
 static-glibc:
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target x86_64-unknown-linux-gnu
 
+# A static build without optimization, for the tests that run it in images of its own; prints its path
+static-for-tests:
+    tests/static-binary.sh
+
 # Fuzz the format's decoders for a minute; see fuzz/README.md
 fuzz:
     RUSTC_BOOTSTRAP=1 cargo fuzz run decode_format -- -max_total_time=60

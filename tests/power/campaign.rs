@@ -128,7 +128,6 @@ impl Campaign {
                     let place = directory.display();
                     let mut tally = self.tally.lock().unwrap();
                     tally.wrong.extend(wrong.into_iter().map(|what| format!("{place}, cut {cut}: {what}")));
-                    // One is enough to look into, and its traces are not written over.
                     self.left.store(0, Ordering::SeqCst);
                     return;
                 }
@@ -166,6 +165,10 @@ impl Campaign {
             Some((_, step)) => Told { acknowledged: *step, begun: step + 1, ..told },
             None => told,
         };
+        let count = said.iter().filter(|line| line.starts_with(ACKNOWLEDGED)).count();
+        if marks.len() + 1 < count && !log.cut_short {
+            wrong.push(format!("{count} steps were acknowledged, and the log has marks of {}", marks.len()));
+        }
         if shows_the_token(operations) {
             wrong.push("a Secret's value was written to the disk in clear text".to_owned());
         }
@@ -180,6 +183,10 @@ impl Campaign {
             incomplete += usize::from(unflushed != Unflushed::Kept);
             let told = told_at(at);
             wrong.extend(problems.into_iter().map(|what| format!("{what} (operation {at}, {unflushed:?}, {told:?})")));
+            if !wrong.is_empty() {
+                // One is enough to look into, and its traces are not written over.
+                return wrong;
+            }
         }
 
         // A disk that does not keep its word must be noticed, or nothing here would notice anything.
@@ -210,7 +217,7 @@ impl Campaign {
         let flushes = operations.iter().filter(|operation| **operation == Operation::Flush).count();
         tally.cuts += 1;
         tally.early += usize::from(early);
-        tally.acknowledged += said.iter().filter(|line| line.starts_with(ACKNOWLEDGED)).count();
+        tally.acknowledged += count;
         tally.writes += operations.len() - flushes;
         tally.flushes += flushes;
         tally.images += self.plan.images + 1;

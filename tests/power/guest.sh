@@ -4,7 +4,7 @@
 # outside over the serial line; a mark on the disk, beyond the file system, then tells where in the log of the disk's
 # writes that was.
 #
-# /settings (made by tests/power/machine.rs) says mount_options and mark_sector; /steps/N.json is the source at step N.
+# /settings (made by tests/power/machine.rs) says mount_options and mark_page; /steps/N.json is the source at step N.
 
 busybox=/bin/busybox
 export RUST_BACKTRACE=1
@@ -31,11 +31,11 @@ done
 for path in proc sys dev source bin lib lib64 keys; do $busybox mount --bind "/$path" "/disk/$path"; done
 $busybox mount -t tmpfs -o mode=0755 tmpfs /disk/run
 $busybox mount -t tmpfs -o mode=0700 tmpfs /disk/etc/kubernetes/checkpoint-secrets
-agent() { $busybox chroot /disk /bin/ckpt-db "$@" --node-key /keys/node-key.pem; }
+agent() { exec $busybox chroot /disk /bin/ckpt-db "$@" --node-key /keys/node-key.pem; }
 
 step=0
 if [ -e /disk/var/lib/ckpt-db/checkpoint-store.db ]; then
-  agent verify >/verified
+  (agent verify) >/verified
   echo "VERIFIED $? $($busybox head -n 1 /verified)"
   step=$(agent dump sequence --kind configmap -o json | $busybox sed -n 's/.*"step": *"\([0-9]*\)".*/\1/p')
   step=${step:-0}
@@ -64,10 +64,13 @@ while read -r line; do
       stored=
       echo "ACKNOWLEDGED $step"
       echo "ACKNOWLEDGED $step" >/mark
-      $busybox dd if=/mark of=/dev/vda bs=512 seek="$mark_sector" conv=sync oflag=direct 2>/mark-said || fail mark
+      # Past the page cache, and without a flush, which would make durable what the agent forgot to sync. (A buffer of a
+      # page is one that busybox aligns.)
+      $busybox dd if=/mark of=/dev/vda bs=4096 seek="$mark_page" conv=sync oflag=direct 2>/mark-said || fail mark
       next
       kill -HUP "$pid"
       ;;
   esac
 done </said
-fail 'the agent ended'
+# The agent ended.
+fail agent

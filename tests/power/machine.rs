@@ -27,7 +27,7 @@ const MODULES: [&str; 6] = [
 ];
 
 /// A machine that does nothing for so long is broken: emulated on a busy machine it takes seconds to start.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The parts of which machines are made.
 pub(crate) struct Parts {
@@ -115,10 +115,10 @@ impl Machine {
         let mut archive = Archive::default();
         let names = MODULES.map(|module| module.rsplit('/').next().unwrap());
         let settings = format!(
-            "modules='{}'\nmount_options={}\nmark_sector={}\n",
+            "modules='{}'\nmount_options={}\nmark_page={}\n",
             names.join(" "),
             start.mount_options,
-            disk::MARK_SECTOR
+            disk::MARK_SECTOR / 8
         );
         archive.file("settings", settings.as_bytes());
         for step in start.step + 1..=start.step + start.steps {
