@@ -1,6 +1,8 @@
 //! The memory of a running agent: no core file is made of it, nobody else looks into it, it is not swapped, and no clear
 //! text stays in it.
 
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
