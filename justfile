@@ -62,6 +62,10 @@ flips:
 kills:
     CKPT_DB_KILLS=all cargo test --test kill -- --nocapture
 
+# What sealing costs at a cold start, as a ratio of medians of interleaved rounds
+bench:
+    cargo bench --bench sealing
+
 # Cut the power of an emulated machine 200 times, and judge what could have been left (half an hour; as root on Debian)
 power:
     tests/power/components.sh
@@ -74,6 +78,10 @@ static:
 # The same with glibc, where the musl target can't be had
 static-glibc:
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target x86_64-unknown-linux-gnu
+
+# A static build without optimization, for the tests that run it in images of its own; prints its path
+static-for-tests:
+    tests/static-binary.sh
 
 # Fuzz the format's decoders for a minute; see fuzz/README.md
 fuzz:

@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
-#[allow(dead_code, reason = "each test uses what it needs")]
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,8 +16,10 @@ use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::checkpoint::rendering::PodName;
 use ckpt_db::crypto::{SystemEntropy, generate_p256_pkcs8, sha256};
 use ckpt_db::store::{
-    Backend as _, Change, LockState, RedbStore, SlotsWanted, Snapshot, fingerprint, open_offline, rotate,
+    Backend as _, Change, LockState, Missing, NewStore, RedbStore, SlotsWanted, Snapshot, fingerprint, open_offline,
+    rotate,
 };
+use common::program::{KEY, MANIFESTS, Node, STORE};
 use redb::{ReadableDatabase as _, TableDefinition};
 use store_format::{
     Frame, Identity, KeySlot, NodeSecret, SlotKind, StoreId, SymmetricSecret, Table, Unlocker, digest_input, meta_key,
@@ -199,8 +201,8 @@ fn what_is_done_to_a_record_is_found() {
         (&state,        &identity,     [&["Digest"],          &["Malformed"], &["Tag"],            &["NoTag"],              &["Digest"],            &["Tag"],             &["Tag"],               &["Tag"]]),
         (&identity,     &state,        [&["Digest"],          &["Malformed"], &["Tag"],            &["NoTag"],              &["Digest"],            &["Tag"],             &["Tag"],               &["Tag"]]),
         (&format,       &state,        [&["Digest"],          &["Malformed"], &["Tag"], &["NoTag"],            &["Digest"],            &["Malformed", "Tag"], &["Tag"],              &["Tag"]]),
-        (&mirror,       &state,        [&["Digest"],          &["Malformed"], &["Tag"],            &["NoTag"],              &["Digest"],            &["Malformed", "Tag"], &[],                   &[]]),
-        (&slot,         &state,        [&["Digest"],          &["Malformed"], &["Mirror"],         &[],                     &["Digest"],            &["Malformed"],       &[],                    &[]]),
+        (&mirror,       &identity,        [&["Digest"],          &["Malformed"], &["Tag"],            &["NoTag"],              &["Digest"],            &["Malformed", "Tag"], &[],                   &[]]),
+        (&slot,         &identity,        [&["Digest"],          &["Malformed"], &["Mirror"],         &[],                     &["Digest"],            &["Malformed", "Mirror"], &[],                    &[]]),
     ];
     for (target, donor, expected) in table {
         let genuine = get(&original, target);
@@ -388,4 +390,67 @@ fn a_slot_that_was_changed_or_moved_is_named_and_opens_nothing() {
     }
     assert_eq!(findings(&path, &scene), (LockState::Open, vec![]));
     assert_eq!(alone(&path), LockState::Open);
+}
+
+/// The names of the manifests that a cold start renders, from a node where nothing is rendered.
+fn rendered(node: &Node, options: &[&str]) -> BTreeSet<String> {
+    node.remove_rendered();
+    let _ = node.ran("run", &[&["--once"], options].concat());
+    common::program::manifests(&node.at(MANIFESTS)).into_keys().collect()
+}
+
+#[test]
+fn what_no_key_authenticates_is_not_rendered_where_that_is_asked_for() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const REQUIRED: &[&str] = &["--require-authentication"];
+    let node = Node::with_example();
+    let store = node.at(STORE);
+    let all = rendered(&node, &[]);
+    assert!(all.len() > 1, "{all:?}");
+    assert_eq!(rendered(&node, REQUIRED), all, "open: every record has a tag");
+
+    // A pod rewritten by somebody without the key, with a right digest and no tag: never, asked for or not.
+    let genuine = fs::read(&store).unwrap();
+    let victim = {
+        let key = ckpt_db::keys::load(&node.at(KEY)).unwrap().secret.into();
+        let snapshot = open_offline(&store, &[&key]).unwrap().into_inner();
+        let pods = snapshot.objects().filter(|object| object.key.kind() == Kind::Pod);
+        let mut names = pods.map(|object| (object.key.namespace().to_owned(), object.key.name().to_owned()));
+        names.find(|(_, name)| all.iter().any(|file| file.contains(name.as_str()))).unwrap()
+    };
+    let target = place("objects", &["Pod", &victim.0, &victim.1]);
+    put(&store, &target, Some(&made_right(&target, &get(&store, &target), None, false)));
+    for options in [&[][..], REQUIRED] {
+        let left = rendered(&node, options);
+        assert!(left.len() == all.len() - 1 && left.is_subset(&all), "tampered, {options:?}: {left:?}");
+    }
+
+    // Locked: with another key. Records cannot be told from such that somebody wrote.
+    fs::write(&store, &genuine).unwrap();
+    let own_key = node.at(KEY).with_extension("away");
+    fs::rename(node.at(KEY), &own_key).unwrap();
+    assert!(!rendered(&node, &[]).is_empty(), "locked: what is not sealed, with a note");
+    assert!(rendered(&node, REQUIRED).is_empty(), "locked, and required");
+    // Nor does what somebody adds to a locked store get in.
+    let forged = place("objects", &["Pod", &victim.0, &victim.1]);
+    put(&store, &forged, Some(&made_right(&forged, &get(&store, &forged), None, false)));
+    assert!(rendered(&node, REQUIRED).is_empty(), "locked, forged, and required");
+
+    // Keyless: there is nothing that could authenticate.
+    fs::remove_file(&store).unwrap();
+    let new = NewStore { identity: common::identity(), secret: None };
+    let mut keyless = RedbStore::create(&store, new, Box::new(SystemEntropy)).unwrap();
+    let pod = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": "default", "uid": "uid-bare"},
+        "spec": {"containers": [{"name": "c", "image": "registry.example/app:1"}]}, "status": {"phase": "Running"},
+    });
+    let objects = vec![common::object(Kind::Pod, "default", "bare", pod)];
+    let listing = Change::Reset { objects, kinds: Kind::ALL.to_vec(), missing: Missing::Delete };
+    let _ = keyless.update(vec![listing], 1).unwrap();
+    drop(keyless);
+    assert_eq!(rendered(&node, &[]).len(), 1, "keyless, with a note");
+    assert!(rendered(&node, REQUIRED).is_empty(), "keyless, and required");
+    // A key appears. The first one that does would tag what is there: it vouches from then on, and not before.
+    fs::rename(&own_key, node.at(KEY)).unwrap();
+    assert!(rendered(&node, REQUIRED).is_empty(), "a cold start gives no key, and vouches for nothing");
 }

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
-#[allow(dead_code, reason = "each test uses what it needs")]
 mod common;
 
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ use super::latest::Latest;
 use super::shared::Shared;
 use super::store_thread::KeepSlots;
 use crate::checkpoint::rendering::PodName;
-use crate::ops::admin::{Admin, Image, KeyChange, KeysChanged};
+use crate::ops::admin::{Admin, Image, KeyChange, KeysChanged, NO_STORE};
 use crate::ops::status::CheckpointerStatus;
 use crate::store::{Change, SlotPolicy};
 
@@ -57,7 +57,7 @@ impl Desk {
 
     fn why_no_store(&self) -> String {
         let why = self.shared.problem().unwrap_or_else(|| "it is being opened".to_owned());
-        format!("the store {} can't be written to now: {why}", self.path.display())
+        format!("the store {} {NO_STORE}: {why}", self.path.display())
     }
 }
 

@@ -362,12 +362,17 @@ async fn first(
     following: &mut Following,
     observer: &mut dyn Observer,
 ) -> Result<Credentials, FollowError> {
-    let mut news = following.keys.news.clone();
+    let mut look = interval(following.pace.credentials);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    keep_slots(store, following, observer).await?;
     loop {
-        keep_slots(store, following, observer).await?;
         tokio::select! {
-            found = watch.first(following, observer) => return Ok(found),
-            () = news.rung() => {}
+            _ = look.tick() => if let Some(found) = watch.changed(following, observer) {
+                return Ok(found);
+            },
+            () = following.keys.news.rung() => {
+                keep_slots(store, following, observer).await?;
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use ckpt_db::agent::{
 use ckpt_db::checkpoint::lifecycle::{Record, State};
 use ckpt_db::checkpoint::node::Fact;
 use ckpt_db::checkpoint::settings::{ActivationPolicy, Settings};
+use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::node::boot;
 use ckpt_db::ops::admin::Client;
 use ckpt_db::ops::notify::Notifier;
@@ -23,7 +24,10 @@ use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
-use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, Update, open_offline};
+use ckpt_db::store::{
+    Backend, BegunAnew, Committed, LockState, SlotPolicy, Snapshot, StoreError, Update, begin_anew, open_offline,
+};
+use store_format::{SlotKind, Unlocker};
 
 use super::args::StoreArgs;
 use super::dump::why_closed;
@@ -31,6 +35,7 @@ use super::keeping::{KeepArgs, is_copy};
 use super::key_look::KeyLook;
 use super::output::plural;
 use super::run::{about, problems};
+use super::unlock::Keys;
 use super::{Exit, chain, chain_of, now_unix_ms, say};
 
 /// Objects that can't be read are named one by one, but not hundreds of them.
@@ -130,9 +135,14 @@ impl Follow<'_> {
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
         let last_answer = self.keep.last_answer(self.store)?;
         let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
+        let line = Arc::clone(&shared);
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
         let resident = Resident {
-            open: Box::new(|| open(&self.keys, &path)),
+            open: Box::new({
+                let authentic = self.settings.require_authentication;
+                let (keys, path, policy) = (&self.keys, &path, self.slots.policy);
+                move || open(keys, path, policy, if authentic { Anew::Never } else { Anew::If(answers(&line)) })
+            }),
             is_in_use: |error: &anyhow::Error| {
                 let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
                 causes.any(|cause| matches!(cause, StoreError::InUse(_)))
@@ -213,24 +223,70 @@ fn foreign(snapshot: &Snapshot, place: &Place) -> Option<String> {
         .then(|| "the store belongs to another cluster: it knows none of the CAs that the credentials trust".to_owned())
 }
 
+/// Whether a store that no key opens may be begun anew.
+#[derive(Clone, Copy)]
+enum Anew {
+    /// What is in it would count as authentic, though nobody has checked it.
+    Never,
+    /// If the API server answers: then the Secrets can be fetched again.
+    If(bool),
+}
+
+/// Whether the API server answers now.
+fn answers(shared: &Shared) -> bool {
+    let line = shared.line();
+    line.is_some_and(|(_, line)| line.has_changed().is_ok() && line.borrow().reach == Some(Reach::Answering))
+}
+
 /// Opens the store for writing, or makes a new one.
-fn open(keys: &KeyLook, path: &Path) -> anyhow::Result<Box<dyn Backend>> {
+fn open(keys: &KeyLook, path: &Path, policy: SlotPolicy, anew: Anew) -> anyhow::Result<Box<dyn Backend>> {
     let keys = keys.look()?;
     // A new one is nobody's until there are credentials: a name that they contradict must not stay in it.
     let store = open_or_create(path, &keys.secrets(), "", now_unix_ms())?;
     match store.lock_state() {
-        LockState::Open => {}
+        LockState::Open => Ok(Box::new(store)),
         LockState::Keyless => {
             say(format_args!(
                 "note: no node key yet: Secrets are not stored until the kubelet has one (or name another with --node-key)"
             ));
+            Ok(Box::new(store))
         }
         LockState::Locked => {
-            return Err(anyhow!("{}", why_closed(store.snapshot()?.get(), &keys.tried())))
-                .with_context(|| format!("cannot write to {}", path.display()));
+            let why = why_closed(store.snapshot()?.get(), &keys.tried());
+            drop(store);
+            let mut wanted = keys.at_hand().wanted(LockState::Locked);
+            if policy == SlotPolicy::CredentialOnly {
+                wanted.retain(|unlocker| unlocker.kind() == SlotKind::Credential);
+            }
+            let hope = match anew {
+                Anew::If(true) if !wanted.is_empty() => {
+                    begin_anew_at(path, &keys, &wanted, &why)?;
+                    return Ok(Box::new(open_or_create(path, &keys.secrets(), "", now_unix_ms())?));
+                }
+                Anew::If(_) => {
+                    "When the API server answers, and there is a key, it is kept aside and Secrets are fetched again"
+                }
+                Anew::Never => "With --require-authentication it is not begun anew: move it away for that",
+            };
+            Err(anyhow!("{why}. {hope}")).with_context(|| format!("cannot write to {}", path.display()))
         }
     }
-    Ok(Box::new(store))
+}
+
+/// Nobody can open the Secrets of the store any more, and the API server has them.
+fn begin_anew_at(path: &Path, keys: &Keys, wanted: &[Unlocker], why: &str) -> anyhow::Result<()> {
+    let wanted: Vec<&Unlocker> = wanted.iter().collect();
+    let begun = begin_anew(path, &keys.secrets(), &wanted, now_unix_ms(), &SystemEntropy)
+        .with_context(|| format!("cannot begin anew with {}: {why}", path.display()))?
+        .into_inner();
+    let BegunAnew { kept_at, carried, left, .. } = begun;
+    say(format_args!(
+        "warning: {why}. It is kept at {}, and {} begins anew with its {carried} objects that are not sealed; the other {left} \
+         are fetched from the API server, which answers",
+        kept_at.display(),
+        path.display()
+    ));
+    Ok(())
 }
 
 /// Where credentials are looked for.

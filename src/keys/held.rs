@@ -249,13 +249,8 @@ mod tests {
             let error = recovery_code("it", text).err().expect(want);
             let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             let said = format!("{error}: {source}");
-            assert!(
-                said.contains(want)
-                    && !said.contains("canary")
-                    && !said.contains(&text[text.len().min(1)..text.len().min(5)])
-                    || text.trim().is_empty(),
-                "{said}"
-            );
+            assert!(said.contains(want), "{said}");
+            assert!(!["canary", "B9D5", "MPJT"].iter().any(|part| said.contains(part)), "{said}");
         }
     }
 }

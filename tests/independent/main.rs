@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
 #[path = "../common/mod.rs"]
-#[allow(dead_code, reason = "each test uses what it needs")]
 mod common;
 
 use std::collections::BTreeMap;
@@ -58,7 +57,7 @@ fn another_implementation_opens_what_the_program_wrote() {
     let pem = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/keys/test-only-{name}.pem"));
     // All of them test data.
     let files: Vec<PathBuf> =
-        ["p256-sec1", "p384-sec1", "rsa2048-pkcs1", "ed25519-pkcs8"].iter().map(|name| pem(name)).collect();
+        ["p256-pkcs8", "p384-sec1", "rsa2048-pkcs1", "ed25519-pkcs8"].iter().map(|name| pem(name)).collect();
     let mut unlockers: Vec<Unlocker> =
         files.iter().map(|path| Unlocker::from(keys::load(path).unwrap().secret)).collect();
     let (code, file, credential) = ([0x5a; 20], [7; 32], [9; 64]);

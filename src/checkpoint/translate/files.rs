@@ -1,10 +1,9 @@
 //! The files of one rendered volume: paths and modes as the kubelet's atomic writer has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::super::data::Data;
 use super::super::json::{items, text};
 use super::super::object::{ObjectKey, Shown};
 use super::super::rendering::{Contents, TreeFile};
@@ -47,12 +46,12 @@ impl Files {
         volume: &str,
         source: &ObjectSource<'_>,
         object: &ObjectKey,
-        data: &Data,
+        keys: &BTreeSet<String>,
     ) {
         let contents = |key: &str| Contents::Data { object: object.clone(), key: key.to_owned() };
         let chosen = items(source.tree, "items");
         if chosen.is_empty() {
-            for key in data.keys() {
+            for key in keys {
                 self.add(findings, volume, key, source.default_mode, contents(key));
             }
         }
@@ -62,7 +61,7 @@ impl Files {
             if item.get("user").is_some() {
                 findings.refuse(Reason::UnknownField { field: format!("{field}.user") });
             }
-            if data.contains_key(key) {
+            if keys.contains(key) {
                 let mode = mode_of(item, "mode", source.default_mode);
                 self.add(findings, volume, text(item, "path").unwrap_or_default(), mode, contents(key));
             } else if !source.optional {

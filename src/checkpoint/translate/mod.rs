@@ -31,7 +31,7 @@ pub(crate) use self::volumes::writes_shared_storage;
 use super::data::{self, Data};
 use super::env_file::NoEnvFile;
 use super::json::{ClearTree, object};
-use super::lookup::{Lookup, Objects};
+use super::lookup::{Lookup, Objects, Reader};
 use super::object::{Kind, Object, ObjectKey};
 use super::pod::ParentPod;
 use super::rendering::{Manifest, PodName, Rendering, Tree, TreeRoot};
@@ -142,9 +142,9 @@ struct Parent<'a> {
 }
 
 /// The answer to a reference.
-enum Fetched {
-    /// The object's data.
-    Found(Data),
+enum Fetched<T> {
+    /// What is asked of the object.
+    Found(T),
     /// It is optional, and it does not exist.
     LeftOut,
     /// The pod can't come back; the reason is in the findings.
@@ -168,27 +168,33 @@ impl Parent<'_> {
         }
     }
 
-    /// The data of a named object; whatever stands in the way is a finding.
-    fn fetch(&self, findings: &mut Findings, key: &ObjectKey, optional: bool, field: &str) -> Fetched {
-        self.fetch_with(findings, key, optional, field, data::data)
-    }
-
-    /// As [`Self::fetch`], but only what environment variables can come from: `binaryData` is none of it.
-    fn fetch_env(&self, findings: &mut Findings, key: &ObjectKey, optional: bool, field: &str) -> Fetched {
-        self.fetch_with(findings, key, optional, field, data::env_data)
-    }
-
-    fn fetch_with(
+    /// The data keys of a named object; whatever stands in the way is a finding. Who writes the files opens it again.
+    fn fetch_keys(
         &self,
         findings: &mut Findings,
         key: &ObjectKey,
         optional: bool,
         field: &str,
-        read: fn(&Object) -> Result<Data, data::DataError>,
-    ) -> Fetched {
-        let reason = match self.objects.get(key) {
-            Lookup::Found(object) => match read(&object) {
-                Ok(data) => return Fetched::Found(data),
+    ) -> Fetched<BTreeSet<String>> {
+        self.fetch_with(findings, key, optional, field, |object| Ok(data::data(object)?.into_keys().collect()))
+    }
+
+    /// The data that environment variables can come from: `binaryData` is none of it.
+    fn fetch_env(&self, findings: &mut Findings, key: &ObjectKey, optional: bool, field: &str) -> Fetched<Data> {
+        self.fetch_with(findings, key, optional, field, data::env_data)
+    }
+
+    fn fetch_with<T>(
+        &self,
+        findings: &mut Findings,
+        key: &ObjectKey,
+        optional: bool,
+        field: &str,
+        read: fn(&Object) -> Result<T, data::DataError>,
+    ) -> Fetched<T> {
+        let reason = match Reader::new(self.objects).open(key) {
+            Lookup::Found(opened) => match read(opened.object()) {
+                Ok(found) => return Fetched::Found(found),
                 Err(problem) => Reason::BadData { object: key.clone(), problem: problem.to_string() },
             },
             Lookup::Missing if optional => return Fetched::LeftOut,

@@ -8,7 +8,7 @@ use clap::Args;
 
 use ckpt_db::crypto::{SystemEntropy, fresh, sha256};
 use ckpt_db::keys::{load, load_credential, load_key_file};
-use ckpt_db::store::{SlotPolicy, fingerprint};
+use ckpt_db::store::{LockState, SlotPolicy, fingerprint};
 use store_format::{SlotKind, SymmetricSecret, Unlocker, recovery_code_text};
 use zeroize::Zeroizing;
 
@@ -75,6 +75,12 @@ impl Add {
             line(out, format_args!("{name} {} has a slot already", short(&fingerprint)))?;
             return Ok(Exit::Fine);
         }
+        if found.snapshot.lock_state() == LockState::Keyless && unlocker.kind() == SlotKind::RecoveryCode {
+            bail!(
+                "no slot was made: the store has no data key yet, and with a recovery code alone it would be closed to its agent. \
+                 The node's first key makes one; add the code afterwards"
+            );
+        }
         let policy = self.policy.policy();
         if policy == SlotPolicy::CredentialOnly && matches!(unlocker.kind(), SlotKind::NodeKey | SlotKind::KeyFile) {
             bail!("--key-slots credential-only takes no {name}; only credentials and recovery codes");
@@ -86,9 +92,7 @@ impl Add {
                 line(out, format_args!("{name} {} has a slot already", short(&fingerprint)))?;
                 return Ok(Exit::Fine);
             }
-            bail!(
-                "no slot was made for the {name}: --key-slots credential-only takes credentials and recovery codes only"
-            );
+            bail!("no slot was made for the {name}: the agent runs with --key-slots credential-only");
         }
         let added = format!("added {name} {}", short(&fingerprint));
         let Some(code) = code else {

@@ -36,12 +36,12 @@ impl Remove {
         // An agent knows better what it has at hand.
         if found.holder == Holder::Nobody && !found.slots().iter().any(opens_besides) {
             bail!(
-                "cannot remove the key slot {}: no other slot opens with a key at hand, so nothing was changed; add one first",
+                "cannot remove {}, since no other slot opens with a key at hand; nothing was changed. Add one first",
                 named(slot)
             );
         }
         let wanted = Wanted { remove: vec![slot.fingerprint], ..Wanted::default() };
-        found.change(&format!("remove the key slot {} from", named(slot)), &wanted)?;
+        found.change(&format!("remove {} from", named(slot)), &wanted)?;
         line(out, format_args!("removed {}", named(slot)))?;
         say(format_args!(
             "note: this revokes nothing: with that key, an earlier copy of the store opens, and whoever opened one reads later \

@@ -21,6 +21,9 @@ pub use client::{AskError, Client};
 pub use keys::{KeyChange, KeysChanged};
 pub use server::{BindError, Listening};
 
+/// What an agent says that has no store open at the moment, and tries to.
+pub const NO_STORE: &str = "can't be written to now";
+
 /// The longest request line, in octets.
 const REQUEST_MAX_BYTES: usize = 64 * 1024;
 

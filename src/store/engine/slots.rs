@@ -125,7 +125,9 @@ pub(in crate::store) fn keep(
                 tag_all(tables, &vault)?;
             }
             let mut events = if first { vec![log::of_store(Event::Keyed, "")] } else { Vec::new() };
-            events.extend(unlockers.iter().zip(&names).map(|(unlocker, name)| added(unlocker.kind(), name)));
+            // The first slot is what a data key comes with.
+            let others = unlockers.iter().zip(&names).skip(usize::from(first));
+            events.extend(others.map(|(unlocker, name)| added(unlocker.kind(), name)));
             finish(tables, &vault, events, now_unix_ms)
         })?;
         keys.vault = Some(vault);

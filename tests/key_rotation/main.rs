@@ -8,7 +8,6 @@
 #[allow(dead_code, reason = "tests/program uses the rest")]
 #[path = "../program/agent.rs"]
 mod agent;
-#[allow(dead_code, reason = "other test programs use the rest")]
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../fake/mod.rs"]
@@ -27,7 +26,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::agent::{Agent, at_once};
-use crate::common::program::{MANIFESTS, Node, PREPARED, Ran, SECRETS, STORE, listing};
+use crate::common::program::{KEY, MANIFESTS, Node, PREPARED, Ran, SECRETS, STORE, listing};
 use crate::pki::{Dated, Pki, STEPS, Step};
 use crate::scene::{OFF, PEM, Scene, pod, secret};
 
@@ -174,9 +173,9 @@ fn while_the_agent_runs() {
     let slots = 3.min(keys.len());
     for (age, key) in keys.iter().rev().enumerate() {
         if age < slots {
-            place.all_comes_back_with(&[key.clone()], &format!("{age} rotations old"));
+            place.all_comes_back_with(std::slice::from_ref(key), &format!("{age} rotations old"));
         } else if age < slots + 2 || age + 1 == keys.len() {
-            place.only_the_unsealed_comes_back_with(&[key.clone()], &format!("{age} rotations old"));
+            place.only_the_unsealed_comes_back_with(std::slice::from_ref(key), &format!("{age} rotations old"));
         }
     }
     place.only_the_unsealed_comes_back_with(&[unrelated()], "an unrelated key");
@@ -267,6 +266,76 @@ fn locked_until_a_key_comes() {
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
     place.pki.keys.push(unrelated);
     place.all_comes_back_with(&[place.pki.newest().clone()], "the kubelet's new key alone");
+}
+
+/// The same with manifests as the source.
+#[test]
+fn locked_beside_its_source() {
+    let node = Node::with_example();
+    let ours = node.at("var/lib/kubelet/pki/kubelet-client-2026-01-01-00-00-00.pem");
+    fs::create_dir_all(ours.parent().unwrap()).unwrap();
+    fs::rename(node.at(KEY), &ours).unwrap();
+    let away = node.at("away.pem");
+    fs::rename(&ours, &away).unwrap();
+    fs::write(node.at(KEY), unrelated().pem).unwrap();
+    let mut command = node.command("run", &["--file-check-frequency", "1", "--manifests"]);
+    command.arg(node.source());
+    let mut agent = Agent::start(command, Vec::new());
+    agent.until("error: cannot write to");
+    fs::rename(&away, &ours).unwrap();
+    agent.until(NEW_KEY);
+    let errors = agent.lines().iter().filter(|line| line.starts_with("error")).count();
+    assert_eq!(errors, 1, "{:#?}", agent.lines());
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+    fs::remove_file(&ours).unwrap();
+    node.remove_rendered();
+    node.run_store().expect(0);
+}
+
+/// A store that no key opens any more, and an API server that answers: the old file is kept, Secrets are fetched again.
+#[test]
+fn locked_for_ever() {
+    let mut place = Place::cut_off();
+    let known = place.pki.newest().clone();
+    let old = place.store();
+    place.pki.rotate(&place.scene);
+    let new = place.pki.newest().clone();
+    Pki::write(std::slice::from_ref(&new), &place.scene.node.root());
+    let kept = || -> Vec<_> {
+        let entries =
+            fs::read_dir(place.scene.node.at(STORE).parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.to_str().unwrap().contains(".locked-")).collect()
+    };
+
+    // What nobody has checked must not count as authentic.
+    let mut agent = place.scene.start(&["--activation-policy", "off", "--require-authentication"]);
+    agent.until("error: cannot write to");
+    place.scene.server.listen();
+    agent.until("API server: answering");
+    agent.signal(Signal::HUP);
+    place.scene.requests(fake::Match::list(Kind::Pod).answered(200), 2);
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+    place.scene.server.stop();
+    assert!(place.store() == old && kept().is_empty());
+
+    // Nobody is there to fetch them from.
+    let mut agent = place.scene.start(&OFF);
+    agent.until("error: cannot write to");
+    assert!(place.store() == old && kept().is_empty());
+    place.scene.server.listen();
+    let said = agent.until("warning: no key at hand opens the store");
+    assert!(said.last().unwrap().contains("begins anew with its 10 objects"), "{said:#?}");
+    agent.until("in step");
+    let kept = kept();
+    assert_eq!(kept.len(), 1);
+    assert!(fs::read(&kept[0]).unwrap() == old, "the old file is untouched");
+    at_once("the Secrets to be stored", || place.cold_start(std::slice::from_ref(&new)).secrets == place.values);
+    place.all_comes_back_with(std::slice::from_ref(&new), "the new key");
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+
+    // It opens with its own key, as ever.
+    fs::write(place.scene.node.at(STORE), old).unwrap();
+    place.all_comes_back_with(&[known], "the old file and the old key");
 }
 
 /// A link that leads nowhere, and half a file, for as long as they like: the old key stays the store's, nothing is said of
