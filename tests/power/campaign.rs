@@ -236,6 +236,9 @@ impl Campaign {
         tally.cut_short += usize::from(log.cut_short);
         tally.lies += lies;
         tally.lies_noticed += lies_noticed;
+        if tally.cuts % 20 == 0 {
+            eprintln!("{tally}");
+        }
         wrong
     }
 
