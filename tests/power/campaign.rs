@@ -236,7 +236,7 @@ impl Campaign {
         tally.cut_short += usize::from(log.cut_short);
         tally.lies += lies;
         tally.lies_noticed += lies_noticed;
-        if tally.cuts % 20 == 0 {
+        if tally.cuts.is_multiple_of(20) {
             eprintln!("{tally}");
         }
         wrong
