@@ -38,12 +38,16 @@ pub fn walk(snapshot: &Snapshot) {
     let Ok(outcome) = assess(snapshot, &settings, own_name, PodNetwork::Yes, &NodeImages::unknown()) else { return };
     for (pod, _, verdict) in &outcome.decision.verdicts {
         assert_shown(&pod.to_string());
+        // These may quote the pod; whoever shows them escapes them (`tests/hostile/`).
         match verdict {
             Verdict::Recoverable { notes } | Verdict::WhenNetworkIs { notes } => {
-                notes.iter().for_each(|note| assert_shown(&note.to_string()));
+                notes.iter().for_each(|note| drop(note.to_string()));
             }
-            Verdict::NotRecoverable { reasons } => reasons.iter().for_each(|reason| assert_shown(&reason.to_string())),
-            Verdict::NotMeant(why) => assert_shown(&why.to_string()),
+            Verdict::NotRecoverable { reasons } => {
+                assert!((1..=64).contains(&reasons.len()), "{}", reasons.len());
+                reasons.iter().for_each(|reason| drop(reason.to_string()));
+            }
+            Verdict::NotMeant(why) => drop(why.to_string()),
         }
     }
     for planned in &outcome.decision.plan.pods {
