@@ -82,4 +82,4 @@ fuzz-all seconds="1800":
 
 # Power cuts at the publishing of rendered files: 50,000 media
 render-cuts:
-    CKPT_DB_IMAGES=50000 cargo test --profile campaign --lib materialize::power -- --nocapture
+    CKPT_DB_RENDER_CUTS=50000 cargo test --profile campaign --lib materialize::power -- --nocapture

@@ -100,8 +100,8 @@ fn mutations_of_the_corpus_pass() {
 }
 
 fn corpus_of(target: &str) -> Vec<PathBuf> {
-    let mut paths: Vec<_> =
-        fs::read_dir(Path::new("fuzz/corpus").join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let directory = Path::new("fuzz/corpus").join(target);
+    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
 }

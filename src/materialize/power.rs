@@ -19,7 +19,7 @@ use super::crash::{after, all_is_whole, pass, prepared, uncut, watched_pass};
 use super::gate::{Cut, Step};
 use super::sandbox::{NOW, SandBox};
 
-/// How many media an ordinary run looks at. `CKPT_DB_IMAGES=N` makes it N.
+/// How many media an ordinary run looks at. `CKPT_DB_RENDER_CUTS=N` makes it N.
 const IMAGES: usize = 700;
 
 type Inode = u64;
@@ -292,7 +292,7 @@ fn every_loss(images: usize, mut look: impl FnMut(&SandBox, &str)) -> (usize, us
 }
 
 fn images() -> usize {
-    std::env::var("CKPT_DB_IMAGES").ok().map_or(IMAGES, |number| number.parse().unwrap())
+    std::env::var("CKPT_DB_RENDER_CUTS").ok().map_or(IMAGES, |number| number.parse().unwrap())
 }
 
 #[test]

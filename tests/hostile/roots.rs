@@ -92,10 +92,14 @@ fn names_of_files_in_messages_leave_the_terminal_alone() {
         command.arg(&source);
         // Text of others may be no UTF-8; what is said of it is.
         assert_clean(&crate::common::program::Ran::of(command));
-        for (subcommand, option) in
-            [("run", "--manifests"), ("plan", "--store"), ("plan", "--node-key"), ("verify", "--store")]
-        {
-            let mut command = node.command(subcommand, &[option]);
+        let options: [(&str, &[&str]); 4] = [
+            ("run", &["--once", "--manifests"]),
+            ("plan", &["--store"]),
+            ("plan", &["--node-key"]),
+            ("verify", &["--store"]),
+        ];
+        for (subcommand, options) in options {
+            let mut command = node.command(subcommand, options);
             command.arg(node.at("no").join(OsStr::from_bytes(&name)));
             assert_clean(&crate::common::program::Ran::of(command));
         }
