@@ -62,6 +62,15 @@ flips:
 kills:
     CKPT_DB_KILLS=all cargo test --test kill -- --nocapture
 
+# What sealing costs at a cold start, as a ratio of medians of interleaved rounds
+bench:
+    cargo bench --bench sealing
+
+# Cut the power of an emulated machine 200 times, and judge what could have been left (half an hour; as root on Debian)
+power:
+    tests/power/components.sh
+    CKPT_DB_REQUIRE_QEMU=1 CKPT_DB_POWER_CUTS=200 CKPT_DB_POWER_IMAGES=25 cargo test --profile campaign --test power -- --nocapture
+
 # One static binary, without a C library to match: needs the musl target (`rustup target add x86_64-unknown-linux-musl`) and musl-gcc
 static:
     cargo build --release --target x86_64-unknown-linux-musl
@@ -69,6 +78,10 @@ static:
 # The same with glibc, where the musl target can't be had
 static-glibc:
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target x86_64-unknown-linux-gnu
+
+# A static build without optimization, for the tests that run it in images of its own; prints its path
+static-for-tests:
+    tests/static-binary.sh
 
 # Fuzz one target for so many seconds; see fuzz/README.md
 fuzz target="records" seconds="60":

@@ -25,7 +25,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("ops", &["checkpoint"]),
     // `Committed` alone, the evidence that it asks for.
     ("materialize", &["checkpoint", "clear", "store"]),
-    ("agent", &["checkpoint", "clear", "crypto", "date", "materialize", "node", "ops", "source", "store"]),
+    ("agent", &["checkpoint", "clear", "crypto", "date", "keys", "materialize", "node", "ops", "source", "store"]),
     (
         "cli",
         &[

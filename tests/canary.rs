@@ -10,10 +10,11 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys;
-use common::program::{KEY, Node, Ran, SECRETS, STORE, program};
+use common::program::{KEY, Node, Ran, SECRETS, STORE, assert_same, program};
 use common::search::{Canary, Search, below};
 use data_encoding::{BASE64, BASE64URL, HEXLOWER, HEXUPPER};
 
@@ -202,6 +203,71 @@ fn nothing_secret_is_written_or_said_where_it_should_not_be() {
     search.assert_quiet(&Ran::of(command).expect(2));
     // What is refused by its options is said with them, not with what a file holds.
     search.assert_quiet(&node.ran("run", &["--once", "--manifests", node.at(KEY).to_str().unwrap()]));
+}
+
+/// The same while keys come and go, the data key is exchanged, and the program is killed in the middle of that.
+#[test]
+fn changes_of_keys_leave_nothing_secret_behind() {
+    const KEY_FILE: &str = "gD3canaryKeyFileW8xR5nB1vC7zL2mK9pQ4tY6";
+    let node = Node::new();
+    node.copy_example();
+    fs::write(node.source().join("aviary.yaml"), canary_source()).unwrap();
+    node.run_source().expect(0);
+    let rendered = node.rendered();
+    let key_file = node.source().join("stick.key");
+    fs::write(&key_file, KEY_FILE).unwrap();
+    let command = |arguments: &str| {
+        let mut command = program();
+        command.args(arguments.split(' ')).arg("--root").arg(node.root()).env("RUST_LOG", "trace");
+        command
+    };
+    let with_key_file = |arguments: &str| {
+        let mut command = command(arguments);
+        command.arg("--key-file").arg(&key_file);
+        command
+    };
+
+    let added = Ran::of(command("key add --recovery-code")).expect(0);
+    let code = added.stdout.trim().to_owned();
+    assert!(code.len() >= 32, "that is no recovery code");
+    let mut all = canaries(&node);
+    all.push(Canary { name: "key file", bytes: KEY_FILE.as_bytes().to_vec() });
+    all.push(Canary { name: "recovery code", bytes: code.into_bytes() });
+    let search = Search::new(&all);
+    search.assert_none(added.stderr.as_bytes(), "what is said when a recovery code is made");
+    for arguments in ["key add", "key list", "key rewrap", "verify"] {
+        search.assert_quiet(&Ran::of(with_key_file(arguments)));
+    }
+    search.assert_quiet(&Ran::of(with_key_file("key rotate --yes")).expect(0));
+    search.assert_none_outside(&node.root(), "after a new data key");
+
+    // Killed as soon as so many octets of the new file are there; what it has left is searched, too.
+    let directory = node.at(STORE).parent().unwrap().to_owned();
+    let others = || {
+        let entries = fs::read_dir(&directory).unwrap().map(Result::unwrap);
+        let new = entries.filter(|entry| ![STORE, KEY].iter().any(|known| node.at(known) == entry.path()));
+        new.filter_map(|entry| Some(entry.metadata().ok()?.len())).max()
+    };
+    let before = others();
+    let mut left = 0;
+    for octets in [0, 1, 4_096, 65_536, 262_144, 524_288] {
+        let mut command = with_key_file("key rotate --yes");
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() && !(others() > before && others() >= Some(octets)) {
+            std::thread::yield_now();
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        left += usize::from(others() > before);
+        search.assert_none_outside(&node.root(), "after a kill");
+        search.assert_quiet(&Ran::of(with_key_file("run --once")).expect(0));
+        assert_same(&node.rendered(), &rendered, "a cold start after a kill");
+        search.assert_none_outside(&node.root(), "after the recovery");
+    }
+    assert!(left > 0, "no kill came in time");
+    for arguments in ["verify", "plan -o json", "dump -o json", "log", "key list"] {
+        search.assert_quiet(&Ran::of(with_key_file(arguments)));
+    }
 }
 
 /// The same for a store that is damaged: one octet of every page at a time.

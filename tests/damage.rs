@@ -150,6 +150,6 @@ fn named(snapshot: &Snapshot, key: &ObjectKey) -> bool {
         || snapshot.findings().iter().any(|finding| match finding {
             Finding::Hidden { kind, .. } => kind == key.kind().row().name,
             Finding::Missing { object, .. } => object == "every key slot" && key.kind().row().sealed,
-            Finding::Structure(_) | Finding::Record { .. } => false,
+            Finding::Structure(_) | Finding::Record { .. } | Finding::Revision { .. } => false,
         })
 }

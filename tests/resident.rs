@@ -263,7 +263,7 @@ fn key_comes(frequency: &str, tell: impl FnOnce(&Agent)) {
 
     place.key();
     tell(&agent);
-    agent.until_all(&["ready: 2 pods rendered", "note: node key key.pem opens the store from now on"]);
+    agent.until_all(&["ready: 2 pods rendered", "note: the store has its first key: Secrets are stored from now on"]);
     assert_eq!(place.contents("shop/web/web/password").as_deref(), Some("one"));
     let before = place.rendered();
     assert_eq!(agent.stop(Signal::TERM).0, Some(0));

@@ -159,7 +159,7 @@ fn a_newer_format_is_refused_by_name() {
     let frame = Frame { digest, tag: None, payload: &payload }.encode();
     tamper(&path, |txn| drop(txn.open_table(META).unwrap().insert(meta_key::FORMAT, frame.as_slice()).unwrap()));
     let error = refused(&path);
-    assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 4, known: 3, .. }), "{error}");
 }
 
 #[test]
@@ -373,7 +373,7 @@ fn in_shop(kind: Kind, name: &str) -> ObjectKey {
     ObjectKey::new(kind, "shop", name).unwrap()
 }
 
-/// What the store of version 1 holds, whoever reads it.
+/// What the stores of older versions hold, whoever reads it.
 fn check_older(snapshot: &Snapshot, open: bool) {
     let (web, job) = (in_shop(Kind::Pod, "web"), in_shop(Kind::Pod, "job"));
     assert!(snapshot.findings().is_empty(), "{:?}", snapshot.findings());
@@ -397,10 +397,20 @@ fn check_older(snapshot: &Snapshot, open: bool) {
 }
 
 #[test]
-fn a_store_of_version_1_is_read_as_it_is_and_raised_by_the_first_commit() {
+fn a_store_of_an_older_version_is_read_as_it_is_and_raised_by_the_first_commit() {
+    for (version, text, logged) in [
+        (1, include_str!("../store-format/stores/format-1.txt"), 0),
+        (2, include_str!("../store-format/stores/format-2.txt"), 3),
+    ] {
+        check_older_store(version, text, logged);
+    }
+    assert_eq!(FORMAT_VERSION, 3, "a store of version 3 belongs here as well");
+}
+
+fn check_older_store(version: u32, text: &str, logged: usize) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("checkpoint-store.db");
-    let (octets, secret) = older_store(include_str!("../store-format/stores/format-1.txt"));
+    let (octets, secret) = older_store(text);
     fs::write(&path, &octets).unwrap();
     let format = |path: &Path| {
         let db = redb::Database::open(path).unwrap();
@@ -414,25 +424,32 @@ fn a_store_of_version_1_is_read_as_it_is_and_raised_by_the_first_commit() {
 
     let mut store = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
     check_older(store.snapshot().unwrap().get(), true);
-    assert_eq!(store.snapshot().unwrap().get().log().count(), 0);
+    assert_eq!(store.snapshot().unwrap().get().log().count(), logged);
     let same = store.update(vec![Change::NodeName("edge-1".to_owned())], 1).unwrap().into_inner();
     drop(store);
     let copy = directory.path().join("copy.db");
     fs::copy(&path, &copy).unwrap();
-    assert_eq!(format(&copy), 1, "what changes nothing raises no version");
+    assert_eq!(format(&copy), version, "what changes nothing raises no version");
 
     let mut store = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
-    let update = store.update(vec![Change::Boot("b1".to_owned())], 1).unwrap().into_inner();
+    let update = store.update(vec![Change::Boot("b2".to_owned())], 1).unwrap().into_inner();
     assert_eq!(update.revision, Revision(same.revision.0 + 1));
     let snapshot = store.snapshot().unwrap().into_inner();
     check_older(&snapshot, true);
-    assert_eq!((snapshot.boot_id(), snapshot.log().count()), (Some("b1"), 1));
+    assert_eq!((snapshot.boot_id(), snapshot.log().count()), (Some("b2"), logged + 1));
     let web = ckpt_db::checkpoint::rendering::PodName { namespace: "shop".to_owned(), name: "web".to_owned() };
     let _ = store.update(vec![Change::Hold { pod: web, held: true }], 2).unwrap();
     drop(store);
     assert_eq!(format(&path), FORMAT_VERSION, "the first commit raises it");
     let reopened = RedbStore::open(&path, &[&secret], Box::new(SystemEntropy)).unwrap();
     assert!(reopened.snapshot().unwrap().get().held(&in_shop(Kind::Pod, "web")), "and a row of the new layout is read");
+
+    // Its data key can be exchanged without anything being written to it before.
+    fs::write(&path, &octets).unwrap();
+    drop(reopened);
+    let rotated = ckpt_db::store::rotate(&path, &[&secret], 1, &SystemEntropy).unwrap().into_inner();
+    assert_eq!((rotated.slots.len(), format(&path)), (1, FORMAT_VERSION));
+    check_older(open_offline(&path, &[&secret]).unwrap().get(), true);
 }
 
 #[test]

@@ -354,7 +354,7 @@ fn kubelets_environment(world: &World, container: &Value, copy: Option<&[u8]>) -
 /// What the init container makes of the tree that it mounts.
 fn env_file(world: &World, translation: &Translation) -> Vec<u8> {
     let mut file = Vec::new();
-    let tree = translation.rendering.trees.iter().find(|tree| tree.path == ["ckpt-db~env"]);
+    let tree = translation.rendering.trees.iter().find(|tree| tree.path == ["ckpt-db~env", "values"]);
     for value in tree.into_iter().flat_map(|tree| &tree.files) {
         let Contents::Data { object, key } = &value.contents else { panic!("a value of no object") };
         assert!(env_file::append(&mut file, &value.path[0], world.secrets[object.name()][key].as_bytes()));

@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use store_format::Unlocker;
+
+use super::key_slots::SlotRules;
 use super::latest::Latest;
 use super::shared::Shared;
+use super::store_thread::KeepSlots;
 use crate::checkpoint::rendering::PodName;
-use crate::ops::admin::{Admin, Image};
+use crate::ops::admin::{Admin, Image, KeyChange, KeysChanged, NO_STORE};
 use crate::ops::status::CheckpointerStatus;
-use crate::store::Change;
+use crate::store::{Change, SlotPolicy};
 
 /// Answers for the agent.
 pub struct Desk {
@@ -18,13 +22,26 @@ pub struct Desk {
     clock_ms: fn() -> u64,
     /// Whether this instance is the copy of the agent's own pod, which yields to its parent.
     is_copy: bool,
+    own_keys: OwnKeys,
+    /// What slots this agent lets the store have.
+    rules: SlotRules,
 }
+
+/// The keys that this agent has at hand now and that should have slots.
+pub type OwnKeys = Box<dyn Fn() -> Vec<Unlocker> + Send + Sync>;
 
 impl Desk {
     /// Answers from what these hold; `path` is the store.
     #[must_use]
     pub fn new(shared: Arc<Shared>, latest: Arc<Latest>, path: PathBuf, clock_ms: fn() -> u64, is_copy: bool) -> Self {
-        Self { shared, latest, path, clock_ms, is_copy }
+        let own_keys = Box::new(Vec::new);
+        Self { shared, latest, path, clock_ms, is_copy, own_keys, rules: SlotRules::default() }
+    }
+
+    /// With keys of its own, which a new wrapping is made for as well, and rules for key slots.
+    #[must_use]
+    pub fn with_keys(self, own_keys: OwnKeys, rules: SlotRules) -> Self {
+        Self { own_keys, rules, ..self }
     }
 
     async fn set_held(&self, pod: PodName, held: bool) -> Result<(), String> {
@@ -40,7 +57,7 @@ impl Desk {
 
     fn why_no_store(&self) -> String {
         let why = self.shared.problem().unwrap_or_else(|| "it is being opened".to_owned());
-        format!("the store {} can't be written to now: {why}", self.path.display())
+        format!("the store {} {NO_STORE}: {why}", self.path.display())
     }
 }
 
@@ -73,6 +90,29 @@ impl Admin for Desk {
         let store = self.shared.store().ok_or_else(|| self.why_no_store())?;
         let bytes = store.image().await.map_err(|error| error.to_string())?;
         Ok(Image { path: self.path.clone(), bytes })
+    }
+
+    async fn change_keys(&self, change: KeyChange) -> Result<KeysChanged, String> {
+        let store = self.shared.store().ok_or_else(|| self.why_no_store())?;
+        let KeyChange { mut add, remove, rewrap, credential_only } = change;
+        if rewrap {
+            add.extend((self.own_keys)());
+        }
+        let policy = if credential_only { SlotPolicy::CredentialOnly } else { self.rules.policy };
+        let before = store.snapshot().await.map_err(|error| error.to_string())?;
+        let wanted = KeepSlots { add, remove, node_keys_max: None, policy, fresh: rewrap };
+        let kept = store.keep_slots(wanted).await.map_err(|error| error.to_string())?.into_inner();
+        let there = |name: &&[u8; 32]| before.get().slots().iter().any(|slot| slot.fingerprint == **name);
+        let (rewrapped, added): (Vec<_>, Vec<_>) = kept.added.iter().partition(there);
+        let hex = |names: Vec<&[u8; 32]>| names.into_iter().map(|name| data_encoding::HEXLOWER.encode(name)).collect();
+        // Names of keys only: which, is in the log of the store too.
+        tracing::info!(
+            "key slots: {} added, {} wrapped anew, {} removed",
+            added.len(),
+            rewrapped.len(),
+            kept.removed.len()
+        );
+        Ok(KeysChanged { added: hex(added), rewrapped: hex(rewrapped), removed: hex(kept.removed.iter().collect()) })
     }
 
     async fn yield_store(&self, uid: String) -> Result<String, String> {

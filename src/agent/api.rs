@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
-use store_format::Unlocker;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::durable::{Batch, Durable};
+use super::key_slots::{KeySlots, SlotNews};
 use super::shared::Shared;
 use super::steps::{Departed, changes};
-use super::store_thread::{KeepSlots, StoreHandle};
+use super::store_thread::StoreHandle;
 use super::view::Episode;
 use crate::checkpoint::object::{Kind, ObjectKey, Shown};
 use crate::date::utc;
@@ -28,7 +28,7 @@ use crate::source::api::feed::{Feed, Note, Options, Told};
 use crate::source::api::pace::Pace;
 use crate::source::api::reach::{Reach, clock_is_set};
 use crate::source::api::tracker::ObjectRefresh;
-use crate::store::{Change, Committed, LockState, Snapshot, StoreError};
+use crate::store::{Change, Committed, Snapshot, StoreError};
 
 /// What to follow, and how.
 pub struct Following {
@@ -50,8 +50,8 @@ pub struct Following {
     pub departed: Departed,
     /// What the other tasks of the agent learn of it.
     pub shared: Arc<Shared>,
-    /// A key for a store that has none yet, once there is one.
-    pub first_key: Box<dyn FnMut() -> Option<Unlocker> + Send>,
+    /// The keys that open the store, and which of them get a slot.
+    pub keys: KeySlots,
 }
 
 /// Learns what happens. Called in order; nothing further is committed meanwhile.
@@ -93,8 +93,8 @@ pub enum Status {
     Reach(Reach),
     /// Something else.
     Note(Note),
-    /// A keyless store has its first key; Secrets are stored from now on.
-    FirstKey,
+    /// What became of the store's key slots.
+    Slots(SlotNews),
 }
 
 impl fmt::Display for Status {
@@ -110,7 +110,7 @@ impl fmt::Display for Status {
             Self::Reach(Reach::Silent(cause)) => write!(f, "API server: silent ({cause})"),
             Self::Reach(Reach::Refusing(cause)) => write!(f, "API server: refusing ({cause})"),
             Self::Note(note) => note.fmt(f),
-            Self::FirstKey => f.write_str("the store has its first key: Secrets are stored from now on"),
+            Self::Slots(news) => news.fmt(f),
         }
     }
 }
@@ -167,14 +167,14 @@ pub async fn follow(
         Arc::new(move || clock_is_set(clock(), newest.load(Ordering::Relaxed)))
     };
     let mut watch = CredentialWatch::default();
-    let mut credentials = watch.first(following, observer).await;
+    let mut credentials = first(&mut watch, store, following, observer).await?;
     loop {
         let mut owner = whose(store, following, &credentials).await?;
         following.shared.belongs_to(None);
         let node = owner.node.clone();
         following.shared.follows(&node);
         // The kubelet's certificate usually brings both: then nothing has to be listed twice.
-        take_first_key(store, following, observer).await?;
+        keep_slots(store, following, observer).await?;
         announce(&credentials, &node, &*clock_is_set, clock, observer);
         let connections = Connections::new(&credentials, following.pace.requests);
         let options = Options {
@@ -233,6 +233,12 @@ pub async fn follow(
                         break;
                     }
                 },
+                () = following.keys.news.rung() => {
+                    if keep_slots(store, following, observer).await? {
+                        // Everything is listed again, since the Secrets were left out before.
+                        break;
+                    }
+                }
                 _ = look.tick() => {
                     if let Some(changed) = watch.changed(following, observer) {
                         owner = whose(store, following, &changed).await?;
@@ -248,10 +254,6 @@ pub async fn follow(
                         if moved {
                             break;
                         }
-                    }
-                    if take_first_key(store, following, observer).await? {
-                        // Everything is listed again, since the Secrets were left out before.
-                        break;
                     }
                     block_in_place(|| observer.tick(&|| wait(store.snapshot())));
                 }
@@ -353,19 +355,40 @@ async fn whose(store: &StoreHandle, following: &Following, credentials: &Credent
     Ok(owner)
 }
 
-/// Gives a keyless store its first key, if there is one by now; whether it did.
-async fn take_first_key(
+/// Waits for the first credentials; meanwhile new keys get their slots.
+async fn first(
+    watch: &mut CredentialWatch,
+    store: &StoreHandle,
+    following: &mut Following,
+    observer: &mut dyn Observer,
+) -> Result<Credentials, FollowError> {
+    let mut look = interval(following.pace.credentials);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    keep_slots(store, following, observer).await?;
+    loop {
+        tokio::select! {
+            _ = look.tick() => if let Some(found) = watch.changed(following, observer) {
+                return Ok(found);
+            },
+            () = following.keys.news.rung() => {
+                keep_slots(store, following, observer).await?;
+            }
+        }
+    }
+}
+
+/// Gives the current keys their slots; whether the store had no key before.
+async fn keep_slots(
     store: &StoreHandle,
     following: &mut Following,
     observer: &mut dyn Observer,
 ) -> Result<bool, FollowError> {
-    if store.lock_state().await? != LockState::Keyless {
-        return Ok(false);
+    let news = following.keys.keep(store).await?;
+    let first = news == Some(SlotNews::FirstKey);
+    if let Some(news) = news {
+        observer.status(&Status::Slots(news));
     }
-    let Some(key) = (following.first_key)() else { return Ok(false) };
-    let _durable = store.keep_slots(KeepSlots { add: vec![key], ..KeepSlots::default() }).await?;
-    observer.status(&Status::FirstKey);
-    Ok(true)
+    Ok(first)
 }
 
 fn announce(

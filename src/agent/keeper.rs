@@ -45,6 +45,8 @@ pub struct Keeper {
     /// What was carried out and told, and is not on record: the store may take no commit for days.
     told: Told,
     assessed: Option<Assessed>,
+    /// What was seen last, for a moment.
+    seen: Option<(Look, NodeImages)>,
 }
 
 /// What a pass has carried out beyond what is on record.
@@ -80,6 +82,9 @@ const WHOLE_EACH_MS: u64 = 20_000;
 
 /// The same while trees wait to be removed, or something went wrong.
 const WHOLE_SOON_MS: u64 = 5_000;
+
+/// How old what was seen of the node may be where there is a hurry: a bit more than one round in which a copy is active.
+const GLANCE_MS: u64 = 2_500;
 
 /// What one pass saw and did.
 pub struct Kept {
@@ -120,6 +125,7 @@ impl Keeper {
             departed: BTreeSet::new(),
             told: Told::default(),
             assessed: None,
+            seen: None,
         }
     }
 
@@ -137,7 +143,20 @@ impl Keeper {
 
     /// Looks at the node.
     pub async fn look(&mut self, api: ApiServer) -> (Look, NodeImages) {
-        (self.eyes.look(api).await, self.eyes.images().await)
+        let seen = (self.eyes.look(api).await, self.eyes.images().await);
+        self.seen = Some(seen.clone());
+        seen
+    }
+
+    /// What was seen of the node a moment ago, with an API server that begins to answer, or gives a sign of life: whoever has
+    /// to go before its parent comes does not wait for the container runtime. It is to be looked at again at once. `None` if
+    /// that was too long ago, or there is no such hurry.
+    pub fn glance(&mut self, api: &ApiServer, now_ms: u64) -> Option<(Look, NodeImages)> {
+        let fresh = |look: &Look| now_ms.saturating_sub(look.now_ms) <= GLANCE_MS;
+        let (look, images) = self.seen.take().filter(|(look, _)| fresh(look))?;
+        let begins = look.api.reach != Answers::Answering && api.reach == Answers::Answering;
+        let signs = api.sign_ms.is_some() && look.api.sign_ms != api.sign_ms;
+        (begins || signs).then(|| (Look { now_ms, api: api.clone(), ..look }, images))
     }
 
     /// One pass without an API server, for a caller without a runtime: what the store holds comes back now.
@@ -417,6 +436,51 @@ mod tests {
         let _ = store.update(decided, 0).unwrap();
         let kept = keeper.pass_now(&store.snapshot().unwrap(), 0).unwrap();
         assert_eq!((kept.news.len(), kept.changes.len()), (0, 0));
+    }
+
+    /// One that has to go before its parent goes by what was seen of the node a moment ago, and only then.
+    #[tokio::test]
+    async fn a_glance_is_for_an_api_server_that_begins() {
+        let silent = ApiServer {
+            reach: Answers::Silent,
+            since_ms: 0,
+            routed_since_ms: None,
+            sign_ms: None,
+            last_answer_ms: None,
+            sighted: BTreeMap::new(),
+            in_step: false,
+        };
+        let signs = |sign_ms| ApiServer { sign_ms, ..silent.clone() };
+        let answers = ApiServer { reach: Answers::Answering, ..silent.clone() };
+        let refuses = ApiServer { reach: Answers::Refusing, ..silent.clone() };
+        #[rustfmt::skip]
+        let rows = [
+            // before          now               ms later  a glance
+            (silent.clone(),   answers.clone(),  0,        true),
+            (silent.clone(),   answers.clone(),  2_500,    true),
+            (silent.clone(),   answers.clone(),  2_501,    false),
+            (refuses.clone(),  answers.clone(),  0,        true),
+            (silent.clone(),   signs(Some(7)),   0,        true),
+            (signs(Some(7)),   signs(Some(7)),   0,        false),
+            (signs(Some(7)),   answers.clone(),  0,        true),
+            (answers.clone(),  answers.clone(),  0,        false),
+            (answers.clone(),  silent.clone(),   0,        false),
+            (silent.clone(),   silent.clone(),   0,        false),
+            (silent.clone(),   refuses.clone(),  0,        false),
+        ];
+        let root = tempfile::tempdir().unwrap();
+        for (before, now, later_ms, want) in rows {
+            let mut keeper = keeper(root.path(), ActivationPolicy::All);
+            assert!(keeper.glance(&now, 0).is_none(), "nobody has looked yet");
+            let (look, _) = keeper.look(before.clone()).await;
+            let now_ms = look.now_ms + later_ms;
+            let glance = keeper.glance(&now, now_ms);
+            assert_eq!(glance.is_some(), want, "{before:?}, then {now:?}");
+            if let Some((glance, _)) = glance {
+                assert_eq!((glance.now_ms, glance.api), (now_ms, now.clone()));
+                assert!(keeper.glance(&now, now_ms).is_none(), "the next look is one");
+            }
+        }
     }
 
     #[test]

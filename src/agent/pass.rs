@@ -172,7 +172,7 @@ fn doubt_service_environment(decision: &mut Decision, snapshot: &Snapshot) {
     let hidden = snapshot.findings().iter().any(|finding| match finding {
         Finding::Structure(_) => true,
         Finding::Hidden { kind, .. } => Kind::from_name(kind) == Some(Kind::Service),
-        Finding::Record { .. } | Finding::Missing { .. } => false,
+        Finding::Record { .. } | Finding::Missing { .. } | Finding::Revision { .. } => false,
     });
     let lost: Vec<_> = snapshot.damaged().filter(|key| key.kind() == Kind::Service).collect();
     let doubtful = |pod: &PodName| {
@@ -197,7 +197,7 @@ fn leave_the_lost(plan: &mut Plan, snapshot: &Snapshot, policy: ActivationPolicy
     let hidden = snapshot.findings().iter().any(|finding| match finding {
         Finding::Structure(_) => true,
         Finding::Hidden { kind, .. } => Kind::from_name(kind) == Some(Kind::Pod),
-        Finding::Record { .. } | Finding::Missing { .. } => false,
+        Finding::Record { .. } | Finding::Missing { .. } | Finding::Revision { .. } => false,
     });
     // A store that never held a complete listing does not know which pods there are.
     let hidden = hidden || !snapshot.populated();

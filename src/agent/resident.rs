@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::admin::Desk;
 use super::api::{FollowError, Following, Observer, follow, watch_only};
 use super::eyes::{Sights, watch_runtime};
+use super::key_bell::{KeyRinger, watch_keys};
 use super::rounds::Rounds;
 use super::store_thread::StoreThread;
 use crate::ops::admin::Listening;
@@ -66,6 +67,9 @@ fn is_said_before_anything_is_asked(error: &FollowError) -> bool {
     )
 }
 
+/// Names the key files of the moment.
+pub type KeyFiles = Box<dyn Fn() -> Vec<PathBuf> + Send + Sync>;
+
 /// Everything that the resident agent is made of.
 pub struct Resident<'a, E> {
     /// Opens the store, or creates it.
@@ -84,6 +88,8 @@ pub struct Resident<'a, E> {
     pub keeps: Option<(Rounds, Sights)>,
     /// The service manager.
     pub notifier: Arc<Notifier>,
+    /// Which files are watched for keys, and who is told. Without it nobody is.
+    pub key_files: Option<(KeyFiles, KeyRinger)>,
     /// Where the command line asks, and who answers there.
     pub desk: Option<(PathBuf, Arc<Desk>)>,
     /// The name of the node in the store that was found, if there was one: with it the agent begins although the store can't
@@ -132,6 +138,11 @@ impl<E: From<io::Error>> Resident<'_, E> {
             ),
             None => (tokio::spawn(pending()), tokio::spawn(pending())),
         };
+        let keys = match self.key_files {
+            Some((files, ringer)) => tokio::spawn(async move { match watch_keys(files, ringer).await {} }),
+            None => tokio::spawn(pending()),
+        };
+        let mut news = self.following.keys.news.clone();
         let mut asked = answer(self.desk.as_ref());
         let mut failures = 0;
         let mut first = true;
@@ -197,6 +208,8 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 failures = 0;
             }
             let mut ours = true;
+            // A locked store opens with a key that comes.
+            let closed = matches!(ended, Interrupted::NoStore(_));
             let wait = match ended {
                 Interrupted::Stop => break Ok(()),
                 Interrupted::Ended => break Err(has_ended()),
@@ -234,13 +247,19 @@ impl<E: From<io::Error>> Resident<'_, E> {
             let node = node.filter(|node| !node.is_empty() && ours && !shared.is_ceded() && shared.foreign().is_none());
             let meanwhile = async {
                 let Some(node) = node else {
-                    sleep(wait).await;
+                    tokio::select! {
+                        () = sleep(wait) => {}
+                        () = news.rung(), if closed => {}
+                    }
                     return None;
                 };
                 // The feed goes on until there is a store: a new one would list everything at each attempt.
                 let opened = async {
                     loop {
-                        sleep(wait).await;
+                        tokio::select! {
+                            () = sleep(wait) => {}
+                            () = news.rung(), if closed => {}
+                        }
                         match (self.open)() {
                             Ok(store) => return Some(store),
                             Err(error) if (self.is_in_use)(&error) => return None,
@@ -263,7 +282,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
             }
         };
         self.notifier.stopping();
-        for task in [keeping, events, asked] {
+        for task in [keeping, events, asked, keys] {
             task.abort();
             // One that has ended was waited for already.
             if task.is_finished() {

@@ -147,7 +147,8 @@ impl Rounds {
         }
         let (feed, sighting) = self.sighting();
         let was_answering = self.view.is_answering();
-        let api = self.view.look(boot::now_ms(), feed, sighting.as_ref(), durable);
+        let api_ms = boot::now_ms();
+        let api = self.view.look(api_ms, feed, sighting.as_ref(), durable, self.yielding);
         if was_answering != self.view.is_answering() {
             self.last_answer.write(self.keeper.boot_id(), (!self.view.is_answering()).then(boot::now_ms));
         }
@@ -156,7 +157,14 @@ impl Rounds {
             self.latest.fails(other);
             return WATCHFUL;
         }
-        let (look, images) = self.keeper.look(api).await;
+        let glance = if self.yielding { self.keeper.glance(&api, api_ms) } else { None };
+        let (look, images) = match glance {
+            Some(seen) => {
+                self.shared.ring();
+                seen
+            }
+            None => self.keeper.look(api).await,
+        };
         let now_unix_s = (self.clock_ms)() / 1000;
         let kept = match block_in_place(|| self.keeper.pass(snapshot, look, &images, now_unix_s)) {
             Ok(kept) => kept,

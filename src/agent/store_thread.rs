@@ -132,9 +132,9 @@ impl StoreHandle {
     pub fn keep_slots(&self, wanted: KeepSlots) -> Answer<Committed<SlotsKept>> {
         let revision = Arc::clone(&self.revision);
         self.ask(move |store, now_unix_ms| {
-            let KeepSlots { add, remove, node_keys_max, policy } = wanted;
+            let KeepSlots { add, remove, node_keys_max, policy, fresh } = wanted;
             let add: Vec<&Unlocker> = add.iter().collect();
-            let wanted = SlotsWanted { add: &add, remove: &remove, node_keys_max, policy };
+            let wanted = SlotsWanted { add: &add, remove: &remove, node_keys_max, policy, fresh };
             let committed = store.keep_slots(&wanted, now_unix_ms)?;
             let kept = committed.get();
             if !kept.added.is_empty() || !kept.removed.is_empty() {
@@ -170,6 +170,8 @@ pub struct KeepSlots {
     pub node_keys_max: Option<usize>,
     /// See [`SlotsWanted::policy`].
     pub policy: SlotPolicy,
+    /// See [`SlotsWanted::fresh`].
+    pub fresh: bool,
 }
 
 /// What the store answers, some time. Dropping this does not take the question back.

@@ -49,10 +49,18 @@ impl View {
     }
 
     /// Takes in what the feed of number `feed` sights at `now_ms`, and gives what a look needs. `durable` is the episode
-    /// whose listing is durable.
+    /// whose listing is durable; `yielding`: whether there is a copy to which a sign of life matters. One that a server gives
+    /// while it goes down uses up nothing.
     ///
     /// Between two feeds, with none, it counts as it stood: nobody asks then.
-    pub(super) fn look(&mut self, now_ms: u64, feed: u64, sighting: Option<&Sighting>, durable: Episode) -> ApiServer {
+    pub(super) fn look(
+        &mut self,
+        now_ms: u64,
+        feed: u64,
+        sighting: Option<&Sighting>,
+        durable: Episode,
+        yielding: bool,
+    ) -> ApiServer {
         let mut sighted = Default::default();
         if let Some(sighting) = sighting
             && let Some(reach) = &sighting.reach
@@ -79,7 +87,7 @@ impl View {
             let signs = (feed, sighting.signs);
             if answered || now == Answers::Answering {
                 self.sign_ms = None;
-            } else if now == Answers::Silent && signs != self.signs && sighting.signs > 0 {
+            } else if yielding && now == Answers::Silent && signs != self.signs && sighting.signs > 0 {
                 self.sign_ms.get_or_insert(now_ms);
             }
             self.signs = signs;
@@ -136,7 +144,7 @@ mod tests {
         ];
         for (now, feed, sighting, durable, reach, since_ms, routed_since_ms, last_answer_ms, in_step) in rows {
             let durable = if durable == 0 { none } else { Episode { feed: 1, answering: durable } };
-            let found = view.look(now, feed, sighting.as_ref(), durable);
+            let found = view.look(now, feed, sighting.as_ref(), durable, true);
             let want = ApiServer {
                 reach,
                 since_ms,
@@ -157,33 +165,37 @@ mod tests {
         let mut view = View::new(0, None);
         #[rustfmt::skip]
         let rows = [
-            // now, feed, reach,           episode, signs, since
-            ( 100, 1,    silent(),         0,       0,     None),
-            ( 200, 1,    silent(),         0,       1,     Some(200)),
-            ( 300, 1,    silent(),         0,       1,     Some(200)),
-            ( 400, 1,    silent(),         0,       7,     Some(200)),
+            // now, feed, reach,           episode, signs, yields, since
+            ( 100, 1,    silent(),         0,       0,     true,   None),
+            // It goes down, and nothing is in anybody's way yet.
+            ( 150, 1,    silent(),         0,       1,     false,  None),
+            ( 160, 1,    silent(),         0,       1,     true,   None),
+            ( 200, 1,    silent(),         0,       2,     true,   Some(200)),
+            ( 300, 1,    silent(),         0,       2,     true,   Some(200)),
+            ( 400, 1,    silent(),         0,       7,     true,   Some(200)),
+            ( 450, 1,    silent(),         0,       8,     false,  Some(200)),
             // A refusal is no answer, and neither are other credentials.
-            ( 500, 1,    refusing(),       0,       7,     Some(200)),
-            ( 600, 1,    silent(),         0,       8,     Some(200)),
-            ( 700, 2,    silent(),         0,       1,     Some(200)),
-            ( 800, 2,    Reach::Answering, 1,       1,     None),
-            ( 900, 2,    silent(),         1,       1,     None),
-            (1000, 2,    silent(),         1,       2,     Some(1000)),
+            ( 500, 1,    refusing(),       0,       8,     true,   Some(200)),
+            ( 600, 1,    silent(),         0,       9,     true,   Some(200)),
+            ( 700, 2,    silent(),         0,       1,     true,   Some(200)),
+            ( 800, 2,    Reach::Answering, 1,       1,     true,   None),
+            ( 900, 2,    silent(),         1,       1,     true,   None),
+            (1000, 2,    silent(),         1,       2,     true,   Some(1000)),
             // It answered between two looks; what was a sign before that is none now.
-            (1100, 2,    silent(),         2,       3,     None),
-            (1200, 2,    silent(),         2,       3,     None),
-            (1300, 2,    silent(),         2,       4,     Some(1300)),
+            (1100, 2,    silent(),         2,       3,     true,   None),
+            (1200, 2,    silent(),         2,       3,     true,   None),
+            (1300, 2,    silent(),         2,       4,     true,   Some(1300)),
             // Another feed counts anew.
-            (1400, 3,    Reach::Answering, 1,       0,     None),
-            (1500, 3,    silent(),         1,       0,     None),
-            (1600, 4,    silent(),         0,       0,     None),
-            (1700, 4,    refusing(),       0,       1,     None),
-            (1800, 4,    silent(),         0,       1,     None),
-            (1900, 4,    silent(),         0,       2,     Some(1900)),
+            (1400, 3,    Reach::Answering, 1,       0,     true,   None),
+            (1500, 3,    silent(),         1,       0,     true,   None),
+            (1600, 4,    silent(),         0,       0,     true,   None),
+            (1700, 4,    refusing(),       0,       1,     true,   None),
+            (1800, 4,    silent(),         0,       1,     true,   None),
+            (1900, 4,    silent(),         0,       2,     true,   Some(1900)),
         ];
-        for (now, feed, reach, episode, signs, want) in rows {
+        for (now, feed, reach, episode, signs, yielding, want) in rows {
             let sighting = Sighting { signs, ..sighting(reach, true, episode) };
-            let found = view.look(now, feed, Some(&sighting), Episode::default());
+            let found = view.look(now, feed, Some(&sighting), Episode::default(), yielding);
             assert_eq!(found.sign_ms, want, "at {now}");
         }
     }

@@ -36,8 +36,9 @@ pub struct ApiServer {
     /// Since when without a break it could have been reached and was not: attempts without a network say nothing of it.
     /// `None` while there was no such attempt.
     pub routed_since_ms: Option<u64>,
-    /// When it gave the first sign of life of this outage, in milliseconds since boot: it takes connections, or has proven who
-    /// it is, and answers nobody yet. Only an answer ends an outage, and with it this; further signs change nothing.
+    /// When it gave the first sign of life of this outage that mattered to a copy, in milliseconds since boot: it takes
+    /// connections, or has proven who it is, and answers nobody yet. Only an answer ends an outage, and with it this; further
+    /// signs change nothing.
     pub sign_ms: Option<u64>,
     /// When it answered last in this boot; `None` if nobody knows of an answer.
     pub last_answer_ms: Option<u64>,

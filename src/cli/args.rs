@@ -8,19 +8,26 @@ use clap::{Args, ValueEnum};
 use ckpt_db::agent::Target;
 use ckpt_db::checkpoint::env_file::NoHelper;
 use ckpt_db::checkpoint::settings::{ActivationPolicy, SecretEnv, Settings, TokenPolicy};
-use ckpt_db::keys::{self, NodeKey};
 use ckpt_db::layout::Layout;
 use ckpt_db::materialize::{Owners, Roots, SecretRootPolicy};
 use ckpt_db::node::helper;
 use ckpt_db::ops::admin::Client;
-use ckpt_db::store::fingerprint;
-use store_format::Unlocker;
 
 use super::say;
+use super::unlock::{Keys, UnlockArgs};
 
-/// Where the store and the node's keys are.
+/// Where the store is, and what opens it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StoreArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) unlock: UnlockArgs,
+}
+
+/// Where the store is.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PlaceArgs {
     /// Directory that all default paths are below, for trying things out without root [default: /]
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
@@ -29,12 +36,6 @@ pub(crate) struct StoreArgs {
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
 
-    /// PEM file with a private key of the node; may be given several times
-    ///
-    /// Without it the kubelet's client and serving keys are looked for, and the key that --generate-node-key made.
-    #[arg(long, value_name = "FILE")]
-    node_key: Vec<PathBuf>,
-
     /// Socket on which the running agent is asked [default: /run/ckpt-db/admin.sock below --root]
     #[arg(long, value_name = "FILE")]
     admin_socket: Option<PathBuf>,
@@ -42,11 +43,11 @@ pub(crate) struct StoreArgs {
 
 impl StoreArgs {
     pub(crate) fn admin_socket(&self) -> anyhow::Result<PathBuf> {
-        Ok(self.admin_socket.clone().unwrap_or(self.layout()?.admin_socket()))
+        Ok(self.place.admin_socket.clone().unwrap_or(self.layout()?.admin_socket()))
     }
 
     pub(crate) fn layout(&self) -> anyhow::Result<Layout> {
-        let root = self.root.as_deref().unwrap_or(std::path::Path::new("/"));
+        let root = self.place.root.as_deref().unwrap_or(std::path::Path::new("/"));
         // Manifests name absolute paths.
         let root = std::path::absolute(root).with_context(|| format!("cannot make {} absolute", root.display()))?;
         Ok(Layout::new(&root))
@@ -54,11 +55,11 @@ impl StoreArgs {
 
     /// Whether it is the store of the node below the root, and not a copy from elsewhere.
     pub(crate) fn is_of_this_node(&self) -> bool {
-        self.store.is_none()
+        self.place.store.is_none()
     }
 
     pub(crate) fn store(&self) -> anyhow::Result<PathBuf> {
-        Ok(self.store.clone().unwrap_or(self.layout()?.store()))
+        Ok(self.place.store.clone().unwrap_or(self.layout()?.store()))
     }
 
     /// Every key that can be found. A key file that was named and can't be used is said; it ends nothing.
@@ -70,55 +71,12 @@ impl StoreArgs {
 
     /// The same, with what there is to say left to the caller.
     pub(crate) fn look_for_keys(&self) -> anyhow::Result<Keys> {
-        let defaults =
-            if self.node_key.is_empty() { keys::default_key_paths(self.layout()?.root()) } else { Vec::new() };
-        let found = keys::find(&keys::KeySearch { explicit: self.node_key.clone(), defaults });
-        let mut unusable = Vec::new();
-        let mut absent = Vec::new();
-        let mut warnings = Vec::new();
-        for (path, error) in found.tried {
-            if error.is_absent() && !self.node_key.contains(&path) {
-                absent.push(path);
-            } else {
-                warnings.push(format!("warning: {}", super::chain(&anyhow::Error::new(error))));
-                unusable.push(path);
-            }
-        }
-        let unlockers = found.keys.iter().map(|key| Unlocker::from(key.secret.clone())).collect();
-        Ok(Keys { found: found.keys, unlockers, unusable, absent, warnings })
-    }
-}
-
-/// The keys at hand.
-pub(crate) struct Keys {
-    pub(crate) found: Vec<NodeKey>,
-    /// What they open, in the same order.
-    pub(crate) unlockers: Vec<Unlocker>,
-    /// Files that are there, or were asked for, and hold no key that can be used.
-    pub(crate) unusable: Vec<PathBuf>,
-    /// Default places where there is no file.
-    pub(crate) absent: Vec<PathBuf>,
-    /// What is wrong with the unusable ones, a line each.
-    pub(crate) warnings: Vec<String>,
-}
-
-impl Keys {
-    pub(crate) fn secrets(&self) -> Vec<&Unlocker> {
-        self.unlockers.iter().collect()
+        self.unlock.look(&self.layout()?)
     }
 
-    /// The keys at hand and their fingerprints, to be compared with those of the store.
-    pub(crate) fn tried(&self) -> String {
-        let shown: Vec<String> = self
-            .found
-            .iter()
-            .zip(&self.unlockers)
-            .map(|(key, unlocker)| {
-                let fingerprint = fingerprint(unlocker).map_or("no public part".to_owned(), |octets| short(&octets));
-                format!("{} ({fingerprint})", key.source.display())
-            })
-            .collect();
-        if shown.is_empty() { "no key was found".to_owned() } else { format!("tried {}", shown.join(", ")) }
+    /// The files in which keys are looked for.
+    pub(crate) fn key_files(&self) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(self.unlock.files(&self.layout()?))
     }
 }
 
@@ -309,7 +267,7 @@ enum MediumArg {
 impl TargetArgs {
     pub(crate) fn target(&self, store: &StoreArgs) -> anyhow::Result<Target> {
         let layout = store.layout()?;
-        let trial = store.root.is_some();
+        let trial = store.place.root.is_some();
         Ok(Target {
             roots: Roots {
                 manifests: self.pod_manifest_path.clone().unwrap_or(layout.manifests()),

@@ -10,6 +10,7 @@ use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::date::utc;
 use ckpt_db::store::{LockState, Snapshot, StoredObject};
+use store_format::SlotKind;
 
 use super::args::{StoreArgs, short};
 use super::output::{Format, document, plural};
@@ -222,12 +223,27 @@ pub(crate) fn why_closed(snapshot: &Snapshot, tried: &str) -> String {
         LockState::Keyless => "the store has no data key yet, and so no Secrets".to_owned(),
         LockState::Open => "it is open".to_owned(),
         LockState::Locked => {
-            let slots: Vec<String> = snapshot.slots().iter().map(|slot| short(&slot.fingerprint)).collect();
-            format!(
-                "no key at hand opens the store ({tried}); those that do have the fingerprints {}. Give one with --node-key FILE",
-                slots.join(", ")
-            )
+            let mut kinds: Vec<SlotKind> = snapshot.slots().iter().map(|slot| slot.kind).collect();
+            kinds.sort();
+            let of_kind = |kind: SlotKind| {
+                let slots = snapshot.slots().iter().filter(move |slot| slot.kind == kind);
+                let names: Vec<String> = slots.map(|slot| short(&slot.fingerprint)).collect();
+                format!("{} {} ({})", kind.name(), names.join(", "), how_to_give(kind))
+            };
+            kinds.dedup();
+            let slots: Vec<String> = kinds.into_iter().map(of_kind).collect();
+            format!("no key at hand opens the store ({tried}); give one of those that do: {}", slots.join("; "))
         }
+    }
+}
+
+/// The option with which a key of this kind is given.
+pub(crate) fn how_to_give(kind: SlotKind) -> &'static str {
+    match kind {
+        SlotKind::NodeKey => "--node-key FILE",
+        SlotKind::RecoveryCode => "--recovery-code",
+        SlotKind::KeyFile => "--key-file FILE",
+        SlotKind::Credential => "--credential NAME",
     }
 }
 

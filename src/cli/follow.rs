@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
-    About, Batch, Departed, Desk, FollowError, Following, Keeper, Kept, Latest, Look, Observer, PassError, Resident,
-    Rounds, Shared, Status, Target, Watcher, open_or_create,
+    About, Batch, Departed, Desk, FollowError, Following, Keeper, Kept, KeySlots, Latest, Look, Observer, PassError,
+    Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target, Watcher, key_news, open_or_create,
 };
 use ckpt_db::checkpoint::lifecycle::{Record, State};
 use ckpt_db::checkpoint::node::Fact;
 use ckpt_db::checkpoint::settings::{ActivationPolicy, Settings};
+use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::node::boot;
 use ckpt_db::ops::admin::Client;
 use ckpt_db::ops::notify::Notifier;
@@ -23,13 +24,18 @@ use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
-use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, Update, fingerprint, open_offline};
+use ckpt_db::store::{
+    Backend, BegunAnew, Committed, LockState, SlotPolicy, Snapshot, StoreError, Update, begin_anew, open_offline,
+};
+use store_format::{SlotKind, Unlocker};
 
 use super::args::StoreArgs;
 use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
+use super::key_look::KeyLook;
 use super::output::plural;
 use super::run::{about, problems};
+use super::unlock::Keys;
 use super::{Exit, chain, chain_of, now_unix_ms, say};
 
 /// Objects that can't be read are named one by one, but not hundreds of them.
@@ -44,6 +50,8 @@ const STORE_AGAIN: Duration = Duration::from_secs(2);
 /// What following needs to know of the command line.
 pub(super) struct Follow<'a> {
     pub(super) store: &'a StoreArgs,
+    pub(super) keys: KeyLook,
+    pub(super) slots: SlotRules,
     pub(super) keep: &'a KeepArgs,
     pub(super) settings: Settings,
     pub(super) rendered_to: Target,
@@ -95,6 +103,7 @@ impl Follow<'_> {
         };
         let started_ms = (now_unix_ms(), boot::now_ms());
         let latest = Arc::new(Latest::new(About { path: path.clone(), policy, started_ms }));
+        let (ringer, news) = key_news();
         let following = Following {
             place,
             node_name: self.node_name.clone(),
@@ -105,23 +114,35 @@ impl Follow<'_> {
             newest_stored_at_unix_s: found.as_ref().map_or(0, |snapshot| newest(snapshot.get()) / 1000),
             departed,
             shared: Arc::clone(&shared),
-            first_key: Box::new({
-                let arguments = self.store.clone();
-                move || {
-                    let keys = arguments.look_for_keys().ok()?;
-                    keys.unlockers.into_iter().find(|unlocker| fingerprint(unlocker).is_some())
-                }
-            }),
+            keys: KeySlots {
+                look: Box::new({
+                    let keys = self.keys.clone();
+                    move || keys.look().map(|keys| keys.at_hand()).unwrap_or_default()
+                }),
+                news,
+                rules: self.slots,
+                told: SlotsTold::default(),
+            },
         };
         let desk = Desk::new(Arc::clone(&shared), Arc::clone(&latest), path.clone(), now_unix_ms, is_copy());
+        let own_keys = Box::new({
+            let keys = self.keys.clone();
+            move || keys.look().map(|keys| keys.at_hand().current).unwrap_or_default()
+        });
+        let desk = desk.with_keys(own_keys, self.slots);
         let sights = keeping.sights.clone();
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
         let last_answer = self.keep.last_answer(self.store)?;
         let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
+        let line = Arc::clone(&shared);
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
         let resident = Resident {
-            open: Box::new(|| open(self.store, &path)),
+            open: Box::new({
+                let authentic = self.settings.require_authentication;
+                let (keys, path, policy) = (&self.keys, &path, self.slots.policy);
+                move || open(keys, path, policy, if authentic { Anew::Never } else { Anew::If(answers(&line)) })
+            }),
             is_in_use: |error: &anyhow::Error| {
                 let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
                 causes.any(|cause| matches!(cause, StoreError::InUse(_)))
@@ -144,6 +165,13 @@ impl Follow<'_> {
             }),
             keeps: Some((rounds, sights)),
             notifier: Arc::new(Notifier::from_env()),
+            key_files: Some((
+                Box::new({
+                    let keys = self.keys.clone();
+                    move || keys.files()
+                }),
+                ringer,
+            )),
             desk: Some((self.store.admin_socket()?, Arc::new(desk))),
             found_node,
         };
@@ -156,7 +184,7 @@ impl Follow<'_> {
     fn find(&self, path: &Path, in_pod: bool) -> anyhow::Result<Option<Committed<Snapshot>>> {
         let mut said = false;
         loop {
-            let keys = self.store.keys()?;
+            let keys = self.keys.look()?;
             match open_offline(path, &keys.secrets()) {
                 Ok(snapshot) => return Ok(Some(snapshot)),
                 Err(StoreError::NotFound(_)) => return Ok(None),
@@ -195,24 +223,70 @@ fn foreign(snapshot: &Snapshot, place: &Place) -> Option<String> {
         .then(|| "the store belongs to another cluster: it knows none of the CAs that the credentials trust".to_owned())
 }
 
+/// Whether a store that no key opens may be begun anew.
+#[derive(Clone, Copy)]
+enum Anew {
+    /// What is in it would count as authentic, though nobody has checked it.
+    Never,
+    /// If the API server answers: then the Secrets can be fetched again.
+    If(bool),
+}
+
+/// Whether the API server answers now.
+fn answers(shared: &Shared) -> bool {
+    let line = shared.line();
+    line.is_some_and(|(_, line)| line.has_changed().is_ok() && line.borrow().reach == Some(Reach::Answering))
+}
+
 /// Opens the store for writing, or makes a new one.
-fn open(arguments: &StoreArgs, path: &Path) -> anyhow::Result<Box<dyn Backend>> {
-    let keys = arguments.keys()?;
+fn open(keys: &KeyLook, path: &Path, policy: SlotPolicy, anew: Anew) -> anyhow::Result<Box<dyn Backend>> {
+    let keys = keys.look()?;
     // A new one is nobody's until there are credentials: a name that they contradict must not stay in it.
     let store = open_or_create(path, &keys.secrets(), "", now_unix_ms())?;
     match store.lock_state() {
-        LockState::Open => {}
+        LockState::Open => Ok(Box::new(store)),
         LockState::Keyless => {
             say(format_args!(
                 "note: no node key yet: Secrets are not stored until the kubelet has one (or name another with --node-key)"
             ));
+            Ok(Box::new(store))
         }
         LockState::Locked => {
-            return Err(anyhow!("{}", why_closed(store.snapshot()?.get(), &keys.tried())))
-                .with_context(|| format!("cannot write to {}", path.display()));
+            let why = why_closed(store.snapshot()?.get(), &keys.tried());
+            drop(store);
+            let mut wanted = keys.at_hand().wanted(LockState::Locked);
+            if policy == SlotPolicy::CredentialOnly {
+                wanted.retain(|unlocker| unlocker.kind() == SlotKind::Credential);
+            }
+            let hope = match anew {
+                Anew::If(true) if !wanted.is_empty() => {
+                    begin_anew_at(path, &keys, &wanted, &why)?;
+                    return Ok(Box::new(open_or_create(path, &keys.secrets(), "", now_unix_ms())?));
+                }
+                Anew::If(_) => {
+                    "When the API server answers, and there is a key, it is kept aside and Secrets are fetched again"
+                }
+                Anew::Never => "With --require-authentication it is not begun anew: move it away for that",
+            };
+            Err(anyhow!("{why}. {hope}")).with_context(|| format!("cannot write to {}", path.display()))
         }
     }
-    Ok(Box::new(store))
+}
+
+/// Nobody can open the Secrets of the store any more, and the API server has them.
+fn begin_anew_at(path: &Path, keys: &Keys, wanted: &[Unlocker], why: &str) -> anyhow::Result<()> {
+    let wanted: Vec<&Unlocker> = wanted.iter().collect();
+    let begun = begin_anew(path, &keys.secrets(), &wanted, now_unix_ms(), &SystemEntropy)
+        .with_context(|| format!("cannot begin anew with {}: {why}", path.display()))?
+        .into_inner();
+    let BegunAnew { kept_at, carried, left, .. } = begun;
+    say(format_args!(
+        "warning: {why}. It is kept at {}, and {} begins anew with its {carried} objects that are not sealed; the other {left} \
+         are fetched from the API server, which answers",
+        kept_at.display(),
+        path.display()
+    ));
+    Ok(())
 }
 
 /// Where credentials are looked for.
@@ -298,7 +372,9 @@ impl Observer for Narrator<'_> {
             return;
         }
         let level = match status {
-            Status::Reach(Reach::Answering) | Status::Credentials { .. } | Status::FirstKey => "",
+            Status::Reach(Reach::Answering) | Status::Credentials { .. } | Status::Slots(SlotNews::FirstKey) => "",
+            Status::Slots(SlotNews::Changed { .. }) => "note: ",
+            Status::Slots(SlotNews::NotKept(_)) => "warning: ",
             Status::NoCredentials(_) | Status::Note(Note::GetOnly { .. } | Note::NoServices(_)) => "note: ",
             Status::Reach(Reach::Silent(_) | Reach::Refusing(_))
             | Status::CredentialsKept(_)

@@ -7,17 +7,21 @@ mod env_file;
 mod follow;
 mod hold;
 mod keeping;
+mod key;
+mod key_look;
 mod log;
 mod node;
 mod open;
 mod output;
 mod plan;
+mod prompt;
 mod redact;
 mod render;
 mod run;
 mod status;
 mod table;
 mod uninstall;
+mod unlock;
 mod verdicts;
 mod verify;
 
@@ -60,6 +64,7 @@ enum Command {
     Plan(plan::PlanCommand),
     Render(render::Render),
     Verify(verify::Verify),
+    Key(key::KeyCommand),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
     /// Not for people: its arguments stand in manifests.
@@ -114,6 +119,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Plan(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
+        Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
         Command::EnvFile(command) => command.run(),

@@ -1,22 +1,56 @@
 //! The one way in which a command that only reads comes by the store: from its file, or from the agent that has it open.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 
-use ckpt_db::ops::admin::{AskError, Client};
+use ckpt_db::ops::admin::{AskError, Client, NO_STORE};
 use ckpt_db::store::{Committed, Snapshot, StoreError, open_image, open_offline};
 
-use super::args::{Keys, StoreArgs};
+use super::args::StoreArgs;
+use super::unlock::Keys;
+
+/// How often a store is tried that somebody has for a moment, and how long is waited in between.
+const ATTEMPTS: u32 = 10;
+const AGAIN: Duration = Duration::from_millis(200);
+
+fn has_no_store(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(AskError::Refused(why)) if why.contains(NO_STORE)))
+}
+
+/// Who has the store open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The agent that listens on the admin socket.
+    Agent,
+    /// Nobody, when it was looked.
+    Nobody,
+}
 
 impl StoreArgs {
     /// Everything that is durable in the store, whether or not an agent runs. Nothing is written to.
     pub(crate) fn snapshot(&self, keys: &Keys) -> anyhow::Result<Committed<Snapshot>> {
+        Ok(self.snapshot_and_holder(keys)?.0)
+    }
+
+    /// The same, and whether an agent has the store open.
+    pub(crate) fn snapshot_and_holder(&self, keys: &Keys) -> anyhow::Result<(Committed<Snapshot>, Holder)> {
         let path = self.store()?;
-        match open_offline(&path, &keys.secrets()) {
-            Ok(snapshot) => Ok(snapshot),
-            Err(StoreError::InUse(_)) => self.ask(&path, keys),
-            Err(error) => Err(error.into()),
+        let mut attempts = 1..=ATTEMPTS;
+        loop {
+            match open_offline(&path, &keys.secrets()) {
+                Ok(snapshot) => return Ok((snapshot, Holder::Nobody)),
+                Err(StoreError::InUse(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let last = attempts.next().is_none_or(|attempt| attempt == ATTEMPTS);
+            match self.ask(&path, keys) {
+                Ok(snapshot) => return Ok((snapshot, Holder::Agent)),
+                // An agent that can't open it tries again and again, and has it for a moment each time.
+                Err(error) if !last && has_no_store(&error) => std::thread::sleep(AGAIN),
+                Err(error) => return Err(error),
+            }
         }
     }
 

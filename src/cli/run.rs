@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 
-use ckpt_db::agent::{Follow, Keeper, Kept, Seeded, Target, Tick, open_or_create, seed};
+use ckpt_db::agent::{
+    Follow, Keeper, Kept, Seeded, SlotNews, SlotRules, SlotsTold, Target, Tick, keep_slots, open_or_create, seed,
+};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
@@ -19,15 +21,15 @@ use ckpt_db::materialize::{PodOutcome, Report};
 use ckpt_db::source::api::may_be_logged;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
-use ckpt_db::source::stamp::stamp;
-use ckpt_db::store::{
-    Backend as _, Committed, LockState, RedbStore, SlotsWanted, Snapshot, StoreError, fingerprint, open_offline,
-};
+use ckpt_db::source::stamp::{Stamp, stamp};
+use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, open_offline};
 
-use super::args::{Keys, StoreArgs, TargetArgs, TranslateArgs};
+use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::dump::{say_sealed, why_closed};
 use super::keeping::KeepArgs;
+use super::key_look::KeyLook;
 use super::output::{Unheard, line, plural};
+use super::unlock::{Keys, PolicyArgs};
 use super::{Exit, chain, chain_of, follow, now_unix_ms, say, usage, verdicts};
 
 /// Keep the node's pods: render what the store holds, then follow the API server, or files
@@ -47,6 +49,8 @@ pub(crate) struct Run {
     target: TargetArgs,
     #[command(flatten)]
     keep: KeepArgs,
+    #[command(flatten)]
+    key_slots: PolicyArgs,
 
     /// One pass, then exit
     #[arg(long)]
@@ -77,6 +81,10 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value_t = RefreshArg::Watch, value_name = "HOW", conflicts_with = "manifests")]
     object_refresh: RefreshArg,
 
+    /// How many of the node's keys keep their slot in the store: the newest, since each rotation makes another one
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    node_key_slots: u16,
+
     /// Make a node key below --root, for trying things out; says what it is
     #[arg(long, requires = "root")]
     generate_node_key: bool,
@@ -96,6 +104,9 @@ impl Run {
         // Pods come back whether or not anybody reads what is said about it.
         let out = &mut Unheard(out);
         let input = self.manifests.as_deref().map(Input::from_option);
+        if matches!(input, Some(Input::Stdin)) && self.store.unlock.reads_stdin() {
+            return Err(usage("standard input can be read once only: give the recovery code in a file"));
+        }
         match (self.once, &input) {
             (true, None) => self.render_store(out),
             (true, Some(input)) => {
@@ -105,7 +116,8 @@ impl Run {
             }
             (false, Some(Input::Path(source))) => {
                 // Before anything else: a signal that comes during the first pass waits for its end.
-                let follow = Follow::new().context("cannot wait for signals")?;
+                let keys = KeyLook::new(&self.store);
+                let follow = Follow::new(move || keys.files()).context("cannot wait for signals")?;
                 let mut pass = self.prepare()?;
                 pass.cold_start(out)?;
                 pass.follow(source, follow, out)
@@ -126,6 +138,8 @@ impl Run {
         }
         let follow = follow::Follow {
             store: &self.store,
+            keys: KeyLook::new(&self.store),
+            slots: self.slots(),
             keep: &self.keep,
             settings: self.translate.settings(&target.roots)?,
             rendered_to: target,
@@ -137,6 +151,10 @@ impl Run {
             },
         };
         follow.run()
+    }
+
+    fn slots(&self) -> SlotRules {
+        SlotRules { node_keys_max: self.node_key_slots.into(), policy: self.key_slots.policy() }
     }
 
     /// Renders what the store holds, and nothing else.
@@ -169,12 +187,13 @@ impl Run {
             stored_name: None,
             keyless: false,
             tried: String::new(),
-            warned: Vec::new(),
+            keys: KeyLook::new(&self.store),
+            slots_told: SlotsTold::default(),
         })
     }
 
     fn say_trial(&self, target: &Target) {
-        if let Some(root) = &self.store.root {
+        if let Some(root) = &self.store.place.root {
             say(format_args!(
                 "note: trial below {}: owners of files are not changed, and the secret root {} is a plain directory, not memory",
                 root.display(),
@@ -228,17 +247,14 @@ struct Pass<'a> {
     keyless: bool,
     /// The keys at hand, to be named where none opens the store.
     tried: String,
-    /// What was said of key files; it is said again when it changes.
-    warned: Vec<String>,
+    keys: KeyLook,
+    /// What was said of key slots that could not be made.
+    slots_told: SlotsTold,
 }
 
 impl Pass<'_> {
     fn keys(&mut self) -> anyhow::Result<Keys> {
-        let keys = self.run.store.look_for_keys()?;
-        if keys.warnings != self.warned {
-            keys.warnings.iter().for_each(|warning| say(format_args!("{warning}")));
-            self.warned.clone_from(&keys.warnings);
-        }
+        let keys = self.keys.look()?;
         self.tried = keys.tried();
         Ok(keys)
     }
@@ -355,25 +371,26 @@ impl Pass<'_> {
             let opened = open_or_create(&self.path, &keys.secrets(), &node_name, now);
             let store = opened.map_err(|error| self.explain(error))?;
             self.refuse_locked(store.snapshot()?.get())?;
-            for key in keys.found.iter().filter(|key| key.open_to_others) {
-                say(format_args!(
-                    "warning: node key {} can be read by others; its mode should be 0600",
-                    key.source.display()
-                ));
+            for source in keys.sources.iter().filter(|source| source.open_to_others) {
+                say(format_args!("warning: key {} can be read by others; its mode should be 0600", source.name));
             }
             self.store = Some(store);
         }
+        self.keep_slots(keys, now)?;
         let store = self.store.as_mut().expect("it was opened above");
         refuse_other_nodes(&loaded.objects, &store.identity().node_name)?;
-        if store.lock_state() == LockState::Keyless
-            && let mut pairs = keys.found.iter().zip(&keys.unlockers)
-            && let Some((key, unlocker)) = pairs.find(|(_, unlocker)| fingerprint(unlocker).is_some())
-        {
-            let wanted = SlotsWanted { add: &[unlocker], ..SlotsWanted::default() };
-            let _durable = store.keep_slots(&wanted, now)?;
-            say(format_args!("note: node key {} opens the store from now on", key.source.display()));
-        }
         Ok(store)
+    }
+
+    /// Gives the current keys their slots in the store, if it is open.
+    fn keep_slots(&mut self, keys: &Keys, now: u64) -> anyhow::Result<()> {
+        let Some(store) = &mut self.store else { return Ok(()) };
+        match keep_slots(store, keys.at_hand(), self.run.slots(), &mut self.slots_told, now)? {
+            Some(news @ (SlotNews::FirstKey | SlotNews::Changed { .. })) => say(format_args!("note: {news}")),
+            Some(news @ SlotNews::NotKept(_)) => say(format_args!("warning: {news}")),
+            None => {}
+        }
+        Ok(())
     }
 
     fn refuse_locked(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
@@ -464,30 +481,62 @@ impl Pass<'_> {
         let input = Input::Path(source.to_owned());
         let interval = Duration::from_secs(self.run.file_check_frequency);
         let (mut read, mut seen) = (false, None);
+        let mut said = None;
         loop {
             let now = stamp(source).ok();
             let done = if !read || now != seen || self.store.is_none() || self.key_came()? {
-                self.store_and_render(&input, out).map(|_| (read, seen) = (true, now))
+                let done = self.store_and_render(&input, out);
+                if done.is_ok() {
+                    (read, seen) = (true, now.clone());
+                }
+                done.map(drop)
             } else {
                 self.render_again()
             };
-            if let Err(error) = done {
-                say(format_args!("error: {}", chain(&error)));
-                if is_store_failure(&error) {
-                    // The handle may be of no use any more; the next pass opens the file anew, after checking it.
-                    self.store = None;
-                }
-                // Whatever is wrong with the source: files that someone changed are put right all the same.
-                if let Err(error) = self.render_again() {
-                    say(format_args!("error: {}", chain(&error)));
+            match done {
+                Ok(()) => said = None,
+                Err(error) => {
+                    self.failed(&error, (&mut said, now));
+                    // Whatever is wrong with the source: files that someone changed are put right all the same.
+                    if let Err(error) = self.render_again() {
+                        say(format_args!("error: {}", chain(&error)));
+                    }
                 }
             }
-            match follow.next(interval) {
-                Tick::Due => {}
-                Tick::Reload => read = false,
-                // Nothing is removed: what runs from the rendered files goes on running.
-                Tick::Stop => return Ok(Exit::Fine),
+            loop {
+                match follow.next(interval) {
+                    Tick::Due => break,
+                    Tick::Keys => {
+                        let kept = self.keys().and_then(|keys| self.keep_slots(&keys, now_unix_ms()));
+                        if let Err(error) = kept {
+                            self.failed(&error, (&mut said, seen.clone()));
+                        }
+                        // A key may have come for which the store or the source waits.
+                        if self.store.is_none() || self.key_came()? {
+                            break;
+                        }
+                    }
+                    Tick::Reload => {
+                        read = false;
+                        break;
+                    }
+                    // Nothing is removed: what runs from the rendered files goes on running.
+                    Tick::Stop => return Ok(Exit::Fine),
+                }
             }
+        }
+    }
+
+    /// Says what is wrong, once for each state of the source: it is tried again and again.
+    fn failed(&mut self, error: &anyhow::Error, (said, seen): (&mut Option<(String, Option<Stamp>)>, Option<Stamp>)) {
+        let news = Some((chain(error), seen));
+        if *said != news {
+            say(format_args!("error: {}", chain(error)));
+            *said = news;
+        }
+        if is_store_failure(error) {
+            // The handle may be of no use any more; the next pass opens the file anew, after checking it.
+            self.store = None;
         }
     }
 

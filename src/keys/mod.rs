@@ -5,7 +5,14 @@
 
 mod certificate;
 mod file;
+mod held;
 mod search;
+mod watch;
 
 pub use file::{KeyFileError, NodeKey, load, write_generated};
+pub use held::{
+    DEFAULT_CREDENTIAL, HeldError, HeldSecret, load_credential, load_key_file, load_recovery_code, read_recovery_code,
+    recovery_code,
+};
 pub use search::{Found, KeySearch, default_key_paths, find};
+pub use watch::KeyWatch;

@@ -8,19 +8,19 @@ use super::error::MaterializeError;
 use super::layout::{Layout, Names};
 use super::modes::{tree_dir, tree_file};
 use super::name::Name;
-use crate::checkpoint::lookup::Objects;
+use crate::checkpoint::lookup::Reader;
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 
 /// Fills the empty directory `fresh` and makes it durable. After an error it holds a part.
-pub(super) fn write(fresh: &Dir, layout: &Layout<'_>, owners: Owners, objects: &dyn Objects) -> Result<()> {
+pub(super) fn write(fresh: &Dir, layout: &Layout<'_>, owners: Owners, reader: &mut Reader<'_>) -> Result<()> {
     let mut inner: BTreeMap<&[Name], Dir> = BTreeMap::new();
     for names in &layout.dirs {
         let (parent, name) = parent_of(fresh, &inner, names);
         let made = parent.make(name, tree_dir(owners, layout.fs_group))?;
         inner.insert(names, made);
     }
-    layout.contents(objects, |names, file, bytes| {
+    layout.contents(reader, |names, file, bytes| {
         let (parent, name) = parent_of(fresh, &inner, names);
         parent.create(name, bytes, tree_file(owners, file.mode, layout.fs_group))?;
         Ok(true)
@@ -34,7 +34,7 @@ pub(super) fn write(fresh: &Dir, layout: &Layout<'_>, owners: Owners, objects: &
 /// Whether `current` holds exactly this: the same names, kinds, owners, modes and contents.
 ///
 /// Names and modes are compared first, so that no object is opened for a tree that is written anew in any case.
-pub(super) fn is_same(current: &Dir, layout: &Layout<'_>, owners: Owners, objects: &dyn Objects) -> Result<bool> {
+pub(super) fn is_same(current: &Dir, layout: &Layout<'_>, owners: Owners, reader: &mut Reader<'_>) -> Result<bool> {
     let mut found = Found::default();
     if !found.collect(current, &mut Vec::new())? {
         return Ok(false);
@@ -50,7 +50,7 @@ pub(super) fn is_same(current: &Dir, layout: &Layout<'_>, owners: Owners, object
     if !same_names || !same_modes {
         return Ok(false);
     }
-    layout.contents(objects, |names, _, bytes| {
+    layout.contents(reader, |names, _, bytes| {
         if found.files.get(names).is_none_or(|meta| meta.size != bytes.len() as u64) {
             return Ok(false);
         }

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use super::error::{ContentsProblem, MaterializeError, RenderingProblem};
 use super::name::Name;
-use crate::checkpoint::data::{Data, data};
-use crate::checkpoint::lookup::{Lookup, Objects};
+use crate::checkpoint::lookup::{Lookup, OpenedData, Reader};
 use crate::checkpoint::object::{ObjectKey, Shown};
 use crate::checkpoint::rendering::{Contents, Tree, TreeFile, TreeRoot};
 
@@ -55,14 +54,14 @@ impl<'a> Layout<'a> {
         self.path.iter().map(Name::as_os_str).collect()
     }
 
-    /// Hands out each file's contents, one object's clear text at a time: each object is looked up once and wiped before
+    /// Hands out each file's contents, one object's clear text at a time: each object is opened once and wiped before
     /// the next. Stops early when `each` answers `Ok(false)`, and says so.
     ///
     /// # Errors
     /// An object that gives no contents, or what `each` answers.
     pub(super) fn contents(
         &self,
-        objects: &dyn Objects,
+        reader: &mut Reader<'_>,
         mut each: impl FnMut(&Names, &TreeFile, &[u8]) -> Result<bool, MaterializeError>,
     ) -> Result<bool, MaterializeError> {
         let mut by_object: BTreeMap<&ObjectKey, Vec<(&Names, &TreeFile, &str)>> = BTreeMap::new();
@@ -77,7 +76,7 @@ impl<'a> Layout<'a> {
             }
         }
         for (object, wanted) in by_object {
-            let data = fetch(objects, object).map_err(|problem| self.problem(problem))?;
+            let data = fetch(reader, object).map_err(|problem| self.problem(problem))?;
             for (names, file, key) in wanted {
                 let value = data.get(key).ok_or_else(|| {
                     self.problem(ContentsProblem::MissingKey { object: object.clone(), key: Shown::new(key) })
@@ -95,11 +94,11 @@ impl<'a> Layout<'a> {
     }
 }
 
-fn fetch(objects: &dyn Objects, key: &ObjectKey) -> Result<Data, ContentsProblem> {
+fn fetch<'r>(reader: &'r mut Reader<'_>, key: &ObjectKey) -> Result<OpenedData<'r>, ContentsProblem> {
     // The object with its whole JSON is gone when this returns; only the decoded data is left.
-    match objects.get(key) {
+    match reader.open(key) {
         Lookup::Found(object) => {
-            data(&object).map_err(|problem| ContentsProblem::Data { object: key.clone(), problem })
+            object.into_data().map_err(|problem| ContentsProblem::Data { object: key.clone(), problem })
         }
         Lookup::Missing => Err(ContentsProblem::Missing(key.clone())),
         Lookup::Forbidden => Err(ContentsProblem::Forbidden(key.clone())),

@@ -13,7 +13,7 @@ use super::modes::private_dir;
 use super::name::Name;
 use super::removal::{self, Keep, Retired};
 use super::{Materializer, PodOutcome, Published, Removed, RemovedFiles, Report, Waiting, tree};
-use crate::checkpoint::lookup::Objects;
+use crate::checkpoint::lookup::{Objects, Reader};
 use crate::checkpoint::object::Shown;
 use crate::checkpoint::rendering::{Activity, Others, Plan, PlannedPod, PodName, TreeRoot};
 
@@ -26,7 +26,7 @@ pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Object
     let mut pass = Pass {
         materializer,
         plan,
-        objects,
+        reader: Reader::new(objects),
         now_unix_s,
         manifests: materializer.manifests(),
         report: Report::default(),
@@ -88,7 +88,7 @@ impl Wanted<'_> {
 struct Pass<'a> {
     materializer: &'a Materializer,
     plan: &'a Plan,
-    objects: &'a dyn Objects,
+    reader: Reader<'a>,
     now_unix_s: u64,
     manifests: Manifests<'a>,
     report: Report,
@@ -181,7 +181,7 @@ impl<'a> Pass<'a> {
             let pod_dir = self.make_pod_dir(layout.root, &name.pod)?;
             let Materializer { owners, selinux, .. } = *self.materializer;
             let problems = &mut self.report.problems;
-            let published = tree::publish(&pod_dir, layout, owners, selinux, self.objects, problems)?;
+            let published = tree::publish(&pod_dir, layout, owners, selinux, &mut self.reader, problems)?;
             trees = Some(trees.map_or(published, |all: Published| all.and(published)));
         }
 

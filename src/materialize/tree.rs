@@ -18,7 +18,7 @@ use super::modes::{private_dir, tree_dir};
 use super::name::Name;
 use super::selinux::{Labels, SeLinux};
 use super::{Owners, Published, publish};
-use crate::checkpoint::lookup::Objects;
+use crate::checkpoint::lookup::Reader;
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 
@@ -38,17 +38,17 @@ pub(super) fn publish(
     layout: &Layout<'_>,
     owners: Owners,
     selinux: SeLinux,
-    objects: &dyn Objects,
+    reader: &mut Reader<'_>,
     problems: &mut Vec<MaterializeError>,
 ) -> Result<Published> {
     let (last, between) = layout.path.split_last().expect("a layout's path is not empty");
     let mut labels = Labels::new(selinux, pod_dir.path().join(layout.shown_path()));
     let published = match between {
-        [] => publish_in(pod_dir, last, layout, owners, &mut labels, objects, problems),
+        [] => publish_in(pod_dir, last, layout, owners, &mut labels, reader, problems),
         [kind, ..] => {
             let (parent, _) = pod_dir.ensure(kind, private_dir(owners))?;
             pod_dir.sync()?;
-            publish_in(&parent, last, layout, owners, &mut labels, objects, problems)
+            publish_in(&parent, last, layout, owners, &mut labels, reader, problems)
         }
     };
     problems.extend(labels.refused());
@@ -61,11 +61,11 @@ fn publish_in(
     layout: &Layout<'_>,
     owners: Owners,
     labels: &mut Labels,
-    objects: &dyn Objects,
+    reader: &mut Reader<'_>,
     problems: &mut Vec<MaterializeError>,
 ) -> Result<Published> {
     let Some(mounted) = parent.open(name)? else {
-        return first(parent, name, layout, owners, labels, objects);
+        return first(parent, name, layout, owners, labels, reader);
     };
     // Before anything is changed in it: a directory that somebody else filled stays as it is.
     let census = Census::take(&mounted)?;
@@ -74,7 +74,7 @@ fn publish_in(
             remove_leftover(&mounted, &leftover)?;
         }
         // The directory is empty now, and a rename may replace it.
-        return first(parent, name, layout, owners, labels, objects);
+        return first(parent, name, layout, owners, labels, reader);
     };
 
     let attr = tree_dir(owners, layout.fs_group);
@@ -89,11 +89,11 @@ fn publish_in(
     }
 
     let same = match mounted.open(&generation::dir_name(current))? {
-        Some(dir) => dir.own_meta()?.has(attr) && generation::is_same(&dir, layout, owners, objects)?,
+        Some(dir) => dir.own_meta()?.has(attr) && generation::is_same(&dir, layout, owners, reader)?,
         None => false,
     };
     if !same {
-        swap(&mounted, generation::next(current, &taken), layout, owners, labels, objects)?;
+        swap(&mounted, generation::next(current, &taken), layout, owners, labels, reader)?;
     }
     let wanted = layout.top();
     let missing: Vec<_> = wanted.iter().filter(|name| !census.links.contains(**name)).collect();
@@ -122,7 +122,7 @@ fn first(
     layout: &Layout<'_>,
     owners: Owners,
     labels: &mut Labels,
-    objects: &dyn Objects,
+    reader: &mut Reader<'_>,
 ) -> Result<Published> {
     let temporary = publish::temporary();
     publish::sweep_one(parent, &temporary)?;
@@ -131,7 +131,7 @@ fn first(
         let mounted = parent.make(&temporary, attr)?;
         labels.own(&mounted);
         let number = generation::dir_name(1);
-        generation::write(&mounted.make(&number, attr)?, layout, owners, objects)?;
+        generation::write(&mounted.make(&number, attr)?, layout, owners, reader)?;
         mounted.make_link(&Name::of(DATA), number.as_os_str())?;
         for name in layout.top() {
             mounted.make_link(name, &link_target(name))?;
@@ -155,12 +155,12 @@ fn swap(
     layout: &Layout<'_>,
     owners: Owners,
     labels: &mut Labels,
-    objects: &dyn Objects,
+    reader: &mut Reader<'_>,
 ) -> Result<()> {
     let name = generation::dir_name(next);
     let mut fill = || -> Result<()> {
         let fresh = mounted.make(&name, tree_dir(owners, layout.fs_group))?;
-        generation::write(&fresh, layout, owners, objects)?;
+        generation::write(&fresh, layout, owners, reader)?;
         labels.all(&fresh);
         mounted.sync()?;
         publish::link(mounted, &Name::of(DATA), name.as_os_str(), &Name::of(DATA_TEMPORARY))?;

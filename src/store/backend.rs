@@ -156,6 +156,9 @@ pub struct SlotsWanted<'a> {
     pub node_keys_max: Option<usize>,
     /// What kinds of slots there may be.
     pub policy: SlotPolicy,
+    /// Whether those in `add` that have a slot get a fresh wrapping in its place. It counts as made now; among
+    /// those in `add` their order stays.
+    pub fresh: bool,
 }
 
 /// What kinds of slots a store may have.

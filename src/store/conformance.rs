@@ -3,6 +3,7 @@
 //! Each check panics with the sentence that does not hold, as a test does.
 
 mod lifecycle;
+mod slots;
 
 use store_format::{Lifecycle, Unlocker};
 
@@ -41,6 +42,7 @@ pub fn run(make: &mut dyn FnMut() -> Box<dyn Backend>, secret: &Unlocker) {
     a_pod_after_an_empty_listing_populates(make(), secret);
     a_position_is_kept_with_what_is_written(make(), secret);
     lifecycle::run(make, secret);
+    slots::run(make, secret);
 }
 
 const NOW: u64 = 1_700_000_000_000;

@@ -125,6 +125,9 @@ pub enum StoreError {
     /// The store has no data key yet that could be exchanged. Nothing was written.
     #[error("this store has no data key yet: there is nothing to exchange")]
     NoDataKey,
+    /// The store opens, or has no data key: there is no need to begin anew. Nothing was written.
+    #[error("this store is not locked, and so it is not begun anew")]
+    NotLocked,
     /// The data key of a store with findings is not exchanged: what is damaged could not be carried over. Nothing was written.
     #[error("{} is not sound ({findings} findings, the first: {first}); its data key was not exchanged", .path.display())]
     NotSound {

@@ -27,6 +27,14 @@ pub enum Finding {
         /// Who names it.
         named_by: String,
     },
+    /// The log goes further than the state record says the store has come: the state is that of an older copy, or the log of
+    /// another.
+    Revision {
+        /// The last revision in the log.
+        log: u64,
+        /// The revision in the state record.
+        state: u64,
+    },
     /// There are fewer records of a kind than were written.
     Hidden {
         /// The kind.
@@ -75,6 +83,7 @@ impl Finding {
         match self {
             Self::Structure(_) => "Structure",
             Self::Missing { .. } => "Missing",
+            Self::Revision { .. } => "Revision",
             Self::Hidden { .. } => "Hidden",
             Self::Record { problem, .. } => match problem {
                 RecordProblem::Malformed(_) => "Malformed",
@@ -138,6 +147,10 @@ impl fmt::Display for Finding {
                 }
             }
             Self::Missing { object, named_by } => write!(f, "{object} is missing; {named_by} names it"),
+            Self::Revision { log, state } => write!(
+                f,
+                "record meta/state says revision {state}, but the log goes to {log}: it was put back from an older copy"
+            ),
             Self::Hidden { kind, written, found } => {
                 write!(f, "{} of {written} {kind} records can't be found", written.saturating_sub(*found))
             }

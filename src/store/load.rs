@@ -239,6 +239,7 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
     }
     loader.look_for_missing();
     loader.compare_slots(&rows);
+    loader.compare_revisions(&log);
     let forbidden = loader.forbidden();
     let Loader { identity, state, records, rows, damaged, findings, .. } = loader;
     Snapshot {
@@ -383,25 +384,39 @@ impl Loader<'_> {
         for (key, [slot, mirror]) in places {
             let foreign = own.is_some() && store_format::slot_key_store_id(key) != own;
             let payload = |row: &Row| checked(row, None).ok().map(|checked| checked.payload.to_vec());
+            if foreign {
+                let of_it = |finding: &Finding| matches!(finding, Finding::Record { problem: RecordProblem::OtherDataKey, key: named, .. } if named.ends_with(key));
+                self.findings.retain(|finding| !of_it(finding));
+                let rows = slot.into_iter().chain(mirror);
+                self.findings.extend(rows.map(|row| Finding::record(row.table, &row.key, RecordProblem::OtherStore)));
+                continue;
+            }
+            // Without a key nobody can tell which of two is right.
+            let Some(vault) = self.vault else { continue };
             let found = match (slot, mirror) {
-                (Some(row), _) | (None, Some(row)) if foreign => {
-                    Some(Finding::record(row.table, &row.key, RecordProblem::OtherStore))
-                }
-                // Without a key nobody can tell which of two is right, and a lost slot is known by its mirror alone.
-                (Some(_), None) if self.vault.is_some() => Some(missing_place("meta/slot/", key, "slots/")),
-                (None, Some(_)) if self.vault.is_some() => Some(missing_place("slots/", key, "meta/slot/")),
-                (Some(slot), Some(mirror)) if self.vault.is_some() && checked(mirror, self.vault).is_ok() => {
-                    // One that is damaged is named already.
-                    let differs = payload(slot).is_some_and(|payload_of| Some(payload_of) != payload(mirror));
-                    differs.then(|| Finding::record(slot.table, &slot.key, RecordProblem::Mirror))
+                (Some(_), None) => Some(missing_place("meta/slot/", key, "slots/")),
+                (None, Some(_)) => Some(missing_place("slots/", key, "meta/slot/")),
+                (Some(slot), Some(mirror)) if checked(mirror, Some(vault)).is_ok() => {
+                    // One that is damaged is named already, and one that holds another data key was named for that.
+                    let differs = payload(slot).is_some_and(|of_slot| Some(of_slot) != payload(mirror));
+                    let known = self.findings.iter().any(|finding| matches!(finding, Finding::Record { table: Table::Slots, key: named, problem: RecordProblem::OtherDataKey } if named == key));
+                    (differs && !known).then(|| Finding::record(slot.table, &slot.key, RecordProblem::Mirror))
                 }
                 (None | Some(_), None | Some(_)) => None,
             };
-            // A slot that holds another data key was named for that.
-            let known = |finding: &Finding| matches!(finding, Finding::Record { table: Table::Slots, key: named, problem: RecordProblem::OtherDataKey } if named == key);
-            if !self.findings.iter().any(known) {
-                self.findings.extend(found);
-            }
+            self.findings.extend(found);
+        }
+    }
+
+    /// No commit is logged that the state record has not counted.
+    fn compare_revisions(&mut self, log: &[Row]) {
+        // They are in order; a damaged one says nothing.
+        let last = log.iter().rev().find(|row| checked(row, self.vault).is_ok());
+        let last = last.and_then(|row| log_key_revision(row.key.first()?));
+        if let (Some(log), Some(state)) = (last, self.state.as_ref().map(|state| state.revision))
+            && log > state
+        {
+            self.findings.push(Finding::Revision { log, state });
         }
     }
 

@@ -5,6 +5,7 @@
 //! for one in its signature.
 
 mod absence;
+mod anew;
 mod backend;
 mod committed;
 mod detach;
@@ -27,6 +28,7 @@ mod vault;
 
 pub mod conformance;
 
+pub use anew::{BegunAnew, begin_anew};
 pub use backend::{Backend, Change, Missing, Rejected, SlotPolicy, SlotsKept, SlotsWanted, Update};
 pub use committed::{Committed, Revision};
 pub use error::StoreError;

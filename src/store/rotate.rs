@@ -188,7 +188,7 @@ fn check(
     }
 }
 
-fn is_slot(row: &Row) -> bool {
+pub(super) fn is_slot(row: &Row) -> bool {
     let mirror = || row.key.first().is_some_and(|key| key.starts_with(meta_key::SLOT_MIRROR));
     row.table == Table::Slots || (row.table == Table::Meta && mirror())
 }

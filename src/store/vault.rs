@@ -123,3 +123,6 @@ pub fn fingerprint(unlocker: &Unlocker) -> Option<[u8; 32]> {
         }
     }
 }
+
+#[cfg(test)]
+mod vectors;

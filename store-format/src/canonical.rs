@@ -235,6 +235,31 @@ impl NodeSecret {
         })
     }
 
+    /// Takes [`Self::canonical`] octets back, as a key of `algorithm`. Its public part is filled in with
+    /// [`Self::with_public_spki`], but for RSA, where it follows.
+    ///
+    /// # Errors
+    /// They are not what [`Self::canonical`] gives of such a key.
+    pub fn from_canonical(algorithm: Algorithm, octets: &[u8]) -> Result<Self, KeyError> {
+        let curve = match algorithm {
+            Algorithm::P256 => Curve::P256,
+            Algorithm::P384 => Curve::P384,
+            Algorithm::Rsa => return Self::from_pkcs1(octets),
+            Algorithm::Ed25519 if octets.len() == ED25519_BYTES => {
+                return Ok(Self { algorithm, canonical: Zeroizing::new(octets.to_vec()), public_spki: None });
+            }
+            Algorithm::Ed25519 => return Err(KeyError::Ed25519Length),
+        };
+        let mut head = Vec::new();
+        element(&mut head, tag::OID, &[curve.oid()]);
+        let scalar = octets.strip_prefix(head.as_slice()).ok_or(KeyError::UnsupportedCurve)?;
+        let order = curve.order();
+        if scalar.len() != order.len() || scalar >= order || scalar.iter().all(|octet| *octet == 0) {
+            return Err(KeyError::ScalarRange);
+        }
+        Ok(Self { algorithm, canonical: Zeroizing::new(octets.to_vec()), public_spki: None })
+    }
+
     /// Fills in the SubjectPublicKeyInfo (DER) where the key did not bring its own, e.g. from the certificate beside it.
     #[must_use]
     pub fn with_public_spki(mut self, spki: &[u8]) -> Self {
@@ -438,6 +463,36 @@ mod tests {
         assert_eq!(secret.public_spki(), Some(b"from the certificate".as_slice()));
         // The key's own part goes before what somebody says about it.
         assert_eq!(secret.with_public_spki(b"another").public_spki(), Some(b"from the certificate".as_slice()));
+    }
+
+    #[test]
+    fn canonical_octets_are_taken_back() {
+        let p256 = [&[0x06, 0x08][..], OID_P256, &[1; 32]].concat();
+        let p384 = [&[0x06, 0x05][..], OID_P384, &[1; 48]].concat();
+        let order = [&[0x06, 0x08][..], OID_P256, &P256_ORDER].concat();
+        let zero = [&[0x06, 0x08][..], OID_P256, &[0; 32]].concat();
+        #[rustfmt::skip]
+        let rows: [(Algorithm, &[u8], bool); 12] = [
+            (Algorithm::P256,    &p256,        true),
+            (Algorithm::P384,    &p384,        true),
+            (Algorithm::Ed25519, &[7; 32],     true),
+            (Algorithm::P256,    &p384,        false),
+            (Algorithm::P384,    &p256,        false),
+            (Algorithm::P256,    &p256[..41],  false),
+            (Algorithm::P256,    &order,       false),
+            (Algorithm::P256,    &zero,        false),
+            (Algorithm::P256,    &[],          false),
+            (Algorithm::Ed25519, &[7; 31],     false),
+            (Algorithm::Ed25519, &[],          false),
+            (Algorithm::Rsa,     &p256,        false),
+        ];
+        for (algorithm, octets, fits) in rows {
+            let found = NodeSecret::from_canonical(algorithm, octets);
+            assert_eq!(found.is_ok(), fits, "{algorithm:?} {octets:02x?}");
+            if let Ok(secret) = found {
+                assert_eq!((secret.algorithm(), secret.canonical()), (algorithm, octets));
+            }
+        }
     }
 
     #[test]

@@ -50,8 +50,9 @@ impl Vector {
 
     fn all() -> Vec<Self> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors");
-        let paths = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-        let vectors: Vec<_> = paths
+        let in_directory = |path: &Path| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        let vectors: Vec<_> = in_directory(&directory)
+            .chain(in_directory(&directory.join("crypto")))
             .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
             .map(|path| {
                 let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
@@ -66,7 +67,10 @@ impl Vector {
     fn current() -> Vec<Self> {
         let mut latest: BTreeMap<(String, Vec<u8>), Self> = BTreeMap::new();
         let mut current = Vec::new();
-        for vector in Self::all() {
+        // Those of the directory `crypto` take primitives that this crate has not: `src/store/vault/vectors.rs` and
+        // `tests/independent/check.py` hold them.
+        let crypto = ["wrap", "seal", "tag", "recovery-code"];
+        for vector in Self::all().into_iter().filter(|vector| !crypto.contains(&vector.decoder.as_str())) {
             if vector.compute().is_some() {
                 current.push(vector);
                 continue;
@@ -80,7 +84,8 @@ impl Vector {
             let (older, newer) = if other.version < vector.version { (other, vector) } else { (vector, other) };
             assert!(older.version < newer.version || older.expect == newer.expect, "{names} contradict each other");
             // What a version accepts every later one accepts, and so with what it knows to be wrong.
-            let unknown = ["format.newer", ".version", ".code"].iter().any(|rule| older.expect.ends_with(rule));
+            let unknown =
+                ["format.newer", ".version", ".code", ".kind"].iter().any(|rule| older.expect.ends_with(rule));
             assert!(older.expect == newer.expect || unknown, "{names}: a later version must not judge otherwise");
             latest.insert(place, newer);
         }
@@ -137,11 +142,11 @@ impl Vector {
             .associated_data(),
             "store-context" => store_format::store_context(&store_id()),
             "slot-context" => {
-                assert_eq!(self.value("kind"), "node-key");
-                store_format::slot_context(&store_id(), SlotKind::NodeKey, &self.octets_of("fingerprint"))
+                let kind = SlotKind::ALL.into_iter().find(|kind| kind.name() == self.value("kind")).unwrap();
+                store_format::slot_context(&store_id(), kind, &self.octets_of("fingerprint"))
             }
             "key-info" => {
-                let purposes = [Purpose::Record, Purpose::Tag, Purpose::Slot];
+                let purposes = [Purpose::Record, Purpose::Tag, Purpose::Slot, Purpose::Fingerprint];
                 let purpose = purposes.into_iter().find(|purpose| purpose.label() == self.value("purpose")).unwrap();
                 store_format::key_info(purpose, &HEX.decode(self.value("context").as_bytes()).unwrap())
             }
@@ -355,7 +360,7 @@ fn every_code_of_the_spec_has_a_vector() {
 #[test]
 fn most_vectors_are_rejections() {
     let vectors = Vector::all();
-    let rejections = vectors.iter().filter(|vector| vector.expect.starts_with("reject ")).count();
+    let rejections = vectors.iter().filter(|vector| vector.expect.starts_with("reject")).count();
     assert!(2 * rejections > vectors.len(), "{rejections} of {}", vectors.len());
 }
 

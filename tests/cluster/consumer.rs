@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use ckpt_db::agent::{Batch, Departed, Following, Look, Observer, Resident, Status, open_or_create};
+use ckpt_db::agent::{Batch, Departed, Following, KeySlots, Look, Observer, Resident, Status, open_or_create};
 use ckpt_db::checkpoint::closure::references;
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
@@ -122,7 +122,7 @@ fn as_a_process() {
         newest_stored_at_unix_s: 0,
         departed: Departed::Remove,
         shared: Arc::default(),
-        first_key: Box::new(|| None),
+        keys: KeySlots::none(),
     };
     let mut consumer = Consumer { place: Home(place.0.clone()), answering: false, listed: false };
     let open = || -> Result<Box<dyn Backend>, anyhow::Error> {
@@ -140,6 +140,7 @@ fn as_a_process() {
         }),
         keeps: None,
         notifier: Arc::new(Notifier::silent()),
+        key_files: None,
         desk: None,
         found_node: None,
     };

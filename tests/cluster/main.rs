@@ -12,6 +12,8 @@ mod certificates;
 mod consumer;
 mod control_plane;
 mod facts;
+#[path = "../kubelet_env_file/mod.rs"]
+mod kubelet_env_file;
 #[path = "../manifest_checker/mod.rs"]
 mod manifest_checker;
 mod manners;

@@ -71,7 +71,12 @@ pub(crate) fn objects(pods: usize) -> Vec<Object> {
 
 /// Creates a store that holds `objects`, and records a decision for each pod, as a pass of the agent does.
 pub(crate) fn store_with(path: &Path, objects: Vec<Object>, secret: &Unlocker) -> RedbStore {
-    let new = NewStore { identity: identity(), secret: Some(secret) };
+    store_of(identity(), path, objects, secret)
+}
+
+/// The same of a store of this identity.
+pub(crate) fn store_of(identity: Identity, path: &Path, objects: Vec<Object>, secret: &Unlocker) -> RedbStore {
+    let new = NewStore { identity, secret: Some(secret) };
     let mut store = RedbStore::create(path, new, Box::new(SystemEntropy)).unwrap();
     let pods: Vec<Object> = objects.iter().filter(|object| object.key.kind() == Kind::Pod).cloned().collect();
     let listing = Change::Reset { objects, kinds: Kind::ALL.to_vec(), missing: Missing::Delete };

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ckpt_db::agent::{
-    Batch, Departed, FollowError, Following, Look, Observer, Status, StoreHandle, StoreThread, follow,
+    Batch, Departed, FollowError, Following, KeySlots, Look, Observer, Status, StoreHandle, StoreThread, follow,
 };
 use ckpt_db::checkpoint::closure::references;
 use ckpt_db::checkpoint::lookup::{Lookup, Objects as _};
@@ -164,7 +164,7 @@ impl Cluster {
             newest_stored_at_unix_s: 0,
             departed: Departed::Remove,
             shared: std::sync::Arc::default(),
-            first_key: Box::new(|| None),
+            keys: KeySlots::none(),
         }
     }
 }

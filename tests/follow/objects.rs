@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ckpt_db::agent::{Following, Status};
+use ckpt_db::agent::{AtHand, Following, KeySlots, SlotNews, Status, key_news};
 use ckpt_db::checkpoint::lookup::Lookup;
 use ckpt_db::checkpoint::object::Kind;
 use ckpt_db::source::api::collect::{Absence, Step};
@@ -195,10 +195,13 @@ async fn secrets_come_with_the_first_key() {
     fill(&cluster);
     let there = Arc::new(AtomicBool::new(false));
     let key_is_there = Arc::clone(&there);
-    let following = Following {
-        first_key: Box::new(move || key_is_there.load(Ordering::SeqCst).then(node_secret)),
-        ..cluster.following()
-    };
+    let (ringer, news) = key_news();
+    let secret = node_secret();
+    let look = Box::new(move || {
+        let current = if key_is_there.load(Ordering::SeqCst) { vec![secret.clone()] } else { Vec::new() };
+        AtHand { current, others: Vec::new() }
+    });
+    let following = Following { keys: KeySlots { look, news, ..KeySlots::none() }, ..cluster.following() };
     let mut agent = Agent::start(keyless(), following);
     let batch = agent.listed().await;
     assert_eq!(batch.update.unsealed, [key(Kind::Secret, "s")]);
@@ -207,10 +210,11 @@ async fn secrets_come_with_the_first_key() {
     assert!(matches!(agent.lookup(Kind::Pod, "p").await, Lookup::Found(_)));
 
     there.store(true, Ordering::SeqCst);
-    agent.status("the key", |status| (*status == Status::FirstKey).then_some(())).await;
+    ringer.ring();
+    agent.status("the key", |status| (*status == Status::Slots(SlotNews::FirstKey)).then_some(())).await;
     agent.in_step(&cluster).await;
     cluster.touch(Kind::Secret, "s", "1");
     agent.in_step(&cluster).await;
-    let keys = agent.statuses().iter().filter(|status| **status == Status::FirstKey).count();
+    let keys = agent.statuses().iter().filter(|status| matches!(status, Status::Slots(_))).count();
     assert_eq!(keys, 1);
 }

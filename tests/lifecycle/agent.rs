@@ -50,6 +50,8 @@ pub(crate) struct Agent {
     reach_since: u64,
     routed_since: Option<u64>,
     sign: Option<u64>,
+    /// Whether there was a copy that yields when it decided last.
+    yielding: bool,
     last_answer: Option<u64>,
     in_step: bool,
     /// Versions of the world and of the store when it last took in a listing.
@@ -91,6 +93,7 @@ impl Agent {
             reach_since: world.t,
             routed_since: None,
             sign: None,
+            yielding: false,
             last_answer: match store.last_answer {
                 Some((boot, at)) if boot == world.boot => Some(at.unwrap_or(world.t)),
                 Some(_) | None => None,
@@ -119,7 +122,7 @@ impl Agent {
         self.seen = Some(seen);
         let look = self.look(world);
         let lives = self.decide(store, &look, rules);
-        self.next_ms = lives.next_ms;
+        (self.next_ms, self.yielding) = (lives.next_ms, lives.yielding);
         if death == Some(Death::BeforeActing) {
             return Some(Decided { look, lives, started: Vec::new(), stopped: Vec::new() });
         }
@@ -161,7 +164,7 @@ impl Agent {
         lives
     }
 
-    fn follow(&mut self, world: &World, store: &mut Store) {
+    fn follow(&mut self, world: &mut World, store: &mut Store) {
         let reach = match world.reach() {
             Mode::Up => Answers::Answering,
             Mode::Down => Answers::Silent,
@@ -184,7 +187,10 @@ impl Agent {
         self.routed_since = routed.then(|| self.routed_since.unwrap_or(world.t));
         match reach {
             Answers::Answering => (self.last_answer, self.sign) = (Some(world.t), None),
-            Answers::Silent => self.sign = self.sign.or(world.sign_at),
+            // One that matters to nobody is passed over.
+            Answers::Silent if self.yielding => self.sign = self.sign.or(world.sign_at),
+            Answers::Silent if self.sign.is_none() => world.sign_at = None,
+            Answers::Silent => {}
             Answers::Refusing => {}
         }
         if let Some(at) = self.last_answer {

@@ -11,6 +11,7 @@ mod fake;
 
 mod agent;
 mod connections;
+mod keys;
 mod lines;
 mod memory;
 mod quiet;

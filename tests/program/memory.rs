@@ -167,13 +167,23 @@ fn in_its_own_directory(user: Option<u32>) -> (tempfile::TempDir, Command) {
     (directory, command)
 }
 
+/// A process that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts it, and waits until it has begun its work.
-fn waiting(command: &mut Command) -> Child {
+fn waiting(command: &mut Command) -> Running {
     use std::io::BufRead as _;
-    let mut child = command.spawn().unwrap();
-    let mut lines = std::io::BufReader::new(child.stderr.as_mut().unwrap()).lines();
+    let mut running = Running(command.spawn().unwrap());
+    let mut lines = std::io::BufReader::new(running.0.stderr.as_mut().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("waiting for credentials")), "it never began");
-    child
+    running
 }
 
 /// A line of a file of the process below `/proc`.
@@ -185,16 +195,14 @@ fn proc_line(pid: u32, file: &str, start: &str) -> String {
 #[test]
 fn limits_are_as_stated() {
     let (_directory, mut command) = in_its_own_directory(None);
-    let mut child = waiting(&mut command);
-    let pid = child.id();
+    let running = waiting(&mut command);
+    let pid = running.0.id();
     let core = proc_line(pid, "limits", "Max core file size");
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
     let locked = proc_line(pid, "status", "VmLck:");
     let limit = proc_line(pid, "limits", "Max locked memory");
     let allowed = limit.contains("unlimited") || proc_line(pid, "status", "CapEff:").ends_with("1fffeffffff");
     assert_eq!(!locked.contains(" 0 kB"), allowed, "{locked}; {limit}");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 /// What belongs to a process that is not dumpable is root's below `/proc`, and so nobody's who runs as the same user.
@@ -202,19 +210,15 @@ fn limits_are_as_stated() {
 fn nobody_looks_into_it() {
     let user = getuid().is_root().then_some(65_534);
     let (_directory, mut command) = in_its_own_directory(user);
-    let mut child = waiting(&mut command);
+    let running = waiting(&mut command);
     let owner = |pid: u32| fs::metadata(format!("/proc/{pid}/mem")).unwrap().uid();
-    assert_eq!(owner(child.id()), 0);
+    assert_eq!(owner(running.0.id()), 0);
     let mut other = Command::new("sleep");
     other.arg("1000");
     user.map(|user| other.uid(user));
-    let mut other = other.spawn().unwrap();
+    let other = Running(other.spawn().unwrap());
     let own = user.unwrap_or(getuid().as_raw());
-    at_once("an ordinary process to be its user's", || owner(other.id()) == own);
-    for child in [&mut child, &mut other] {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
+    at_once("an ordinary process to be its user's", || owner(other.0.id()) == own);
 }
 
 /// Without the limit too, since a handler that cores are piped to is not bound by it.
@@ -227,10 +231,11 @@ fn a_crash_leaves_no_core() {
     };
     for with_limit in [true, false] {
         let (directory, mut command) = in_its_own_directory(None);
-        let mut child = waiting(&mut command);
+        let mut running = waiting(&mut command);
+        let child = &mut running.0;
         if !with_limit {
             let unlimited = Rlimit { current: None, maximum: None };
-            if prlimit(Some(Pid::from_child(&child)), Resource::Core, unlimited).is_err() {
+            if prlimit(Some(Pid::from_child(child)), Resource::Core, unlimited).is_err() {
                 eprintln!("SKIPPED: the limit on cores can't be raised here");
             }
         }
@@ -238,7 +243,7 @@ fn a_crash_leaves_no_core() {
         let status = loop {
             match child.try_wait().unwrap() {
                 Some(status) => break status,
-                None => drop(kill_process(Pid::from_child(&child), Signal::SEGV)),
+                None => drop(kill_process(Pid::from_child(child), Signal::SEGV)),
             }
             std::thread::yield_now();
         };

@@ -64,7 +64,7 @@ struct Run {
 }
 
 fn wanted<'a>(key: &'a [&'a Unlocker]) -> SlotsWanted<'a> {
-    SlotsWanted { add: key, remove: &[], node_keys_max: Some(2), policy: SlotPolicy::Any }
+    SlotsWanted { add: key, fresh: false, remove: &[], node_keys_max: Some(2), policy: SlotPolicy::Any }
 }
 
 fn take(store: &mut RedbStore, step: Step, unlockers: &[Unlocker]) -> Result<Revision, StoreError> {

@@ -22,6 +22,8 @@ mount -t tmpfs -o mode=755 tmpfs /usr/lib/systemd/system-generators
 if [ -e "$scene/read-only" ]; then
   mount -o remount,bind,ro /var
 fi
+# As systemd does it on a machine, but not where it believes to be in a container: credentials reach their services by it.
+mount --make-rshared /
 mkdir -p /run/systemd
 cp -r "$scene/units" /run/systemd/system
 export container=ckpt-db-test SYSTEMD_UNIT_PATH=/run/systemd/system SCENE="$scene"

@@ -124,6 +124,15 @@ impl Scene {
         fs::remove_dir_all(self.path("etc/kubernetes")).unwrap();
     }
 
+    /// Runs the program on the machine's files, with these directories of it in the environment.
+    pub(crate) fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) {
+        let mut command = Command::new(EXE);
+        command.args(arguments).arg("--root").arg(self.path("")).env_remove("NODE_NAME");
+        command.envs(environment.iter().map(|(name, directory)| (name, self.path(directory))));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Gives it a container runtime as its distribution's unit starts it, with these images (and nothing in them); whether
     /// there is one.
     pub(crate) fn runtime(&self, images: &[&str]) -> bool {

@@ -173,3 +173,67 @@ fn the_watchdog_ends_a_hung_agent() {
     });
     assert_eq!(machine.number("kubelet.service", "MainPID"), kubelet);
 }
+
+/// The store opens with nothing but a credential that systemd passes to the agent, first in clear text, then encrypted.
+#[test]
+fn a_credential_opens_the_store() {
+    if !runnable("a_credential_opens_the_store") {
+        return;
+    }
+    const CLEAR: &str = "etc/credstore/ckpt-db.key";
+    const ENCRYPTED: &str = "/etc/credstore.encrypted/ckpt-db.key";
+    let scene = Scene::new();
+    scene.store(example());
+    // A key for tests.
+    scene.write(CLEAR, &"c".repeat(32));
+    // The slot of the file goes, and then the file.
+    scene.command(&["key", "rewrap", "--key-slots", "credential-only"], &[("CREDENTIALS_DIRECTORY", "etc/credstore")]);
+    fs::remove_file(scene.path("var/lib/ckpt-db/node-key.pem")).unwrap();
+    scene.hurry(&format!("LoadCredential=ckpt-db.key:/{CLEAR}"));
+    let machine = scene.boot();
+    machine.kubelet();
+    let rendered = |machine: &Machine| {
+        let found = machine.inside(&["find", "/etc/kubernetes/checkpoint-secrets", "-type", "f"]);
+        String::from_utf8_lossy(&found.stdout).lines().count()
+    };
+    assert!(rendered(&machine) > 0, "Secrets are rendered");
+    let pid = machine.number("ckpt-db.service", "MainPID");
+    let namespace = |pid: u64| machine.inside(&["readlink", &format!("/proc/{pid}/ns/mnt")]).stdout;
+    assert_eq!(namespace(pid), namespace(1), "the credential costs it no mount namespace of its own");
+
+    // The same as the drop-in that is shipped has it, with a key of this machine in place of a TPM's.
+    let encrypt = ["systemd-creds", "encrypt", "--with-key=host", "--name=ckpt-db.key"];
+    assert!(machine.inside(&["mkdir", "-m", "0700", "/etc/credstore.encrypted"]).status.success());
+    let made = machine.inside(&[&encrypt[..], &[&format!("/{CLEAR}"), ENCRYPTED]].concat());
+    if !made.status.success() {
+        let required = std::env::var_os("CKPT_DB_REQUIRE_SYSTEMD").is_some();
+        let why = String::from_utf8_lossy(&made.stderr).into_owned();
+        assert!(!required, "CKPT_DB_REQUIRE_SYSTEMD is set, but systemd-creds does not encrypt: {why}");
+        eprintln!("SKIPPED in part: systemd-creds does not encrypt here: {why}");
+        return;
+    }
+    fs::remove_file(machine.scene.path(CLEAR)).unwrap();
+    let units = "/run/systemd/system/ckpt-db.service.d";
+    let dropin = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/ckpt-db.service.d/credential.conf");
+    assert!(machine.inside(&["rm", &format!("{units}/hurry.conf")]).status.success());
+    assert!(machine.inside(&["cp", dropin, units]).status.success());
+    let lock = |machine: &Machine| {
+        let said = machine.inside(&["/usr/local/bin/ckpt-db", "status", "-o", "json"]).stdout;
+        let status: serde_json::Value = serde_json::from_slice(&said).ok()?;
+        status["store"]["lock"].as_str().map(str::to_owned)
+    };
+    for command in [&["daemon-reload"][..], &["restart", "ckpt-db.service"]] {
+        assert!(machine.inside(&[&["systemctl"], command].concat()).status.success(), "{command:?}");
+    }
+    assert_eq!(machine.wait("it answers", lock), "Open");
+
+    // With neither it runs all the same, and its Secrets stay sealed.
+    assert!(machine.inside(&["rm", &format!("{units}/credential.conf")]).status.success());
+    for command in [&["daemon-reload"][..], &["restart", "ckpt-db.service"]] {
+        assert!(machine.inside(&[&["systemctl"], command].concat()).status.success(), "{command:?}");
+    }
+    assert_eq!(machine.wait("it answers", lock), "Locked");
+    // It tries to open the store again and again, which keeps nobody from looking at it.
+    let listed = machine.inside(&["/usr/local/bin/ckpt-db", "key", "list", "-o", "name"]);
+    assert_eq!(listed.status.code(), Some(1), "{}", String::from_utf8_lossy(&listed.stderr));
+}

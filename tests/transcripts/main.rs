@@ -3,6 +3,7 @@
 mod agent;
 mod fake_agent;
 mod inspect;
+mod key_slots;
 mod keys;
 mod opening;
 mod operator;

@@ -33,6 +33,8 @@ pub(crate) struct Scene {
     transcript: String,
     /// Whether a run that fails at its source may have rendered, or opened the store for writing, before.
     pub(crate) node_may_change: bool,
+    /// What the program finds in its environment besides `PATH`.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
 
 /// One answer of the program.
@@ -47,7 +49,7 @@ impl Scene {
     pub(crate) fn empty() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
-        Self { directory, root, transcript: String::new(), node_may_change: false }
+        Self { directory, root, transcript: String::new(), node_may_change: false, environment: Vec::new() }
     }
 
     /// With a node key `key.pem` and three pods in `pods.yaml`, nothing stored yet.
@@ -74,6 +76,27 @@ impl Scene {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, contents).unwrap();
+    }
+
+    /// Writes a file that nobody else may read.
+    pub(crate) fn private(&self, name: &str, contents: &str) {
+        self.write(name, contents);
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// What the program prints, as it is. Not for the transcript.
+    pub(crate) fn raw(&self, arguments: &str) -> String {
+        let mut command = Command::new(EXE);
+        command.args(words(arguments)).current_dir(&self.root).env_clear();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        String::from_utf8(output(command, "").stdout).unwrap()
+    }
+
+    /// Runs the program where no terminal can be asked at.
+    pub(crate) fn answer_without_terminal(&self, arguments: &str) -> Answer {
+        let mut command = Command::new("setsid");
+        command.args(["--wait", EXE]).args(words(arguments));
+        self.spawn(command, arguments, "")
     }
 
     /// Makes a node key.
@@ -156,6 +179,7 @@ impl Scene {
     fn spawn(&self, mut command: Command, arguments: &str, stdin: &str) -> Answer {
         let before = look(&self.root);
         command.current_dir(&self.root).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let answer = self.redacted(output(command, stdin));
         let untouched = |path: &Path| !self.may_change(arguments, answer.code, path);
         let [before, after] = [before, look(&self.root)].map(|mut all| {
@@ -182,6 +206,9 @@ impl Scene {
         }
         match arguments.split(' ').next() {
             Some("run" | "hold" | "release" | "adopt" | "uninstall") => {
+                code < 2 && (path.starts_with("node") || path == Path::new(""))
+            }
+            Some("key") if !arguments.starts_with("key list") => {
                 code < 2 && (path.starts_with("node") || path == Path::new(""))
             }
             Some("render") => code < 2 && (path.starts_with("out") || path == Path::new("")),
@@ -235,17 +262,20 @@ fn words(arguments: &str) -> Vec<String> {
     words
 }
 
-/// Replaces fingerprints of keys and times, which differ from run to run.
+/// Replaces fingerprints of keys, recovery codes and times, which differ from run to run.
 fn redact(text: &str) -> String {
     let mut shown = String::new();
     let mut word = String::new();
     let flush = |word: &mut String, shown: &mut String| {
         let is_time = word.len() == 20 && word.ends_with('Z') && word.as_bytes()[10] == b'T';
-        let is_fingerprint = word.len() == 16 && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_fingerprint = [16, 64].contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_code = word.len() == 44 && word.split('-').count() == 9;
         shown.push_str(if is_time {
             "[TIME]"
         } else if is_fingerprint {
             "[FINGERPRINT]"
+        } else if is_code {
+            "[CODE]"
         } else {
             word
         });

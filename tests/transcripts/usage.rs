@@ -4,15 +4,33 @@ use crate::scene::Scene;
 
 #[test]
 fn help() {
-    for name in
-        ["", "run", "status", "log", "hold", "release", "dump", "plan", "render", "verify", "adopt", "uninstall"]
-    {
+    for name in [
+        "",
+        "run",
+        "status",
+        "log",
+        "hold",
+        "release",
+        "dump",
+        "plan",
+        "render",
+        "verify",
+        "key",
+        "key init",
+        "key list",
+        "key add",
+        "key remove",
+        "key rewrap",
+        "key rotate",
+        "adopt",
+        "uninstall",
+    ] {
         let mut scene = Scene::empty();
         for option in ["-h", "--help"] {
             let answer = scene.run(format!("{name} {option}").trim_start());
             assert_eq!((answer.code, answer.stderr.as_str()), (0, ""));
         }
-        scene.expect(format!("help_{name}").trim_end_matches('_'));
+        scene.expect(format!("help_{name}").replace(' ', "_").trim_end_matches('_'));
     }
 }
 
@@ -40,6 +58,13 @@ fn wrong_usage() {
         "dump --raw",
         "render",
         "verify name",
+        "verify --recovery-code --recovery-code-file code",
+        "run --once --manifests - --recovery-code-file -",
+        "key",
+        "key add",
+        "key add --recovery-code --key-file key",
+        "key add CODE",
+        "key remove",
     ] {
         let answer = scene.run(arguments);
         assert_eq!((answer.code, answer.stdout.as_str()), (64, ""), "{arguments}");

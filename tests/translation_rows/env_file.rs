@@ -50,7 +50,7 @@ fn volumes() -> Value {
     json!([
         {"name": "ckpt-db-env", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "ckpt-db-values", "hostPath": {
-            "path": "/etc/kubernetes/checkpoint-secrets/shop/web/ckpt-db~env", "type": "Directory"}},
+            "path": "/etc/kubernetes/checkpoint-secrets/shop/web/ckpt-db~env/values", "type": "Directory"}},
         {"name": "ckpt-db-helper", "hostPath": {"path": HELPER, "type": "File"}},
     ])
 }
@@ -78,7 +78,7 @@ fn variables_become(members: Value, env: Value) -> Translation {
 #[test]
 fn a_variable_names_the_file_and_the_file_names_the_secret() {
     let translation = variables_become(json!({"env": [from_secret("A", "s", "a")]}), json!([from_file("A", "V1")]));
-    assert_eq!(trees(&translation), ["secrets:ckpt-db~env", "V1 0444 Secret shop/s[a]"]);
+    assert_eq!(trees(&translation), ["secrets:ckpt-db~env/values", "V1 0444 Secret shop/s[a]"]);
 }
 
 /// Order and precedence are those of any other value; each value stands in the file once.

@@ -201,9 +201,9 @@ fn making_way_is_recorded_once() {
     };
     node.sign();
     assert_eq!(said(&mut node), ["HandedOver: the API server takes connections: its copy makes way before it answers"]);
-    assert_eq!(said(&mut node), [String::new(); 0]);
+    assert!(said(&mut node).is_empty());
     node.later(1);
-    assert_eq!(said(&mut node), [String::new(); 0]);
+    assert!(said(&mut node).is_empty());
     node.later(29);
     assert_eq!(said(&mut node), ["Active: its copy stands in for it"]);
 }

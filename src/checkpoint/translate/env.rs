@@ -124,7 +124,7 @@ fn from_object(
         }
         if takes_name(parent, findings, &name, &field) {
             let secret = (kind == Kind::Secret).then(|| Origin::new(&key, &data_key, value));
-            first.insert(name, Resolved { value: expansion::escape(value), secret });
+            first.insert(name, resolved(parent, value, secret));
         }
     }
 }
@@ -165,9 +165,9 @@ fn entry(
     };
     match kind.as_str() {
         "secretKeyRef" => from_key(parent, findings, Kind::Secret, selector, &format!("{path}.secretKeyRef"))
-            .map(|(value, secret)| Entry::Resolved(name.to_owned(), Resolved { value, secret })),
+            .map(|resolved| Entry::Resolved(name.to_owned(), resolved)),
         "configMapKeyRef" => from_key(parent, findings, Kind::ConfigMap, selector, &format!("{path}.configMapKeyRef"))
-            .map(|(value, secret)| Entry::Resolved(name.to_owned(), Resolved { value, secret })),
+            .map(|resolved| Entry::Resolved(name.to_owned(), resolved)),
         "fieldRef" => match downward::env_field(parent, selector) {
             Some(downward::Answer { same_in_copy: false, value: Some(value) }) => resolved(&value),
             Some(_) => Some(Entry::Own(kept)),
@@ -189,14 +189,14 @@ fn entry(
     }
 }
 
-/// The value of `secretKeyRef` or `configMapKeyRef`, escaped; none if it is left out or refused.
+/// The value of `secretKeyRef` or `configMapKeyRef`; none if it is left out or refused.
 fn from_key(
     parent: &Parent<'_>,
     findings: &mut Findings,
     kind: Kind,
     selector: &Value,
     field: &str,
-) -> Option<(Zeroizing<String>, Option<Origin>)> {
+) -> Option<Resolved> {
     let (name, key) = (text(selector, "name").unwrap_or_default(), text(selector, "key").unwrap_or_default());
     let optional = flag(selector, "optional");
     let object = parent.key(findings, kind, name, field)?;
@@ -219,7 +219,16 @@ fn from_key(
         return None;
     }
     let secret = (kind == Kind::Secret).then(|| Origin::new(&object, key, value));
-    Some((expansion::escape(value), secret))
+    Some(resolved(parent, value, secret))
+}
+
+/// A value, of a Secret if `secret` says where it comes from. One that does not go into the manifest is not kept.
+fn resolved(parent: &Parent<'_>, value: &str, secret: Option<Origin>) -> Resolved {
+    let value = match (&secret, parent.secret_values) {
+        (None, _) | (Some(_), SecretValues::Literal(_)) => expansion::escape(value),
+        (Some(_), SecretValues::EnvFile(_) | SecretValues::Refused(_)) => Zeroizing::default(),
+    };
+    Resolved { value, secret }
 }
 
 /// The mirror pod shows env values to everyone who may get pods, so Secrets get there by the operator's word only.

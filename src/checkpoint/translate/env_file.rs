@@ -22,7 +22,7 @@ use super::super::verdict::Note;
 use super::{Findings, Parent};
 
 /// Directory below the pod's: a tilde occurs in no object's name, and no volume's tree has this one.
-const TREE: &str = "ckpt-db~env";
+const TREE: [&str; 2] = ["ckpt-db~env", "values"];
 /// What the init container sees. One directory at the top, which no image has.
 const HELPER: &str = "/.ckpt-db/ckpt-db";
 const VALUES: &str = "/.ckpt-db/values";
@@ -168,7 +168,7 @@ pub(super) fn add(parent: &Parent<'_>, findings: &mut Findings, spec: &mut Value
     };
     let mut files: Vec<TreeFile> = values.all.into_iter().enumerate().map(file).collect();
     files.sort_by(|one, other| one.path.cmp(&other.path));
-    let tree = Tree { root: TreeRoot::Secrets, path: vec![TREE.to_owned()], files, fs_group: None };
+    let tree = Tree { root: TreeRoot::Secrets, path: TREE.map(str::to_owned).to_vec(), files, fs_group: None };
     let tree = parent.mount(findings, &of_values, tree);
     // A limit, since memory volumes have none: the file, and its successor while it is written again.
     let memory = json!({"name": env, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}});

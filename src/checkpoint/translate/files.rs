@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::super::data::Data;
 use super::super::json::{items, text};
 use super::super::object::{ObjectKey, Shown};
 use super::super::rendering::{Contents, TreeFile};
@@ -50,13 +49,13 @@ impl Files {
         volume: &str,
         source: &ObjectSource<'_>,
         object: &ObjectKey,
-        data: &Data,
+        keys: &BTreeMap<String, usize>,
     ) {
         let contents = |key: &str| Contents::Data { object: object.clone(), key: key.to_owned() };
         let chosen = items(source.tree, "items");
         if chosen.is_empty() {
-            for (key, value) in data {
-                if findings.is_too_much(|budget| budget.contents(value.len())) {
+            for (key, bytes) in keys {
+                if findings.is_too_much(|budget| budget.contents(*bytes)) {
                     return;
                 }
                 self.add(findings, volume, key, source.default_mode, contents(key));
@@ -68,8 +67,8 @@ impl Files {
             if item.get("user").is_some() {
                 findings.refuse(Reason::UnknownField { field: format!("{field}.user") });
             }
-            if let Some(value) = data.get(key) {
-                if findings.is_too_much(|budget| budget.contents(value.len())) {
+            if let Some(bytes) = keys.get(key) {
+                if findings.is_too_much(|budget| budget.contents(*bytes)) {
                     return;
                 }
                 let mode = mode_of(item, "mode", source.default_mode);

@@ -33,7 +33,7 @@ pub(crate) use self::volumes::writes_shared_storage;
 use super::data::{self, Data};
 use super::env_file::NoEnvFile;
 use super::json::{ClearTree, object};
-use super::lookup::{Lookup, Objects};
+use super::lookup::{Lookup, Objects, Reader};
 use super::object::{Kind, Object, ObjectKey};
 use super::pod::ParentPod;
 use super::rendering::{Manifest, PodName, Rendering, Tree, TreeRoot};
@@ -148,9 +148,9 @@ struct Parent<'a> {
 }
 
 /// The answer to a reference.
-enum Fetched {
-    /// The object's data.
-    Found(Data),
+enum Fetched<T> {
+    /// What is asked of the object.
+    Found(T),
     /// It is optional, and it does not exist.
     LeftOut,
     /// The pod can't come back; the reason is in the findings.
@@ -174,33 +174,41 @@ impl Parent<'_> {
         }
     }
 
-    /// The data of a named object; whatever stands in the way is a finding.
-    fn fetch(&self, findings: &mut Findings, key: &ObjectKey, optional: bool, field: &str) -> Fetched {
-        self.fetch_with(findings, key, optional, field, data::data)
-    }
-
-    /// As [`Self::fetch`], but only what environment variables can come from: `binaryData` is none of it.
-    fn fetch_env(&self, findings: &mut Findings, key: &ObjectKey, optional: bool, field: &str) -> Fetched {
-        self.fetch_with(findings, key, optional, field, data::env_data)
-    }
-
-    fn fetch_with(
+    /// The data keys of a named object, and how long their values are; whatever stands in the way is a finding. Who writes the files opens it again.
+    fn fetch_keys(
         &self,
         findings: &mut Findings,
         key: &ObjectKey,
         optional: bool,
         field: &str,
-        read: fn(&Object) -> Result<Data, data::DataError>,
-    ) -> Fetched {
+    ) -> Fetched<BTreeMap<String, usize>> {
+        self.fetch_with(findings, key, optional, field, |object| {
+            Ok(data::data(object)?.into_iter().map(|(key, value)| (key, value.len())).collect())
+        })
+    }
+
+    /// The data that environment variables can come from: `binaryData` is none of it.
+    fn fetch_env(&self, findings: &mut Findings, key: &ObjectKey, optional: bool, field: &str) -> Fetched<Data> {
+        self.fetch_with(findings, key, optional, field, data::env_data)
+    }
+
+    fn fetch_with<T>(
+        &self,
+        findings: &mut Findings,
+        key: &ObjectKey,
+        optional: bool,
+        field: &str,
+        read: fn(&Object) -> Result<T, data::DataError>,
+    ) -> Fetched<T> {
         if findings.budget.is_spent() {
             return Fetched::Refused;
         }
-        let reason = match self.objects.get(key) {
-            Lookup::Found(object) if findings.is_too_much(|budget| budget.read(object.body.len())) => {
+        let reason = match Reader::new(self.objects).open(key) {
+            Lookup::Found(opened) if findings.is_too_much(|budget| budget.read(opened.object().body.len())) => {
                 return Fetched::Refused;
             }
-            Lookup::Found(object) => match read(&object) {
-                Ok(data) => return Fetched::Found(data),
+            Lookup::Found(opened) => match read(opened.object()) {
+                Ok(found) => return Fetched::Found(found),
                 Err(problem) => Reason::BadData { object: key.clone(), problem: problem.to_string() },
             },
             Lookup::Missing if optional => return Fetched::LeftOut,

@@ -1,10 +1,9 @@
 //! Volumes: which stay, which become a tree on the host, and which need the API server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::super::data::Data;
 use super::super::json::{flag, items, items_mut, set, text};
 use super::super::object::{Kind, ObjectKey, is_dns_label};
 use super::super::pod::ParentPod;
@@ -124,12 +123,12 @@ pub(super) fn add(
     key: &ObjectKey,
     files: &mut Files,
 ) -> Option<()> {
-    let data = match parent.fetch(findings, key, source.optional, &source.path) {
-        Fetched::Found(data) => data,
-        Fetched::LeftOut => Data::new(),
+    let keys = match parent.fetch_keys(findings, key, source.optional, &source.path) {
+        Fetched::Found(keys) => keys,
+        Fetched::LeftOut => BTreeMap::new(),
         Fetched::Refused => return None,
     };
-    files.add_object(findings, volume, source, key, &data);
+    files.add_object(findings, volume, source, key, &keys);
     Some(())
 }
 

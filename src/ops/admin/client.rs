@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Answer, Image, ImageHeader, Request};
+use super::{Answer, Image, ImageHeader, KeyChange, KeysChanged, Request};
 use crate::checkpoint::rendering::PodName;
 
 /// How long each piece of the answer may take. The agent answers, or says that it can't, within five seconds; twice, if it
@@ -108,6 +108,14 @@ impl Client {
         self.ask(&Request::Yield { uid: uid.to_owned() })
     }
 
+    /// Has key slots of the store added, wrapped anew or removed.
+    ///
+    /// # Errors
+    /// As for [`Self::hold`].
+    pub fn change_keys(&self, change: &KeyChange) -> Result<KeysChanged, AskError> {
+        self.ask(&Request::Keys(change.clone()))
+    }
+
     /// A consistent image of the store that the agent keeps.
     ///
     /// # Errors
@@ -138,7 +146,7 @@ impl Client {
         let sent = (|| {
             stream.set_read_timeout(Some(self.deadline))?;
             stream.set_write_timeout(Some(self.deadline))?;
-            match stream.write_all(request.line().as_bytes()) {
+            match stream.write_all(&request.line()) {
                 // Refused before it was read: the reason is there to be read.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
                 result => result,

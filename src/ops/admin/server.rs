@@ -12,11 +12,12 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use zeroize::Zeroizing;
 
 use super::{Admin, Answer, ImageHeader, REQUEST_MAX_BYTES, Request};
 
@@ -254,14 +255,22 @@ async fn answer<A: Admin>(mut stream: UnixStream, agent: &A) {
 
 /// One line, without its end.
 async fn read_request(stream: &mut UnixStream) -> Result<Request, String> {
-    let mut line = Vec::new();
-    // One octet more than allowed tells a line that is too long.
-    let mut reader = BufReader::new(stream).take(REQUEST_MAX_BYTES as u64 + 1);
-    reader.read_until(b'\n', &mut line).await.map_err(|error| format!("the request can't be read: {error}"))?;
-    if line.len() > REQUEST_MAX_BYTES {
-        return Err(format!("the request is longer than {REQUEST_MAX_BYTES} octets"));
+    // All room at once, and no buffer between: it may carry secrets. One octet more than allowed tells a line that is too
+    // long.
+    let mut line = Zeroizing::new(vec![0; REQUEST_MAX_BYTES + 1]);
+    let mut len = 0;
+    while len < line.len() {
+        let read =
+            stream.read(&mut line[len..]).await.map_err(|error| format!("the request can't be read: {error}"))?;
+        if let Some(end) = line[len..len + read].iter().position(|octet| *octet == b'\n') {
+            return Request::parse(&line[..len + end]);
+        }
+        if read == 0 {
+            return Request::parse(&line[..len]);
+        }
+        len += read;
     }
-    Request::parse(&line)
+    Err(format!("the request is longer than {REQUEST_MAX_BYTES} octets"))
 }
 
 /// The answer's octets: one line, and after it the image if that was asked for.
@@ -271,6 +280,7 @@ async fn ask<A: Admin>(agent: &A, request: Request) -> Result<Vec<Vec<u8>>, Stri
         Request::Hold(pod) => vec![line(&Answer::Ok(agent.hold(pod).await?))],
         Request::Release(pod) => vec![line(&Answer::Ok(agent.release(pod).await?))],
         Request::Yield { uid } => vec![line(&Answer::Ok(agent.yield_store(uid).await?))],
+        Request::Keys(change) => vec![line(&Answer::Ok(agent.change_keys(change).await?))],
         Request::Image => {
             let image = agent.image().await?;
             let header = ImageHeader { path: image.path, length: image.bytes.len() as u64 };

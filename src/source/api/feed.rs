@@ -346,19 +346,24 @@ impl Driver {
             Heard::Listed { listing, epoch, listings, refused } => {
                 self.epoch = epoch;
                 self.listings = listings;
+                let (pods, others): (Vec<Object>, Vec<Object>) =
+                    listing.objects.into_iter().partition(|pod| self.is_of_node(pod));
+                // That it answers, and whom it names, at once: a copy that has to go does not wait for a second look.
+                self.sighting.send_modify(|sighting| {
+                    if !refused {
+                        sighting.stands(Reach::Answering);
+                    }
+                    sighting.listed(pods.iter());
+                });
                 // While watches are refused it is not told to answer and to refuse in turns.
                 if !refused {
                     self.reach(Reach::Answering).await?;
                 }
                 // What was wrong before may be right now, and is said again if not; how rights are is said once.
                 self.said.retain(|note| matches!(note, Note::GetOnly { .. }));
-                let mut pods = Vec::with_capacity(listing.objects.len());
-                for pod in listing.objects {
-                    if self.is_bound(&pod).await? {
-                        pods.push(pod);
-                    }
+                for pod in others {
+                    self.note(Note::NotBound(pod.key)).await?;
                 }
-                self.sighting.send_modify(|sighting| sighting.listed(pods.iter()));
                 // What is stored and was not listed is found by the store.
                 let listed = |key: &ObjectKey| pods.iter().any(|pod| pod.key == *key);
                 let lacking = self.collector.not_emitted().filter(|(key, _)| !listed(key));
@@ -414,9 +419,14 @@ impl Driver {
         self.act(actions).await
     }
 
-    /// Whether this is a pod of this node. A server that answers another question says nothing of ours.
+    /// Whether this is a pod of this node.
+    fn is_of_node(&self, pod: &Object) -> bool {
+        bound_to(pod).as_deref() == Some(&*self.line.node)
+    }
+
+    /// The same, and says if it is not. A server that answers another question says nothing of ours.
     async fn is_bound(&mut self, pod: &Object) -> Result<bool, Ended> {
-        let bound = bound_to(pod).as_deref() == Some(&*self.line.node);
+        let bound = self.is_of_node(pod);
         if !bound {
             self.note(Note::NotBound(pod.key.clone())).await?;
         }

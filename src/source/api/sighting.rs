@@ -25,8 +25,11 @@ pub struct Sighting {
 }
 
 impl Sighting {
-    /// It stands otherwise. What it named before is of the past.
+    /// It stands so. If it stood otherwise, what it named before is of the past.
     pub(super) fn stands(&mut self, reach: Reach) {
+        if self.reach.as_ref() == Some(&reach) {
+            return;
+        }
         if reach == Reach::Answering {
             self.episode += 1;
         } else {
@@ -127,6 +130,10 @@ mod tests {
         assert_eq!((seen(&sighting).as_str(), sighting.episode), ("", 1));
         sighting.stands(Reach::Answering);
         assert_eq!(sighting.episode, 2);
+        // Told twice, it is one time of answering.
+        sighting.listed([pod("a", "1", "")].iter());
+        sighting.stands(Reach::Answering);
+        assert_eq!((seen(&sighting).as_str(), sighting.episode), ("a=1", 2));
     }
 
     #[test]

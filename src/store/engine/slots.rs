@@ -42,9 +42,17 @@ fn plan(
     let mut named = BTreeSet::new();
     for (index, (unlocker, name)) in wanted.add.iter().zip(fingerprints).enumerate() {
         let there = slots.iter().any(|slot| slot.kind == unlocker.kind() && slot.fingerprint == *name && slot.opens);
-        if !there && allowed(unlocker.kind()) && named.insert(*name) {
+        if (!there || wanted.fresh) && allowed(unlocker.kind()) && named.insert(*name) {
             plan.add.push(index);
         }
+    }
+    if wanted.fresh {
+        // Which of them is the oldest stays as it is.
+        let made = |index: &usize| {
+            let slot = slots.iter().find(|slot| slot.fingerprint == fingerprints[*index]);
+            slot.map_or(u64::MAX, |slot| slot.created_at_unix_ms)
+        };
+        plan.add.sort_by_key(made);
     }
     let newest = slots.iter().map(|slot| slot.created_at_unix_ms).max();
     // A clock that is not set must not make the newest slot the oldest.
@@ -117,7 +125,9 @@ pub(in crate::store) fn keep(
                 tag_all(tables, &vault)?;
             }
             let mut events = if first { vec![log::of_store(Event::Keyed, "")] } else { Vec::new() };
-            events.extend(unlockers.iter().zip(&names).map(|(unlocker, name)| added(unlocker.kind(), name)));
+            // The first slot is what a data key comes with.
+            let others = unlockers.iter().zip(&names).skip(usize::from(first));
+            events.extend(others.map(|(unlocker, name)| added(unlocker.kind(), name)));
             finish(tables, &vault, events, now_unix_ms)
         })?;
         keys.vault = Some(vault);
@@ -269,4 +279,33 @@ fn state_anew(tables: &dyn Tables, now_unix_ms: u64) -> Result<State, StoreError
     let revision = tables.log_last()?.and_then(|key| log_key_revision(&key)).unwrap_or_default();
     let (populated, census) = (!census.is_empty(), census.into_iter().collect());
     Ok(State { revision, populated, census, ..State::new(now_unix_ms) })
+}
+
+#[cfg(test)]
+mod tests {
+    use store_format::SymmetricSecret;
+
+    use super::*;
+
+    /// A fresh wrapping is made for what has a slot too, and which slot is the oldest stays as it is.
+    #[test]
+    fn what_is_wrapped_anew_keeps_its_order() {
+        let key = |octet: u8| Unlocker::KeyFile(SymmetricSecret::of_file(&[octet; 32]).unwrap());
+        let keys: Vec<Unlocker> = [1, 2, 3].map(key).into();
+        let names: Vec<[u8; 32]> = keys.iter().map(|key| fingerprint(key).unwrap()).collect();
+        let slot = |at: usize, created_at_unix_ms| SlotInfo {
+            kind: SlotKind::KeyFile,
+            fingerprint: names[at],
+            created_at_unix_ms,
+            opens: true,
+        };
+        let slots = [slot(1, 20), slot(0, 10)];
+        let add: Vec<&Unlocker> = [2, 1, 0].map(|at: usize| &keys[at]).into();
+        let names: Vec<[u8; 32]> = [2, 1, 0].map(|at: usize| names[at]).into();
+        for (fresh, want) in [(false, vec![0]), (true, vec![2, 1, 0])] {
+            let wanted = SlotsWanted { add: &add, fresh, ..SlotsWanted::default() };
+            let found = plan(&slots, &wanted, &names, 5).unwrap();
+            assert_eq!((found.add, found.created_at_unix_ms, found.remove), (want, 21, Vec::new()), "{fresh}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The whole way on a real node: what the agent does, told by the containers that run in the end.
 
+mod canary;
+mod env_file;
 mod hand_over;
 mod harm;
 mod own_pod;
@@ -45,7 +47,11 @@ impl Stage {
 
     /// As [`Stage::set`], and no agent runs.
     pub(crate) fn set_without_agent(options: &Options) -> Option<Self> {
-        let cluster = Cluster::start(ClusterOptions::default())?;
+        Self::of(Cluster::start(ClusterOptions::default())?, options)
+    }
+
+    /// The same with a control plane of one's own.
+    pub(crate) fn of(cluster: Cluster, options: &Options) -> Option<Self> {
         let node = RealNode::start(&cluster, NODE, options)?;
         let stage = Self { node, cluster };
         until("the node to register", PATIENCE, || {

@@ -1,0 +1,183 @@
+//! Beginning anew with a store that no key opens: what is not sealed goes into a new file with a data key of its own, which
+//! takes the old one's place, and the old file stays beside it.
+//!
+//! Nothing is lost by it: with one of its keys the old file opens as before. Secrets have to be fetched again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use store_format::{Envelope, Event, Form, State, Table, Unlocker, meta_key};
+
+use super::file::{self, Access, Unpublished};
+use super::overlay::Base;
+use super::redb_store::{Outcome, open_file, write};
+use super::rotate::is_slot;
+use super::tables::{Row, RowKey, Tables};
+use super::vault::Vault;
+use super::{Committed, Finding, LockState, Revision, StoreError, engine, fingerprint, offline, record};
+use crate::checkpoint::object::Kind;
+use crate::crypto::Entropy;
+
+/// A store that was begun anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BegunAnew {
+    /// Its revision.
+    pub revision: Revision,
+    /// Where the old file is.
+    pub kept_at: PathBuf,
+    /// How many objects were carried over; they count as authentic from now on.
+    pub carried: usize,
+    /// How many are in the old file only: those that are sealed, and those whose records are damaged.
+    pub left: usize,
+}
+
+/// Begins anew with the store at `path`, which nobody else may have open and none of `unlockers` opens. Each of `wanted` gets a
+/// slot in the new one; they are among `unlockers`.
+///
+/// The old file stays as it is, under the name of the store with `.locked-` and the time in seconds since 1970 behind it.
+///
+/// To be called only where everything can be fetched again: a pod whose Secrets are left behind does not come back until
+/// they are.
+///
+/// # Errors
+/// The store is in use, not locked ([`StoreError::NotLocked`]) or its file is damaged ([`StoreError::NotSound`]), no slot can
+/// be made for `wanted` ([`StoreError::NoPublicKey`]), or the system refuses. The store is then as it was; if only the
+/// directory can't be synced the new file is in place, and a power cut may still bring back the old one.
+pub fn begin_anew(
+    path: &Path,
+    unlockers: &[&Unlocker],
+    wanted: &[&Unlocker],
+    now_unix_ms: u64,
+    entropy: &dyn Entropy,
+) -> Result<Committed<BegunAnew>, StoreError> {
+    let old_file = file::open(path, Access::Write)?;
+    file::lock_exclusive(path, &old_file)?;
+    let base = Base::from(old_file.try_clone().map_err(|error| StoreError::io("open again", path, error))?);
+    let before = offline::open_base(path, &base, unlockers)?.into_inner();
+    match before.lock {
+        LockState::Locked => {}
+        LockState::Open | LockState::Keyless => return Err(StoreError::NotLocked),
+    }
+    let structure = before.findings().iter().find(|finding| matches!(finding, Finding::Structure(_)));
+    let Some(identity) = before.identity().filter(|_| structure.is_none()) else {
+        let first = structure.map_or("whose store it is can't be read".to_owned(), ToString::to_string);
+        return Err(StoreError::NotSound { path: path.to_owned(), findings: before.findings().len(), first });
+    };
+    if wanted.is_empty() || wanted.iter().any(|unlocker| fingerprint(unlocker).is_none()) {
+        return Err(StoreError::NoPublicKey);
+    }
+    let vault = Vault::generate(identity.store_id, entropy)?;
+    drop(before);
+
+    let (rows, _) = offline::rows(path, &base)?;
+    let carried = rows.iter().filter_map(carried).collect::<Vec<_>>();
+    let is_object = |table: Table| table == Table::Objects;
+    let objects = carried.iter().filter(|row| is_object(row.row.table)).count();
+    let left = rows.iter().filter(|row| is_object(row.table)).count() - objects;
+    let (unpublished, file) = Unpublished::replacing(path)?;
+    let written = fill(&unpublished.temporary, file, &vault, &carried, wanted, now_unix_ms, entropy);
+    let checked = written.and_then(|revision| {
+        unpublished.lock()?;
+        check(&unpublished, wanted, objects, revision)?;
+        Ok((revision, keep_aside(path, now_unix_ms / 1000)?))
+    });
+    let (revision, kept_at) = match checked {
+        Ok(checked) => checked,
+        Err(error) => {
+            unpublished.discard();
+            return Err(error);
+        }
+    };
+    if let Err(error) = unpublished.replace(&old_file) {
+        // Where the old file still has its own name, it needs no second one.
+        if file::is_at(&old_file, path) {
+            let _ = std::fs::remove_file(&kept_at);
+        }
+        return Err(error);
+    }
+    Ok(Committed::new(BegunAnew { revision, kept_at, carried: objects, left }))
+}
+
+/// A row that goes into the new file, and what is in it there.
+struct Carried<'a> {
+    row: &'a Row,
+    payload: Vec<u8>,
+}
+
+/// What becomes of a row: neither slots, nor what is sealed or damaged, is carried over.
+fn carried(row: &Row) -> Option<Carried<'_>> {
+    let place = RowKey::from_parts(row.table, &row.key)?;
+    if is_slot(row) {
+        return None;
+    }
+    let payload = record::check(row.table, &place.parts(), &row.bytes, None).ok()?.payload;
+    if row.table != Table::Objects {
+        return Some(Carried { row, payload: payload.to_vec() });
+    }
+    let mut envelope = Envelope::decode(payload).ok()?;
+    if envelope.form == Form::Sealed {
+        return None;
+    }
+    // What a pod names is stored with it or fetched again; until then it is simply not stored.
+    envelope.links.retain(|link| Kind::from_name(&link.kind).is_some_and(|kind| !kind.row().sealed));
+    Some(Carried { row, payload: envelope.encode().ok()? })
+}
+
+/// Writes the new file, durably.
+fn fill(
+    temporary: &Path,
+    file: File,
+    vault: &Vault,
+    carried: &[Carried<'_>],
+    wanted: &[&Unlocker],
+    now_unix_ms: u64,
+    entropy: &dyn Entropy,
+) -> Result<Revision, StoreError> {
+    let mut census: BTreeMap<String, u64> = BTreeMap::new();
+    for Carried { row, .. } in carried.iter().filter(|carried| carried.row.table == Table::Objects) {
+        *census.entry(row.key.first().cloned().unwrap_or_default()).or_default() += 1;
+    }
+    let db = open_file(temporary, file)?;
+    write(&db, |tables| {
+        for Carried { row, payload } in carried {
+            let Some(place) = RowKey::from_parts(row.table, &row.key) else { continue };
+            let state = row.table == Table::Meta && row.key == [meta_key::STATE];
+            let payload = match State::decode(payload).ok().filter(|_| state) {
+                Some(state) => State { census: census.clone().into_iter().collect(), ..state }.encode()?,
+                None => payload.clone(),
+            };
+            tables.put(place, &record::frame(place, &payload, Some(vault)))?;
+        }
+        for unlocker in wanted {
+            engine::put_slot(tables, vault, &vault.slot(unlocker, now_unix_ms, entropy)?)?;
+        }
+        let begun = vec![engine::of_store(Event::Rotated, "no key opened it: the old file was kept beside it")];
+        Ok((engine::finish_slots(tables, vault, begun, now_unix_ms)?, Outcome::Commit))
+    })
+}
+
+/// Reads the new file as a whole, as if it was opened after a restart.
+fn check(
+    unpublished: &Unpublished,
+    wanted: &[&Unlocker],
+    objects: usize,
+    revision: Revision,
+) -> Result<(), StoreError> {
+    let path = &unpublished.temporary;
+    let after = offline::open_base(path, &Base::from(unpublished.again()?), wanted)?.into_inner();
+    if (after.lock, after.revision, after.objects().count()) == (LockState::Open, revision, objects) {
+        return Ok(());
+    }
+    let first = "it does not hold what was written to it".to_owned();
+    Err(StoreError::NotSound { path: path.clone(), findings: after.findings().len(), first })
+}
+
+/// Gives the old file a second name, which stays when the first is taken.
+fn keep_aside(path: &Path, now_unix_s: u64) -> Result<PathBuf, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".locked-{now_unix_s}"));
+    let kept_at = PathBuf::from(name);
+    std::fs::hard_link(path, &kept_at).map_err(|error| StoreError::io("keep the locked store at", &kept_at, error))?;
+    Ok(kept_at)
+}
