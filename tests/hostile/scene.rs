@@ -90,7 +90,7 @@ pub(crate) fn assert_clean(ran: &Ran) {
 
 /// Every command that shows what is stored, in every format: clean, and JSON where it says so.
 pub(crate) fn assert_all_clean(node: &Node) {
-    let rows: [(&str, &[&str]); 16] = [
+    let rows: [(&str, &[&str]); 15] = [
         ("run", &["--once"]),
         ("dump", &[]),
         ("dump", &["-o", "wide"]),
@@ -105,15 +105,11 @@ pub(crate) fn assert_all_clean(node: &Node) {
         ("log", &[]),
         ("log", &["-o", "json"]),
         ("verify", &[]),
-        ("verify", &["-o", "json"]),
         ("status", &[]),
     ];
     for (command, args) in rows {
         let ran = node.ran(command, args);
-        // Exit code 2 is a usage that does not exist, or `status` without an agent.
-        if ran.code == Some(2) && command != "status" {
-            assert!(args.contains(&"wide") || command == "verify", "{}: {}", ran.what, ran.stderr);
-        }
+        assert_ne!(ran.code, Some(64), "{}: {}", ran.what, ran.stderr);
         if command == "dump" {
             // Objects are shown whole: their lines may be long, and hold nothing but what is escaped.
             let acts = |c: char| c.is_control() && c != '\n' || ('\u{2028}'..='\u{202e}').contains(&c);
@@ -121,7 +117,8 @@ pub(crate) fn assert_all_clean(node: &Node) {
         } else {
             assert_clean(&ran);
         }
-        if args.contains(&"json") && ran.code != Some(2) && command != "log" {
+        // The log is a JSON document a line.
+        if args.contains(&"json") && command != "log" {
             let _: Value = serde_json::from_str(&ran.stdout).unwrap();
         }
     }
