@@ -93,8 +93,7 @@ pub fn of(rows: &[Row]) -> Vec<u8> {
     }
     txn.commit().unwrap();
     drop(db);
-    let image = bytes.lock().unwrap().clone();
-    image
+    std::mem::take(&mut bytes.lock().unwrap())
 }
 
 fn make(unlocker: Option<&Unlocker>) -> Sound {

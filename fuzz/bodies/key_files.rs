@@ -16,11 +16,8 @@ thread_local! {
 
 /// The target's body.
 pub fn run(octets: &[u8]) {
-    for key in [NodeSecret::from_sec1(octets), NodeSecret::from_pkcs8(octets), NodeSecret::from_pkcs1(octets)] {
-        if let Ok(key) = key {
-            named(key);
-        }
-    }
+    let keys = [NodeSecret::from_sec1(octets), NodeSecret::from_pkcs8(octets), NodeSecret::from_pkcs1(octets)];
+    keys.into_iter().flatten().for_each(named);
     if let Ok(secret) = SymmetricSecret::of_file(octets) {
         assert_eq!(secret.expose(), octets);
         assert!(fingerprint(&Unlocker::KeyFile(secret)).is_some());

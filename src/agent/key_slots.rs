@@ -234,8 +234,9 @@ mod tests {
         };
         let changed = |added, removed| Some(SlotNews::Changed { added, removed });
         let [a, b, c, d, e] = [&keys[0], &keys[1], &keys[2], &keys[3], &keys[4]];
+        type Keys<'a> = &'a [&'a Unlocker];
         #[rustfmt::skip]
-        let rows: [(&[&Unlocker], &[&Unlocker], Option<SlotNews>, [bool; 5]); 9] = [
+        let rows: [(Keys<'_>, Keys<'_>, Option<SlotNews>, [bool; 5]); 9] = [
             // current     others     news                       slots of a to e
             (&[],          &[],       None,                      [false, false, false, false, false]),
             (&[],          &[a, b],   Some(SlotNews::FirstKey),  [true,  false, false, false, false]),

@@ -20,9 +20,10 @@ pub(crate) fn hidden(question: &str) -> anyhow::Result<Zeroizing<String>> {
         "there is no terminal to ask for the recovery code at; give it in a file or on standard input with \
          --recovery-code-file",
     )?;
-    write!(&tty, "{question}: ").context("cannot write to the terminal")?;
     let line = {
+        // Before the question: whoever answers at once is not seen either.
         let _quiet = Quiet::of(&tty).context("cannot switch off the terminal's echo")?;
+        write!(&tty, "{question}: ").context("cannot write to the terminal")?;
         read_line(&mut &tty)
     };
     let _ = writeln!(&tty);
@@ -52,6 +53,8 @@ impl Drop for Quiet<'_> {
     }
 }
 
+/// Reads octet by octet: a buffer would keep a copy of what was typed, and take what is meant for others.
+#[allow(clippy::unbuffered_bytes, reason = "a line typed by a person")]
 fn read_line(input: &mut impl io::Read) -> anyhow::Result<Zeroizing<String>> {
     // All room at once: growing would leave copies behind.
     let mut line = Zeroizing::new(Vec::with_capacity(LINE_MAX_BYTES));

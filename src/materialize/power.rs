@@ -41,11 +41,14 @@ struct Moment {
     nodes: BTreeMap<Inode, (Node, Attr)>,
 }
 
+/// A step, and the inode that it is about.
+type Stepped = (Step, Option<Inode>);
+
 /// Watches a file system change.
 #[derive(Default)]
 struct Watcher {
     /// As it is before each step, which step that is, and at the end.
-    moments: Vec<(Moment, Option<(Step, Option<Inode>)>)>,
+    moments: Vec<(Moment, Option<Stepped>)>,
     /// So that no number is given to another inode meanwhile.
     held: BTreeMap<Inode, OwnedFd>,
 }

@@ -1,6 +1,8 @@
 //! The memory of a running agent: no core file is made of it, nobody else looks into it, it is not swapped, and no clear
 //! text stays in it.
 
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
@@ -157,7 +159,9 @@ fn in_its_own_directory(user: Option<u32>) -> (tempfile::TempDir, Command) {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
     // Where another user can run it.
     let copy: PathBuf = directory.path().join("ckpt-db");
-    fs::copy(program().get_program(), &copy).unwrap();
+    // By another process: one that this one starts meanwhile would inherit the open file, and nobody runs a file that is open
+    // for writing.
+    assert!(Command::new("cp").arg(program().get_program()).arg(&copy).status().unwrap().success());
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(copy).args(["run", "--root", "node"]);
     command.current_dir(directory.path()).env_clear().stdin(Stdio::null()).stderr(Stdio::piped());

@@ -1,5 +1,7 @@
 //! `ckpt-db key` with no agent running, and stores that something else than a node key opens.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
+
 use std::fs;
 
 use crate::scene::{SEED, STORE, Scene};
