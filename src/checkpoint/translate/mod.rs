@@ -277,10 +277,8 @@ impl Findings {
     }
 
     fn note(&mut self, note: Note) {
-        let one_of_many = match &note {
-            Note::UnknownFieldKept { .. } | Note::VariableDropped { .. } | Note::TokenOmitted { .. } => true,
-            _ => false,
-        };
+        let one_of_many =
+            matches!(note, Note::UnknownFieldKept { .. } | Note::VariableDropped { .. } | Note::TokenOmitted { .. });
         if !one_of_many || self.notes.len() < NOTES_MAX {
             self.notes.insert(note);
         }
