@@ -83,6 +83,16 @@ static-glibc:
 static-for-tests:
     tests/static-binary.sh
 
-# Fuzz the format's decoders for a minute; see fuzz/README.md
-fuzz:
-    RUSTC_BOOTSTRAP=1 cargo fuzz run decode_format -- -max_total_time=60
+# Fuzz one target for so many seconds; see fuzz/README.md
+fuzz target="records" seconds="60":
+    mkdir -p target/fuzz-corpus/{{target}}
+    CKPT_DB_SEEDS=target/fuzz-corpus cargo test -q --test corpus every_seed
+    RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{target}} target/fuzz-corpus/{{target}} fuzz/corpus/{{target}} -- -max_len=65536 -timeout=30 -rss_limit_mb=2048 -max_total_time={{seconds}} -print_final_stats=1
+
+# Each target in turn (1800 seconds each: the long run, three hours)
+fuzz-all seconds="1800":
+    for target in records key_slots key_files manifests api_payload store_image; do just fuzz $target {{seconds}} || exit 1; done
+
+# Power cuts at the publishing of rendered files: 50,000 media
+render-cuts:
+    CKPT_DB_RENDER_CUTS=50000 cargo test --profile campaign --lib materialize::power -- --nocapture

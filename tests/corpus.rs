@@ -16,6 +16,9 @@ mod bodies;
 /// Far above what any of them takes, and far below a hang.
 const SLOWEST: Duration = Duration::from_secs(20);
 
+/// How many mutations an ordinary run makes for each target.
+const MUTATIONS: u64 = 150;
+
 #[test]
 fn every_file_of_the_corpus_passes() {
     let mut files = 0;
@@ -63,11 +66,117 @@ fn every_seed_passes() {
     }
 }
 
+/// Blind mutations of seeds and corpus, the same in every run: a sample of what fuzzing does, without its feedback.
+/// `CKPT_DB_FUZZ_SECONDS=N` goes on for so long on each target, `CKPT_DB_FUZZ_TARGET=NAME` on one only.
+#[test]
+fn mutations_of_the_corpus_pass() {
+    let seconds = std::env::var("CKPT_DB_FUZZ_SECONDS").ok().map(|text| Duration::from_secs(text.parse().unwrap()));
+    let only = std::env::var("CKPT_DB_FUZZ_TARGET").ok();
+    for (target, body) in
+        bodies::TARGETS.into_iter().filter(|(target, _)| only.as_deref().is_none_or(|only| only == *target))
+    {
+        let mut pool: Vec<Vec<u8>> = seeds::of(target).into_iter().map(|(_, octets)| octets).collect();
+        pool.extend(corpus_of(target).into_iter().map(|path| fs::read(path).unwrap()));
+        let mut random = mutate::Random::new(seconds.map_or(1, |_| u64::from(std::process::id())));
+        let (started, mut count, mut slowest) = (Instant::now(), 0_u64, Duration::ZERO);
+        while seconds.map_or(count < MUTATIONS, |seconds| started.elapsed() < seconds) {
+            let octets = mutate::one(&pool, &mut random);
+            let begun = Instant::now();
+            if std::panic::catch_unwind(|| body(&octets)).is_err() {
+                let path = std::env::temp_dir().join(format!("{target}-finding"));
+                fs::write(&path, &octets).unwrap();
+                panic!("{target}: a finding after {count} mutations; it is in {}", path.display());
+            }
+            slowest = slowest.max(begun.elapsed());
+            assert!(begun.elapsed() < SLOWEST, "{target}: {:?}: {octets:?}", begun.elapsed());
+            count += 1;
+        }
+        println!(
+            "{target}: {count} mutations of {} inputs in {:?}, the slowest in {slowest:?}",
+            pool.len(),
+            started.elapsed()
+        );
+    }
+}
+
 fn corpus_of(target: &str) -> Vec<PathBuf> {
-    let mut paths: Vec<_> =
-        fs::read_dir(Path::new("fuzz/corpus").join(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let directory = Path::new("fuzz/corpus").join(target);
+    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
+}
+
+mod mutate {
+    //! Random changes of octets, as fuzzers make them.
+
+    /// Xorshift.
+    pub(super) struct Random(u64);
+
+    impl Random {
+        pub(super) fn new(seed: u64) -> Self {
+            Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+        }
+
+        fn below(&mut self, end: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 16) as usize % end.max(1)
+        }
+    }
+
+    const WORDS: [&[u8]; 24] = [
+        b"null",
+        b"{}",
+        b"[]",
+        b"\"\"",
+        b"-1",
+        b"1e999",
+        b"18446744073709551616",
+        b"\xff",
+        b"\0",
+        b"\n",
+        b"---\n",
+        b"../",
+        b"..data",
+        b"$(A)",
+        b"\x1b[2J",
+        b"\xe2\x80\xae",
+        b"\\u0000",
+        b"&a *a",
+        b"<<: *a",
+        b"!!binary x",
+        b"optional",
+        b"items",
+        b"-----BEGIN PRIVATE KEY-----\n",
+        b"\"metadata\":{\"name\":\"x\"}",
+    ];
+
+    pub(super) fn one(pool: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+        let mut octets = pool[random.below(pool.len())].clone();
+        for _ in 0..=random.below(6) {
+            let at = random.below(octets.len() + 1);
+            let end = (at + 1 + random.below(32)).min(octets.len());
+            match random.below(8) {
+                0 | 1 if at < octets.len() => octets[at] ^= 1 << random.below(8),
+                2 if at < octets.len() => octets[at] = [0, 1, 0x7f, 0x80, 0xff, b'"', b'{', b' '][random.below(8)],
+                3 => drop(octets.drain(at.min(end)..end)),
+                4 => {
+                    let copy = octets[at.min(end)..end].to_vec();
+                    octets.splice(at..at, copy);
+                }
+                5 => {
+                    let other = &pool[random.below(pool.len())];
+                    let from = random.below(other.len() + 1);
+                    let until = (from + random.below(512)).min(other.len());
+                    octets.splice(at..at, other[from..until].iter().copied());
+                }
+                6 => drop(octets.splice(at..at, WORDS[random.below(WORDS.len())].iter().copied())),
+                _ => octets.truncate(octets.len().saturating_sub(random.below(3))),
+            }
+        }
+        octets
+    }
 }
 
 mod seeds {

@@ -125,6 +125,8 @@ pub enum Reason {
     ResourceClaims,
     /// `<name>-<node>` would be longer than 253 characters, or `<namespace>_<name>.json` than 255.
     NameTooLong,
+    /// So much is made of what it names that it would crowd out other pods, or that no kubelet takes it.
+    TooLarge(&'static str),
     /// It never ran on this node.
     NeverRan,
     /// No key authenticates the record, and `requireAuthentication` is set.
@@ -172,6 +174,7 @@ impl Reason {
             Self::ExtendedResource(_) => "ExtendedResource",
             Self::ResourceClaims => "ResourceClaims",
             Self::NameTooLong => "NameTooLong",
+            Self::TooLarge(_) => "TooLarge",
             Self::NeverRan => "NeverRan",
             Self::Unauthenticated => "Unauthenticated",
             Self::ImageAbsent { .. } => "ImageAbsent",
@@ -210,6 +213,7 @@ impl Reason {
             | Self::ExtendedResource(_)
             | Self::ResourceClaims
             | Self::NameTooLong
+            | Self::TooLarge(_)
             | Self::OwnToken { .. }
             | Self::NeverRan => false,
         }
@@ -251,6 +255,7 @@ impl fmt::Display for Reason {
             Self::ExtendedResource(name) => write!(f, "extended resource {name} is assigned to the parent only"),
             Self::ResourceClaims => f.write_str("it has resource claims"),
             Self::NameTooLong => f.write_str("its name is too long for a copy: over 253 characters with the node's name, or a file or log directory name over 255 bytes with its namespace"),
+            Self::TooLarge(what) => write!(f, "its copy would be too large: {what}"),
             Self::NeverRan => f.write_str("it never ran on this node"),
             Self::Unauthenticated => f.write_str("its record is not authenticated, and requireAuthentication is set"),
             Self::ImageAbsent { image } => write!(

@@ -5,13 +5,13 @@
 //! when the power goes after any of them. A name that was given or taken is durable when its directory has been synced since,
 //! contents, owner and mode when the file has; a rename within a directory happens whole or not at all, one between two in
 //! each of them or not. All that is not durable is there or not in any combination, in whatever order it was done, and
-//! contents may be whole, cut short, zeros or nothing. Journaling file systems lose far less than that.
+//! contents may be whole, cut short, zeros or nothing. A link is what it is to be, or not there. Journaling file systems lose far less than that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -19,8 +19,8 @@ use super::crash::{after, all_is_whole, pass, prepared, uncut, watched_pass};
 use super::gate::{Cut, Step};
 use super::sandbox::{NOW, SandBox};
 
-/// How many media an ordinary run looks at. `CKPT_DB_IMAGES=N` makes it N.
-const IMAGES: usize = 1500;
+/// How many media an ordinary run looks at. `CKPT_DB_RENDER_CUTS=N` makes it N.
+const IMAGES: usize = 700;
 
 type Inode = u64;
 
@@ -168,7 +168,9 @@ impl Medium {
     /// Writes to `path` what the medium holds, `choice` deciding wherever it may be one or the other.
     fn write(&self, inode: Inode, path: &Path, choice: &mut Choice) {
         if let Some(target) = self.links.get(&inode) {
-            return symlink(target, path).unwrap();
+            let (_, uid, gid) = self.attrs[&inode][0];
+            symlink(target, path).unwrap();
+            return lchown(path, Some(uid), Some(gid)).unwrap();
         }
         if let Some(durable) = self.entries.get(&inode) {
             let mut entries = durable.clone();
@@ -293,7 +295,7 @@ fn every_loss(images: usize, mut look: impl FnMut(&SandBox, &str)) -> (usize, us
 }
 
 fn images() -> usize {
-    std::env::var("CKPT_DB_IMAGES").ok().map_or(IMAGES, |number| number.parse().unwrap())
+    std::env::var("CKPT_DB_RENDER_CUTS").ok().map_or(IMAGES, |number| number.parse().unwrap())
 }
 
 #[test]

@@ -46,6 +46,10 @@ pub(super) fn translate(
     path: &str,
     of_services: &BTreeMap<String, String>,
 ) {
+    let of_services_bytes = of_services.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if findings.is_too_much(|budget| budget.variable(of_services_bytes)) {
+        return;
+    }
     let mut first: BTreeMap<String, Resolved> = of_services
         .iter()
         .map(|(name, value)| (name.clone(), Resolved { value: expansion::escape(value), secret: None }))
@@ -115,6 +119,9 @@ fn from_object(
     for (data_key, value) in data {
         let Some(value) = value_text(findings, &key, &data_key, value.expose(), &field) else { continue };
         let name = format!("{prefix}{data_key}");
+        if findings.is_too_much(|budget| budget.variable(name.len() + value.len())) {
+            return;
+        }
         if takes_name(parent, findings, &name, &field) {
             let secret = (kind == Kind::Secret).then(|| Origin::new(&key, &data_key, value));
             first.insert(name, resolved(parent, value, secret));
@@ -208,6 +215,9 @@ fn from_key(
         return None;
     }
     let value = value_text(findings, &object, key, value.expose(), field)?;
+    if findings.is_too_much(|budget| budget.variable(value.len())) {
+        return None;
+    }
     let secret = (kind == Kind::Secret).then(|| Origin::new(&object, key, value));
     Some(resolved(parent, value, secret))
 }

@@ -1,6 +1,6 @@
 //! The files of one rendered volume: paths and modes as the kubelet's atomic writer has them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -31,7 +31,10 @@ impl Files {
             findings.refuse(refuse(format!("mode {mode} of {} is not within 0 and 511", Shown::new(path))));
             return;
         };
+        // The contents of an object's key are weighed where they are known.
+        let bytes = if let Contents::Inline(bytes) = &contents { bytes.len() } else { 0 };
         match components(path) {
+            Ok(_) if findings.is_too_much(|budget| budget.file(bytes)) => {}
             Ok(path) => {
                 self.0.insert(path.clone(), TreeFile { path, mode, contents });
             }
@@ -46,12 +49,15 @@ impl Files {
         volume: &str,
         source: &ObjectSource<'_>,
         object: &ObjectKey,
-        keys: &BTreeSet<String>,
+        keys: &BTreeMap<String, usize>,
     ) {
         let contents = |key: &str| Contents::Data { object: object.clone(), key: key.to_owned() };
         let chosen = items(source.tree, "items");
         if chosen.is_empty() {
-            for key in keys {
+            for (key, bytes) in keys {
+                if findings.is_too_much(|budget| budget.contents(*bytes)) {
+                    return;
+                }
                 self.add(findings, volume, key, source.default_mode, contents(key));
             }
         }
@@ -61,7 +67,10 @@ impl Files {
             if item.get("user").is_some() {
                 findings.refuse(Reason::UnknownField { field: format!("{field}.user") });
             }
-            if keys.contains(key) {
+            if let Some(bytes) = keys.get(key) {
+                if findings.is_too_much(|budget| budget.contents(*bytes)) {
+                    return;
+                }
                 let mode = mode_of(item, "mode", source.default_mode);
                 self.add(findings, volume, text(item, "path").unwrap_or_default(), mode, contents(key));
             } else if !source.optional {
@@ -96,6 +105,9 @@ pub(super) struct ObjectSource<'a> {
     pub(super) default_mode: i64,
 }
 
+/// The most components of a file's path.
+const PARTS_MAX: usize = 32;
+
 /// A path's components. The kubelet's rule (`atomic_writer.go`, `validatePath`, after `path.Clean`) with one stricter
 /// part: no component at all may start with `..`, where the kubelet looks at the first only.
 fn components(path: &str) -> Result<Vec<String>, &'static str> {
@@ -113,6 +125,10 @@ fn components(path: &str) -> Result<Vec<String>, &'static str> {
     if parts.iter().any(|part| part.starts_with("..")) {
         return Err("has a part that starts with '..'");
     }
+    // Each is a directory that is held open while the file is written.
+    if parts.len() > PARTS_MAX {
+        return Err("has more than 32 parts");
+    }
     if parts.iter().any(|part| part.len() > 255) {
         return Err("has a part of more than 255 bytes");
     }
@@ -126,8 +142,9 @@ mod tests {
     #[test]
     fn paths_stay_inside_their_volume() {
         let long = "a".repeat(256);
+        let deep = ["d"; 33].join("/");
         #[rustfmt::skip]
-        let rows: [(&str, Result<&[&str], &str>); 14] = [
+        let rows: [(&str, Result<&[&str], &str>); 16] = [
             ("key",        Ok(&["key"])),
             ("dir/key",    Ok(&["dir", "key"])),
             ("./a//b/",    Ok(&["a", "b"])),
@@ -142,6 +159,8 @@ mod tests {
             ("..data",     Err("has a part that starts with '..'")),
             ("a\0b",       Err("is no file path")),
             (long.as_str(), Err("has a part of more than 255 bytes")),
+            (deep.as_str(), Err("has more than 32 parts")),
+            (&deep[2..],    Ok(&["d"; 32])),
         ];
         for (path, want) in rows {
             let got = components(path);

@@ -4,6 +4,7 @@
 //! (`pkg/api/pod/util.go`, `HasAPIObjectReference`), so everything that the pod names is resolved here or refused here.
 //! Each step is one file; the table that they follow is in the design documentation ("From a stored pod to a static pod").
 
+mod budget;
 mod containers;
 mod downward;
 mod env;
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use self::budget::Budget;
 use self::env_file::SecretValues;
 pub(crate) use self::ports::host_ports;
 pub use self::ports::{HostPort, Protocol};
@@ -53,7 +55,7 @@ pub struct Translation {
 /// The same arguments give the same bytes, and translating the translation changes nothing.
 ///
 /// # Errors
-/// Every [`Reason`] that was found, not only the first; never empty. Nothing is rendered half.
+/// Every [`Reason`] that was found, not only the first, up to 32 of them; never empty. Nothing is rendered half.
 pub fn translate(
     pod: &Object,
     objects: &dyn Objects,
@@ -121,10 +123,14 @@ fn attempt(parent: &Parent<'_>) -> Result<Result<Translation, Vec<Reason>>, NoEn
         ("metadata", metadata),
         ("spec", std::mem::take(&mut spec.0)),
     ]));
+    let json = manifest::bytes(tree);
+    if json.len() > budget::MANIFEST_MAX_BYTES && findings.is_too_much(Budget::manifest) {
+        return Ok(Err(findings.reasons));
+    }
     let rendering = Rendering {
         pod: PodName { namespace: pod.key.namespace().to_owned(), name: pod.key.name().to_owned() },
         uid: pod.uid.clone(),
-        manifest: Manifest { json: manifest::bytes(tree), carries_secret: findings.carries_secret },
+        manifest: Manifest { json, carries_secret: findings.carries_secret },
         trees: findings.trees.into_values().collect(),
     };
     Ok(Ok(Translation { rendering, notes: findings.notes.into_iter().collect() }))
@@ -168,15 +174,17 @@ impl Parent<'_> {
         }
     }
 
-    /// The data keys of a named object; whatever stands in the way is a finding. Who writes the files opens it again.
+    /// The data keys of a named object, and how long their values are; whatever stands in the way is a finding. Who writes the files opens it again.
     fn fetch_keys(
         &self,
         findings: &mut Findings,
         key: &ObjectKey,
         optional: bool,
         field: &str,
-    ) -> Fetched<BTreeSet<String>> {
-        self.fetch_with(findings, key, optional, field, |object| Ok(data::data(object)?.into_keys().collect()))
+    ) -> Fetched<BTreeMap<String, usize>> {
+        self.fetch_with(findings, key, optional, field, |object| {
+            Ok(data::data(object)?.into_iter().map(|(key, value)| (key, value.len())).collect())
+        })
     }
 
     /// The data that environment variables can come from: `binaryData` is none of it.
@@ -192,7 +200,13 @@ impl Parent<'_> {
         field: &str,
         read: fn(&Object) -> Result<T, data::DataError>,
     ) -> Fetched<T> {
+        if findings.budget.is_spent() {
+            return Fetched::Refused;
+        }
         let reason = match Reader::new(self.objects).open(key) {
+            Lookup::Found(opened) if findings.is_too_much(|budget| budget.read(opened.object().body.len())) => {
+                return Fetched::Refused;
+            }
             Lookup::Found(opened) => match read(opened.object()) {
                 Ok(found) => return Fetched::Found(found),
                 Err(problem) => Reason::BadData { object: key.clone(), problem: problem.to_string() },
@@ -229,6 +243,11 @@ impl Parent<'_> {
     }
 }
 
+/// Reasons that are kept of one pod: enough to act on, and no page of the log for whoever can make pods.
+const REASONS_MAX: usize = 32;
+/// Notes that are kept of one pod, of those of which there may be any number.
+const NOTES_MAX: usize = 64;
+
 /// What the steps found out. Reasons keep the order of discovery; notes and trees are sorted.
 #[derive(Default)]
 struct Findings {
@@ -236,17 +255,32 @@ struct Findings {
     notes: BTreeSet<Note>,
     trees: BTreeMap<(TreeRoot, Vec<String>), Tree>,
     carries_secret: bool,
+    budget: Budget,
     env_values: env_file::Values,
 }
 
 impl Findings {
     fn refuse(&mut self, reason: Reason) {
-        if !self.reasons.contains(&reason) {
+        // Whether all of it is ignorance decides about a copy that runs, and must not depend on how many there are.
+        let tells = !reason.is_ignorance() && self.reasons.iter().all(Reason::is_ignorance);
+        if (self.reasons.len() < REASONS_MAX || tells) && !self.reasons.contains(&reason) {
             self.reasons.push(reason);
         }
     }
 
+    /// Uses some of the budget; true if that is more than there is, which is a finding then.
+    fn is_too_much(&mut self, using: impl FnOnce(&mut Budget) -> Option<Reason>) -> bool {
+        if let Some(reason) = using(&mut self.budget) {
+            self.refuse(reason);
+        }
+        self.budget.is_spent()
+    }
+
     fn note(&mut self, note: Note) {
-        self.notes.insert(note);
+        let one_of_many =
+            matches!(note, Note::UnknownFieldKept { .. } | Note::VariableDropped { .. } | Note::TokenOmitted { .. });
+        if !one_of_many || self.notes.len() < NOTES_MAX {
+            self.notes.insert(note);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Volumes: which stay, which become a tree on the host, and which need the API server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -125,7 +125,7 @@ pub(super) fn add(
 ) -> Option<()> {
     let keys = match parent.fetch_keys(findings, key, source.optional, &source.path) {
         Fetched::Found(keys) => keys,
-        Fetched::LeftOut => BTreeSet::new(),
+        Fetched::LeftOut => BTreeMap::new(),
         Fetched::Refused => return None,
     };
     files.add_object(findings, volume, source, key, &keys);
