@@ -93,6 +93,10 @@ fuzz target="records" seconds="60":
 fuzz-all seconds="1800":
     for target in records key_slots key_files manifests api_payload store_image; do just fuzz $target {{seconds}} || exit 1; done
 
+# A store on a simulated disk: 100,000 images of what a power cut leaves, and a fault at every operation
+storage-faults:
+    CKPT_DB_IMAGES=100000 cargo test --profile campaign --test storage_faults -- --nocapture
+
 # Power cuts at the publishing of rendered files: 50,000 media
 render-cuts:
     CKPT_DB_RENDER_CUTS=50000 cargo test --profile campaign --lib materialize::power -- --nocapture

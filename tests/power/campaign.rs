@@ -103,13 +103,14 @@ impl Campaign {
         let begun = Instant::now();
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(self.plan.cuts).max(1);
         eprintln!("power: {} cuts on {workers} machines, CKPT_DB_POWER_SEED={}", self.plan.cuts, self.plan.seed);
-        std::thread::scope(|scope| {
-            for worker in 0..workers {
-                let campaign = &self;
-                scope.spawn(move || campaign.work(worker));
-            }
+        let panics = std::thread::scope(|scope| {
+            let campaign = &self;
+            let running: Vec<_> = (0..workers).map(|worker| scope.spawn(move || campaign.work(worker))).collect();
+            running.into_iter().map(|worker| worker.join()).filter(Result::is_err).count()
         });
         let mut tally = self.tally.into_inner().unwrap();
+        // Its message is above; a poisoned tally would have said so before.
+        tally.wrong.extend((0..panics).map(|_| "the test itself panicked".to_owned()));
         tally.seconds = begun.elapsed().as_secs();
         if !tally.wrong.is_empty() {
             eprintln!("power: kept {}", self.directory.keep().display());
@@ -235,6 +236,9 @@ impl Campaign {
         tally.cut_short += usize::from(log.cut_short);
         tally.lies += lies;
         tally.lies_noticed += lies_noticed;
+        if tally.cuts.is_multiple_of(20) {
+            eprintln!("{tally}");
+        }
         wrong
     }
 
