@@ -278,7 +278,7 @@ fn every_loss(images: usize, mut look: impl FnMut(&SandBox, &str)) -> (usize, us
         // Twice as many, since contents have four possibilities.
         let all = 2_u64.checked_pow(2 * open).filter(|all| *all <= each as u64);
         for number in 0..all.unwrap_or(each as u64).max(2) {
-            let bits = number * 0x9e37_79b9_7f4a_7c15 + step as u64 + 1;
+            let bits = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(step as u64 + 1);
             let mut choice = match (all, number) {
                 (Some(_), bits) => Choice { bits, random: false },
                 // Nothing of what is open, and all of it.

@@ -304,14 +304,16 @@ pub(super) fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError 
 /// What redb found, in words for someone who never heard of redb.
 fn plainly(error: &redb::DatabaseError) -> String {
     use redb::{DatabaseError, StorageError};
-    match error {
+    let what = match error {
         DatabaseError::Storage(StorageError::Io(source)) if source.to_string().contains("magic number") => {
             "its first bytes are not those of a store".to_owned()
         }
         DatabaseError::Storage(StorageError::Io(source)) => source.to_string(),
         DatabaseError::Storage(StorageError::Corrupted(what)) => what.clone(),
         other => other.to_string(),
-    }
+    };
+    // It may quote the file, and what lies in a damaged one is anything.
+    what.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 pub(super) enum Outcome {
