@@ -58,9 +58,11 @@ fn a_silent_server_is_noticed_within_30_seconds() {
     scene.server.replace(Kind::Secret, "shop", "p1", secret("of the silence"));
     let said = agent.until("warning: API server: silent");
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    let silent = "warning: API server: silent (watch /api/v1/pods at https://SERVER: no answer to keep-alive pings: the peer \
-                  or the way to it is dead)";
-    assert_eq!(said, [silent]);
+    // Which of the two is heard first is chance: that no ping was answered, or that the connection was given up for it.
+    let reasons =
+        ["no answer to keep-alive pings: the peer or the way to it is dead", "stream closed because of a broken pipe"];
+    let silent = |why| format!("warning: API server: silent (watch /api/v1/pods at https://SERVER: {why})");
+    assert!(said.len() == 1 && reasons.map(silent).contains(&said[0]), "{said:?}");
     scene.server.resume();
     assert_eq!(agent.until("API server: answering"), ["API server: answering"]);
     // What was on connections that lived on is told there, the rest over new ones.
