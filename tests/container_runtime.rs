@@ -167,7 +167,8 @@ fn a_real_containerd() {
     containerd.signal(Signal::STOP);
     let begun = Instant::now();
     let hung = reason(cri.look_blocking());
-    assert!(hung.contains("ListContainers: no answer within 2 s"), "{hung}");
+    // Threads stop a moment after their process is told to: the first of the two lists may still come.
+    assert!(hung.contains(": no answer within 2 s"), "{hung}");
     assert!(begun.elapsed() >= DEADLINE, "{:?}", begun.elapsed());
     containerd.signal(Signal::CONT);
     assert_eq!(until("an answer", || cri.look_blocking(), |_| true), Runtime::default());

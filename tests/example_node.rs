@@ -82,7 +82,7 @@ fn one_pod_for_each_kind_of_answer() {
         shown,
         [
             "ingress-nginx/ingress-nginx-controller-5hjlb active: LabelsDropped TokenOmitted YieldFirst",
-            "kube-system/kube-apiserver-m4xzt active: LabelsDropped YieldFirst",
+            "kube-system/kube-apiserver-m4xzt active: LabelsDropped",
             "shop/catalog-import-29540160-zk7d4 not rendered: Finished",
             "shop/ledger-858c9f7bdb-w6rft not rendered: Volume",
             "shop/nightly-report-5f6c7d8b9-2mlgp not rendered: OptedOut",
