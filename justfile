@@ -87,7 +87,7 @@ static-for-tests:
 fuzz target="records" seconds="60":
     mkdir -p target/fuzz-corpus/{{target}}
     CKPT_DB_SEEDS=target/fuzz-corpus cargo test -q --test corpus every_seed
-    RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{target}} target/fuzz-corpus/{{target}} fuzz/corpus/{{target}} -- -max_len=65536 -timeout=30 -rss_limit_mb=2048 -max_total_time={{seconds}} -print_final_stats=1
+    RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{target}} target/fuzz-corpus/{{target}} fuzz/corpus/{{target}} -- -max_len=65536 -timeout=30 -rss_limit_mb=6144 -max_total_time={{seconds}} -print_final_stats=1
 
 # Each target in turn (1800 seconds each: the long run, three hours)
 fuzz-all seconds="1800":

@@ -4,7 +4,7 @@ use std::fmt;
 
 use store_format::Table;
 
-use crate::checkpoint::object::{ObjectKey, Shown};
+use crate::checkpoint::object::{Kind, ObjectKey, Shown};
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +152,12 @@ impl fmt::Display for Finding {
                 "record meta/state says revision {state}, but the log goes to {log}: it was put back from an older copy"
             ),
             Self::Hidden { kind, written, found } => {
-                write!(f, "{} of {written} {kind} records can't be found", written.saturating_sub(*found))
+                let lost = written.saturating_sub(*found);
+                // Without a key at hand the state record is anybody's.
+                match Kind::from_name(kind) {
+                    Some(kind) => write!(f, "{lost} of {written} {kind} records can't be found"),
+                    None => write!(f, "{lost} of {written} {} records can't be found", Shown::new(kind)),
+                }
             }
         }
     }
