@@ -27,9 +27,12 @@ use serde_json::json;
 
 use crate::agent::{Agent, at_once};
 use crate::common::program::{KEY, MANIFESTS, Node, PREPARED, Ran, SECRETS, STORE, listing};
+use crate::common::search::{Canary, Search, below};
 use crate::pki::{Dated, Pki, STEPS, Step};
 use crate::scene::{OFF, PEM, Scene, pod, secret};
 
+/// What every value of a Secret begins with.
+const CANARY: &str = "canary value";
 const NEW_KEY: &str = "note: a new key opens the store from now on";
 const PODS: [&str; 3] = ["a", "b", "c"];
 
@@ -48,7 +51,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let scene = Scene::new();
-        let values = PODS.map(|name| (name.to_owned(), format!("secret of {name}"))).into();
+        let values = PODS.map(|name| (name.to_owned(), format!("{CANARY} of {name}"))).into();
         PODS.iter().for_each(|name| scene.pod("shop", name));
         scene.server.create(Kind::ConfigMap, "shop", "plain", json!({"data": {"config": "of plain"}}));
         scene.server.create(Kind::Pod, "shop", "plain", pod(&[], &["plain"]));
@@ -73,8 +76,24 @@ impl Place {
     }
 
     fn replace(&mut self, name: &str, value: &str) {
-        self.scene.server.replace(Kind::Secret, "shop", name, secret(value));
-        self.values.insert(name.to_owned(), value.to_owned());
+        let value = format!("{CANARY} {value}");
+        self.scene.server.replace(Kind::Secret, "shop", name, secret(&value));
+        self.values.insert(name.to_owned(), value);
+    }
+
+    /// Neither a file of the node, moved aside or not, nor what its agent has said shows a value of a Secret in any form.
+    #[track_caller]
+    fn tells_nothing(&self, said: &[String]) {
+        let search = Search::new(&[Canary { name: "a value", bytes: CANARY.as_bytes().to_vec() }]);
+        let files = below(&self.scene.node.root());
+        assert!(files.iter().any(|(path, _)| path.ends_with("checkpoint-store.db")));
+        let said = ("what was said".to_owned(), said.join("\n").into_bytes());
+        for (path, octets) in files.into_iter().chain([said]) {
+            assert_eq!(search.found(&octets), BTreeMap::new(), "{path}");
+        }
+        // What is there to be found is found.
+        let cold = below(&self.cold_start(&self.pki.keys).node.root());
+        assert!(cold.iter().any(|(_, octets)| !search.found(octets).is_empty()));
     }
 
     /// The store's file as it is between two commits.
@@ -180,6 +199,7 @@ fn while_the_agent_runs() {
     }
     place.only_the_unsealed_comes_back_with(&[unrelated()], "an unrelated key");
     place.only_the_unsealed_comes_back_with(&[], "no key at all");
+    place.tells_nothing(&agent.lines());
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
 }
 
@@ -205,6 +225,7 @@ fn while_it_does_not_run() {
         place.all_comes_back_with(&[place.pki.newest().clone()], &when);
     }
     place.only_the_unsealed_comes_back_with(&place.pki.keys[..1], "the oldest key alone");
+    place.tells_nothing(&[]);
 }
 
 /// The moments are those between two steps of the kubelet, and for the last one those around the commit of the slot.
@@ -239,6 +260,7 @@ fn while_it_is_killed() {
         let mut agent = place.scene.start(&OFF);
         agent.until("in step");
         place.all_comes_back_with(&[place.pki.newest().clone()], &format!("{when}, and started again"));
+        place.tells_nothing(&agent.lines());
         agent.kill();
     }
     let [before, after] = durable;
@@ -331,6 +353,7 @@ fn locked_for_ever() {
     assert!(fs::read(&kept[0]).unwrap() == old, "the old file is untouched");
     at_once("the Secrets to be stored", || place.cold_start(std::slice::from_ref(&new)).secrets == place.values);
     place.all_comes_back_with(std::slice::from_ref(&new), "the new key");
+    place.tells_nothing(&agent.lines());
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
 
     // It opens with its own key, as ever.

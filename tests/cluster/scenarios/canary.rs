@@ -5,6 +5,7 @@ use std::fs;
 
 use data_encoding::BASE64;
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::pods::{annotate, object, pod, sleeper};
 use super::{DELAY_S, GRACE, NODE, Stage, copy_of};
@@ -27,22 +28,29 @@ rules:
 - level: Metadata
 "#;
 
-/// The canaries in `text`, as they are or in base64, whatever stands before them.
-fn found(text: &str) -> Vec<&'static str> {
-    let is_in = |canary: &&str| {
-        let octets = canary.as_bytes();
-        text.contains(&canary[..15]) || (0..3).any(|skip| text.contains(&BASE64.encode(&octets[skip..skip + 15])))
-    };
-    [VOLUME, ENV].into_iter().filter(is_in).collect()
+/// Whether `text` has the first 18 octets of a canary, as they are or in base64, whatever stands before them.
+pub(super) fn shows(text: &str, canary: &str) -> bool {
+    let encoded = |skip: usize| BASE64.encode(&canary.as_bytes()[skip..skip + 15]);
+    text.contains(&canary[..15]) || (0..3).any(|skip| text.contains(&encoded(skip)))
 }
 
-#[test]
-fn nothing_secret_comes_back_to_the_api() {
+/// The canaries in `text`.
+fn found(text: &str) -> Vec<&'static str> {
+    [VOLUME, ENV].into_iter().filter(|canary| shows(text, canary)).collect()
+}
+
+/// A control plane that logs so, and the directory of its policy, which it reads again at each start.
+pub(super) fn audited() -> Option<(TempDir, Cluster)> {
     let policy = crate::directory("policy");
     let file = policy.path().join("policy.yaml");
     fs::write(&file, AUDIT_POLICY).unwrap();
     let apiserver = vec![format!("--audit-policy-file={}", file.display())];
-    let Some(cluster) = Cluster::start(ClusterOptions { apiserver }) else { return };
+    Some((policy, Cluster::start(ClusterOptions { apiserver })?))
+}
+
+#[test]
+fn nothing_secret_comes_back_to_the_api() {
+    let Some((_policy, cluster)) = audited() else { return };
     let Some(mut stage) = Stage::of(cluster, &Options::default()) else { return };
     let [delay, grace] = [DELAY_S, GRACE.as_secs()].map(|seconds| format!("{seconds}s"));
     let options = ["--activation-delay", &delay, "--checkpoint-grace-period", &grace, "--secret-env", "refuse"];

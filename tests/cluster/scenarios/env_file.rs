@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::{NODE, Stage};
+use super::{NODE, Stage, canary};
 use crate::kubelet_env_file;
 use crate::node::{IMAGE, Options, PATIENCE};
 use crate::until;
@@ -77,7 +77,8 @@ fn objects() -> Value {
 
 #[test]
 fn the_init_container_writes_what_a_kubelet_reads() {
-    let Some(stage) = Stage::set_without_agent(&Options::default()) else { return };
+    let Some((_policy, cluster)) = canary::audited() else { return };
+    let Some(stage) = Stage::of(cluster, &Options::default()) else { return };
     put_helper(&stage);
     stage.node.told(EMPTY_IMAGE);
     fs::write(stage.node.path("var/objects.json"), objects().to_string()).unwrap();
@@ -141,12 +142,18 @@ fn the_init_container_writes_what_a_kubelet_reads() {
         assert_eq!(owner.trim(), format!("{user} 400\ntmpfs"), "{name}");
     }
 
-    // Nor do the mirror pods show one.
+    // Nor do the mirror pods show one, nor the audit log, which has bodies of pods in full.
     until("the mirror pods", PATIENCE, || {
         let pods = stage.cluster.admin().get("/api/v1/pods").ok().to_string();
-        assert!(!pods.contains("canary"), "{pods}");
         if pods.matches("kubernetes.io/config.mirror").count() >= 4 { Ok(()) } else { Err(pods) }
     });
+    let pods = stage.cluster.admin().get("/api/v1/pods").ok().to_string();
+    let events = stage.cluster.admin().get("/api/v1/events").ok().to_string();
+    let audit = fs::read_to_string(stage.cluster.audit_file()).unwrap();
+    assert!(audit.contains("kubernetes.io/config.mirror"));
+    for (place, text) in [("pods", pods), ("events", events), ("the audit log", audit)] {
+        assert!([PASSWORD, LINES].iter().all(|value| !canary::shows(&text, value)), "{place}: {text}");
+    }
 
     // The values that the init container read are for no other user of the node.
     let denied = stage.node.told(
