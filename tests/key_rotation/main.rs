@@ -51,12 +51,13 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let scene = Scene::new();
-        let values = PODS.map(|name| (name.to_owned(), format!("{CANARY} of {name}"))).into();
         PODS.iter().for_each(|name| scene.pod("shop", name));
         scene.server.create(Kind::ConfigMap, "shop", "plain", json!({"data": {"config": "of plain"}}));
         scene.server.create(Kind::Pod, "shop", "plain", pod(&[], &["plain"]));
         let pki = Pki::of(&scene);
-        Self { scene, pki, values }
+        let mut place = Self { scene, pki, values: BTreeMap::new() };
+        PODS.iter().for_each(|name| place.replace(name, &format!("of {name}")));
+        place
     }
 
     /// The same with all of it stored, and an agent that runs.

@@ -176,10 +176,8 @@ impl History {
     }
 
     fn check_stop(&mut self, pod: &str, before: &Store, decided: &Decided) {
-        if !self.world.copy_runs(pod) {
-            return;
-        }
-        let Some(row) = before.rows.get(pod) else { panic!("{pod}: nobody knew it") };
+        let runs = self.world.copy_runs(pod);
+        let Some(row) = before.rows.get(pod) else { return assert!(!runs, "{pod}: nobody knew it") };
         let Decided { look, .. } = decided;
         let answers = look.api.reach == Answers::Answering;
         let now = self.store.rows.get(pod).unwrap_or(row);
@@ -188,6 +186,13 @@ impl History {
         let over_s = self.over_s.get(&row.uid).copied().unwrap_or_default();
         let way = look.api.sign_ms.is_some_and(|at_ms| look.now_ms - at_ms < WAY_S * 1000);
         let makes_way = way && !answers && (row.kind.makes_way() || full && !row.kind.host_network());
+        if makes_way && !row.held && !self.world.parent_runs(&now.uid) {
+            let again = self.ways.insert(pod.to_owned(), self.world.t);
+            assert_eq!(again, None, "{pod}: it makes way twice in one outage");
+        }
+        if !runs {
+            return;
+        }
         let why = [
             ("held", row.held),
             ("makes way", makes_way),
@@ -207,10 +212,6 @@ impl History {
         // No gap: the parent runs well, or is ready.
         let standing = decided.lives.standings.iter().find(|standing| standing.pod.name == pod);
         assert!(waits || standing.is_none_or(|standing| standing.running == Running::Yes), "{pod}: a gap");
-        if makes_way && !row.held && !self.world.parent_runs(&now.uid) {
-            let again = self.ways.insert(pod.to_owned(), self.world.t);
-            assert_eq!(again, None, "{pod}: it makes way twice in one outage");
-        }
     }
 
     fn check_removals(&self, before: &Store, decided: &Decided) {
