@@ -14,7 +14,6 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -70,8 +69,6 @@ pub(crate) struct RealNode {
     /// Its power is cut before the disk goes.
     machine: Machine,
     disk: TempDir,
-    /// One node at a time: there are two cores, and times are measured.
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl RealNode {
@@ -91,9 +88,7 @@ impl RealNode {
 
     /// As [`RealNode::start`], but off: with everything on its disk except images.
     pub(crate) fn install(cluster: &Cluster, name: &str, options: &Options) -> Option<Self> {
-        static ALONE: Mutex<()> = Mutex::new(());
         let binaries = able()?;
-        let alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let disk = directory("real-node");
         let program = Path::new(env!("CARGO_BIN_EXE_ckpt-db"));
         let machine = Machine::new(name, disk.path(), &[&binaries.join("kubelet"), program]);
@@ -122,7 +117,6 @@ impl RealNode {
             watched: Watched::start(&machine.path("etc/kubernetes/manifests")),
             machine,
             disk,
-            _alone: alone,
         })
     }
 
