@@ -204,6 +204,19 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     matches!((named, file.metadata().map(identity)), (Ok(named), Ok(own)) if named == own)
 }
 
+/// Gives a file that is about to be replaced a second name, which stays when the first is taken: that of the store with `.`,
+/// `why` and the time in seconds since 1970 behind it.
+///
+/// # Errors
+/// That name is taken, or the system refuses.
+pub(super) fn keep_aside(path: &Path, why: &str, now_unix_s: u64) -> Result<PathBuf, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{why}-{now_unix_s}"));
+    let kept_at = PathBuf::from(name);
+    std::fs::hard_link(path, &kept_at).map_err(|error| StoreError::io("keep the old store at", &kept_at, error))?;
+    Ok(kept_at)
+}
+
 /// Makes the directory's entries durable; redb never does.
 fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(|error| StoreError::io("sync", directory, error))

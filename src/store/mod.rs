@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod file;
 mod finding;
+mod fresh;
 mod guard;
 mod load;
 mod memory;
