@@ -7,11 +7,11 @@ use std::path::Path;
 
 use ckpt_db::store::{Snapshot, install_panic_hook, open_offline};
 
-use crate::{Files, is_structure, named, readable, write};
+use crate::{Files, is_structure, named, readable, scratch, write};
 
 /// How many flips a sampled run makes for each of the two files, and every so many octets of the header.
-const SAMPLE: u64 = 140;
-const HEADER_STEP: u64 = 5;
+const SAMPLE: u64 = 120;
+const HEADER_STEP: u64 = 7;
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -27,7 +27,7 @@ struct Tally {
 fn no_flipped_byte_gives_a_wrong_value() {
     install_panic_hook();
     let files = Files::new(6);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     for (name, bytes, sample, all_readable) in [
         ("closed cleanly", &files.closed, SAMPLE, true),
         ("not closed", &files.unclean, SAMPLE, true),

@@ -17,7 +17,7 @@ use ckpt_db::store::{
 };
 
 use crate::common::NOW;
-use crate::{Files, Random, is_structure, named, readable, write};
+use crate::{Files, Random, is_structure, named, readable, scratch, write};
 
 const PAGE: usize = 4096;
 const SEED: u64 = 0x5eed_0006;
@@ -162,7 +162,7 @@ fn campaign(name: &str, bytes: impl Fn(&Files) -> &Vec<u8>) {
 
 fn judge(what: &dyn fmt::Display, damaged: &[u8], same: bool, files: &Files, tally: &mut Tally) {
     tally.cases += 1;
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let path = directory.path().join("checkpoint-store.db");
     write(&path, damaged);
     let secrets = [&files.secret];

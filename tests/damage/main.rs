@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod flips;
+mod kills;
 mod kinds;
 mod rebuilding;
 
@@ -38,7 +39,7 @@ impl Files {
     fn new(pods: usize) -> Self {
         let secret = common::secret();
         let objects = common::objects(pods);
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         let path = directory.path().join("checkpoint-store.db");
         let store = common::store_with(&path, objects.clone(), &secret);
         let unclean = fs::read(&path).unwrap();
@@ -99,6 +100,11 @@ impl Random {
     fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
+}
+
+/// In memory where that can be: what is written here is synced thousands of times, and no power is cut.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 fn write(path: &Path, bytes: &[u8]) {

@@ -15,7 +15,7 @@ use ckpt_db::store::{
 use store_format::{Event, SymmetricSecret, Unlocker};
 
 use crate::common::{self, NOW};
-use crate::{Files, is_structure, write};
+use crate::{Files, is_structure, scratch, write};
 
 const LATER: u64 = NOW + 60_000;
 const PAGE: usize = 4096;
@@ -67,7 +67,7 @@ fn store(path: &Path, secret: &Unlocker) {
 #[test]
 fn what_still_reads_is_carried_over_and_what_is_lost_can_come_back_or_go() {
     install_panic_hook();
-    let (directory, secret) = (tempfile::tempdir().unwrap(), common::secret());
+    let (directory, secret) = (scratch(), common::secret());
     let path = directory.path().join("checkpoint-store.db");
     store(&path, &secret);
     let lost = damage(&path, &secret);
@@ -119,7 +119,7 @@ fn what_still_reads_is_carried_over_and_what_is_lost_can_come_back_or_go() {
 #[test]
 fn what_is_on_record_of_a_lost_pod_counts_when_it_is_told_again() {
     install_panic_hook();
-    let (directory, secret) = (tempfile::tempdir().unwrap(), common::secret());
+    let (directory, secret) = (scratch(), common::secret());
     let path = directory.path().join("checkpoint-store.db");
     store(&path, &secret);
     let lost = damage(&path, &secret);
@@ -136,7 +136,7 @@ fn what_is_on_record_of_a_lost_pod_counts_when_it_is_told_again() {
 #[test]
 fn a_store_that_no_key_opens_is_carried_over_to_the_byte() {
     install_panic_hook();
-    let (directory, secret) = (tempfile::tempdir().unwrap(), common::secret());
+    let (directory, secret) = (scratch(), common::secret());
     let path = directory.path().join("checkpoint-store.db");
     store(&path, &secret);
     damage(&path, &secret);
@@ -162,7 +162,7 @@ fn a_store_that_no_key_opens_is_carried_over_to_the_byte() {
 fn what_is_no_damage_is_left_as_it_is() {
     install_panic_hook();
     let files = Files::new(2);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let default = directory.path().join("checkpoint-store.db");
     let other = directory.path().join("other.db");
     let mut sqlite = b"SQLite format 3\0".to_vec();
@@ -217,7 +217,7 @@ fn what_is_no_damage_is_left_as_it_is() {
 fn there_is_an_end_to_what_is_kept() {
     install_panic_hook();
     let files = Files::new(1);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let path = directory.path().join("checkpoint-store.db");
     for n in 0..11 {
         write(&path, &files.closed[..files.closed.len() - PAGE]);
