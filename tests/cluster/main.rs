@@ -52,6 +52,11 @@ pub(crate) fn directory(of: &str) -> TempDir {
     directory
 }
 
+/// Whether the long form is asked for: every scenario, and the core set at larger sizes. Each takes about a minute.
+pub(crate) fn full() -> bool {
+    std::env::var("CKPT_DB_CAMPAIGN").is_ok_and(|form| form == "full")
+}
+
 /// Asks `probe` until it has an answer; real processes are polled, since nothing tells when they are ready.
 ///
 /// # Panics
