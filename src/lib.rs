@@ -11,6 +11,7 @@ pub mod date;
 pub mod hardening;
 pub mod keys;
 pub mod layout;
+mod lock;
 pub mod materialize;
 pub mod node;
 pub mod ops;

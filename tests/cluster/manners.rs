@@ -122,6 +122,7 @@ fn follow(cluster: &Cluster, directory: &Path, way: Way) {
     }
 
     // At a reconnection. Meanwhile an object is deleted that a pod names.
+    let removals = removed(&agent);
     let object = deleted(cluster.admin());
     let before = looked.log().requests.len();
     cluster.kill_apiserver();
@@ -139,6 +140,10 @@ fn follow(cluster: &Cluster, directory: &Path, way: Way) {
         .map(|request| (request.verb.clone(), request.status))
         .collect();
     if way == Way::Watch {
+        until("the deleted object to leave the store", PATIENCE, || match removed(&agent) - removals {
+            0 => Err(agent.log()),
+            _ => Ok(()),
+        });
         gone(&looked, &mut agent);
         stop(&mut agent);
         let left: Vec<String> =
