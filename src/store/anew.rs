@@ -4,14 +4,13 @@
 //! Nothing is lost by it: with one of its keys the old file opens as before. Secrets have to be fetched again.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use store_format::{Envelope, Event, Form, State, Table, Unlocker, meta_key};
 
-use super::file::{self, Access, Unpublished};
+use super::file::{self, Access};
+use super::fresh::Fresh;
 use super::overlay::Base;
-use super::redb_store::{Outcome, open_file, write};
 use super::rotate::is_slot;
 use super::tables::{Row, RowKey, Tables};
 use super::vault::Vault;
@@ -75,21 +74,19 @@ pub fn begin_anew(
     let is_object = |table: Table| table == Table::Objects;
     let objects = carried.iter().filter(|row| is_object(row.row.table)).count();
     let left = rows.iter().filter(|row| is_object(row.table)).count() - objects;
-    let (unpublished, file) = Unpublished::replacing(path)?;
-    let written = fill(&unpublished.temporary, file, &vault, &carried, wanted, now_unix_ms, entropy);
-    let checked = written.and_then(|revision| {
-        unpublished.lock()?;
-        check(&unpublished, wanted, objects, revision)?;
-        Ok((revision, keep_aside(path, now_unix_ms / 1000)?))
-    });
-    let (revision, kept_at) = match checked {
-        Ok(checked) => checked,
-        Err(error) => {
-            unpublished.discard();
-            return Err(error);
-        }
-    };
-    if let Err(error) = unpublished.replace(&old_file) {
+    let fresh = Fresh::replacing(
+        path,
+        wanted,
+        |tables| fill(tables, &vault, &carried, wanted, now_unix_ms, entropy),
+        |after| after.lock == LockState::Open && after.objects().count() == objects,
+    )?;
+    let revision = fresh.revision;
+    let kept_at = file::aside_name(path, "locked", now_unix_ms / 1000, &old_file);
+    if let Err(error) = file::keep_aside(path, &kept_at, &old_file) {
+        fresh.discard();
+        return Err(error);
+    }
+    if let Err(error) = fresh.replace(&old_file) {
         // Where the old file still has its own name, it needs no second one.
         if file::is_at(&old_file, path) {
             let _ = std::fs::remove_file(&kept_at);
@@ -124,10 +121,9 @@ fn carried(row: &Row) -> Option<Carried<'_>> {
     Some(Carried { row, payload: envelope.encode().ok()? })
 }
 
-/// Writes the new file, durably.
+/// Writes what the new file holds.
 fn fill(
-    temporary: &Path,
-    file: File,
+    tables: &mut dyn Tables,
     vault: &Vault,
     carried: &[Carried<'_>],
     wanted: &[&Unlocker],
@@ -138,46 +134,18 @@ fn fill(
     for Carried { row, .. } in carried.iter().filter(|carried| carried.row.table == Table::Objects) {
         *census.entry(row.key.first().cloned().unwrap_or_default()).or_default() += 1;
     }
-    let db = open_file(temporary, file)?;
-    write(&db, |tables| {
-        for Carried { row, payload } in carried {
-            let Some(place) = RowKey::from_parts(row.table, &row.key) else { continue };
-            let state = row.table == Table::Meta && row.key == [meta_key::STATE];
-            let payload = match State::decode(payload).ok().filter(|_| state) {
-                Some(state) => State { census: census.clone().into_iter().collect(), ..state }.encode()?,
-                None => payload.clone(),
-            };
-            tables.put(place, &record::frame(place, &payload, Some(vault)))?;
-        }
-        for unlocker in wanted {
-            engine::put_slot(tables, vault, &vault.slot(unlocker, now_unix_ms, entropy)?)?;
-        }
-        let begun = vec![engine::of_store(Event::Rotated, "no key opened it: the old file was kept beside it")];
-        Ok((engine::finish_slots(tables, vault, begun, now_unix_ms)?, Outcome::Commit))
-    })
-}
-
-/// Reads the new file as a whole, as if it was opened after a restart.
-fn check(
-    unpublished: &Unpublished,
-    wanted: &[&Unlocker],
-    objects: usize,
-    revision: Revision,
-) -> Result<(), StoreError> {
-    let path = &unpublished.temporary;
-    let after = offline::open_base(path, &Base::from(unpublished.again()?), wanted)?.into_inner();
-    if (after.lock, after.revision, after.objects().count()) == (LockState::Open, revision, objects) {
-        return Ok(());
+    for Carried { row, payload } in carried {
+        let Some(place) = RowKey::from_parts(row.table, &row.key) else { continue };
+        let state = row.table == Table::Meta && row.key == [meta_key::STATE];
+        let payload = match State::decode(payload).ok().filter(|_| state) {
+            Some(state) => State { census: census.clone().into_iter().collect(), ..state }.encode()?,
+            None => payload.clone(),
+        };
+        tables.put(place, &record::frame(place, &payload, Some(vault)))?;
     }
-    let first = "it does not hold what was written to it".to_owned();
-    Err(StoreError::NotSound { path: path.clone(), findings: after.findings().len(), first })
-}
-
-/// Gives the old file a second name, which stays when the first is taken.
-fn keep_aside(path: &Path, now_unix_s: u64) -> Result<PathBuf, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".locked-{now_unix_s}"));
-    let kept_at = PathBuf::from(name);
-    std::fs::hard_link(path, &kept_at).map_err(|error| StoreError::io("keep the locked store at", &kept_at, error))?;
-    Ok(kept_at)
+    for unlocker in wanted {
+        engine::put_slot(tables, vault, &vault.slot(unlocker, now_unix_ms, entropy)?)?;
+    }
+    let begun = vec![engine::of_store(Event::Rotated, "no key opened it: the old file was kept beside it")];
+    engine::finish_slots(tables, vault, begun, now_unix_ms)
 }

@@ -22,6 +22,17 @@ pub(super) enum Access {
 /// # Errors
 /// Says which of "not there", "not a regular file", "empty" and the system's own refusals it is. Nothing is changed.
 pub(super) fn open(path: &Path, access: Access) -> Result<File, StoreError> {
+    let file = open_even_empty(path, access)?;
+    let len = file.metadata().map_err(|error| StoreError::io("look at", path, error))?.len();
+    if len == 0 {
+        let what = "it is empty (0 bytes), which a store never is, so its contents were lost";
+        return Err(StoreError::Damaged { path: path.to_owned(), what: what.to_owned() });
+    }
+    Ok(file)
+}
+
+/// The same, also of a file that has lost all of its contents.
+pub(super) fn open_even_empty(path: &Path, access: Access) -> Result<File, StoreError> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     // What it is comes first: a FIFO opened for writing would block or fail with an error that explains nothing.
     let metadata = match std::fs::symlink_metadata(path) {
@@ -35,10 +46,6 @@ pub(super) fn open(path: &Path, access: Access) -> Result<File, StoreError> {
     let file = opened.map_err(|error| StoreError::io("open", path, error))?;
     let metadata = file.metadata().map_err(|error| StoreError::io("look at", path, error))?;
     refuse_others(path, &metadata)?;
-    if metadata.len() == 0 {
-        let what = "it is empty (0 bytes), which a store never is, so its contents were lost";
-        return Err(StoreError::Damaged { path: path.to_owned(), what: what.to_owned() });
-    }
     Ok(file)
 }
 
@@ -203,12 +210,38 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     matches!((named, file.metadata().map(identity)), (Ok(named), Ok(own)) if named == own)
 }
 
+/// Where a file that is about to be replaced is to be kept: the name of the store with `.`, `why` and the time in seconds since
+/// 1970 behind it, and a number where another file has that name.
+pub(super) fn aside_name(path: &Path, why: &str, now_unix_s: u64, old: &File) -> PathBuf {
+    let candidate = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        let more = if number == 0 { String::new() } else { format!("-{number}") };
+        name.push(format!(".{why}-{now_unix_s}{more}"));
+        PathBuf::from(name)
+    };
+    // An attempt that was cut short has given the same file that name.
+    let free = |name: &PathBuf| is_at(old, name) || std::fs::symlink_metadata(name).is_err();
+    (0..100).map(candidate).find(free).unwrap_or_else(|| candidate(0))
+}
+
+/// Gives `old`, which lies at `path` and is about to be replaced, a second name, which stays when the first is taken. It is
+/// durable when this returns, so that no power cut leaves the replacement without it.
+///
+/// # Errors
+/// That name is taken, or the system refuses.
+pub(super) fn keep_aside(path: &Path, kept_at: &Path, old: &File) -> Result<(), StoreError> {
+    if !is_at(old, kept_at) {
+        std::fs::hard_link(path, kept_at).map_err(|error| StoreError::io("keep the old store at", kept_at, error))?;
+    }
+    sync_directory(directory_of(path))
+}
+
 /// Makes the directory's entries durable; redb never does.
 fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(|error| StoreError::io("sync", directory, error))
 }
 
-fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -4,16 +4,15 @@
 //! file lies under a name that no store has, and the next exchange removes it.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use store_format::{Envelope, Event, Form, Table, Unlocker, meta_key};
 
-use super::file::{self, Access, Unpublished};
+use super::file::{self, Access};
+use super::fresh::Fresh;
 use super::load::{self, SlotRow};
 use super::overlay::Base;
-use super::redb_store::{Outcome, open_file, write};
 use super::tables::{Row, RowKey, Tables};
 use super::vault::Vault;
 use super::{Committed, LockState, Revision, SlotInfo, StoreError, engine, offline, record};
@@ -68,21 +67,15 @@ pub fn rotate(
     let exchange = Exchange { new: Vault::generate(*old.store_id(), entropy)?, old, entropy };
     let holders = exchange.holders(&rows, unlockers);
     let lost_unknown = unknown_slots(&rows);
-    let (unpublished, file) = Unpublished::replacing(path)?;
-    let written = exchange.write(&unpublished.temporary, file, &rows, &holders, now_unix_ms);
+    let fresh = Fresh::replacing(
+        path,
+        unlockers,
+        |tables| exchange.write(tables, &rows, &holders, now_unix_ms),
+        |after| after.findings().is_empty() && after.lock == LockState::Open && after.objects().count() == objects,
+    )?;
     drop(rows);
-    let checked = written.and_then(|revision| {
-        unpublished.lock()?;
-        check(&unpublished, unlockers, objects, revision).map(|()| revision)
-    });
-    let revision = match checked {
-        Ok(revision) => revision,
-        Err(error) => {
-            unpublished.discard();
-            return Err(error);
-        }
-    };
-    unpublished.replace(&old_file)?;
+    let revision = fresh.revision;
+    fresh.replace(&old_file)?;
     let kept: BTreeSet<[u8; 32]> = holders.iter().map(|holder| holder.slot.fingerprint).collect();
     let (slots, lost) = slots_before.into_iter().partition(|slot| kept.contains(&slot.fingerprint));
     Ok(Committed::new(Rotated { revision, slots, lost, lost_unknown }))
@@ -123,28 +116,24 @@ impl Exchange<'_> {
         holders
     }
 
-    /// Writes the new file, durably.
+    /// Writes what the new file holds.
     fn write(
         &self,
-        temporary: &Path,
-        file: File,
+        tables: &mut dyn Tables,
         rows: &[Row],
         holders: &[Holder<'_>],
         now_unix_ms: u64,
     ) -> Result<Revision, StoreError> {
-        let db = open_file(temporary, file)?;
-        write(&db, |tables| {
-            for row in rows.iter().filter(|row| !is_slot(row)) {
-                let Some(place) = RowKey::from_parts(row.table, &row.key) else { continue };
-                tables.put(place, &self.exchanged(place, row)?)?;
-            }
-            for Holder { unlocker, slot } in holders {
-                let slot = self.new.slot_named(unlocker, slot.fingerprint, slot.created_at_unix_ms, self.entropy)?;
-                engine::put_slot(tables, &self.new, &slot)?;
-            }
-            let rotated = vec![engine::of_store(Event::Rotated, "")];
-            Ok((engine::finish_slots(tables, &self.new, rotated, now_unix_ms)?, Outcome::Commit))
-        })
+        for row in rows.iter().filter(|row| !is_slot(row)) {
+            let Some(place) = RowKey::from_parts(row.table, &row.key) else { continue };
+            tables.put(place, &self.exchanged(place, row)?)?;
+        }
+        for Holder { unlocker, slot } in holders {
+            let slot = self.new.slot_named(unlocker, slot.fingerprint, slot.created_at_unix_ms, self.entropy)?;
+            engine::put_slot(tables, &self.new, &slot)?;
+        }
+        let rotated = vec![engine::of_store(Event::Rotated, "")];
+        engine::finish_slots(tables, &self.new, rotated, now_unix_ms)
     }
 
     /// One record, sealed anew if it is sealed, and tagged anew.
@@ -164,27 +153,6 @@ impl Exchange<'_> {
                 Ok(record::frame(place, &envelope.encode()?, Some(&self.new)))
             }
         }
-    }
-}
-
-/// Reads the new file as a whole, as if it was opened after a restart.
-fn check(
-    unpublished: &Unpublished,
-    unlockers: &[&Unlocker],
-    objects: usize,
-    revision: Revision,
-) -> Result<(), StoreError> {
-    let path = &unpublished.temporary;
-    let base = Base::from(unpublished.again()?);
-    let after = offline::open_base(path, &base, unlockers)?.into_inner();
-    let same = (after.lock, after.revision, after.objects().count()) == (LockState::Open, revision, objects);
-    match after.findings().first() {
-        None if same => Ok(()),
-        first => Err(StoreError::NotSound {
-            path: path.clone(),
-            findings: after.findings().len(),
-            first: first.map_or("it does not hold what was written to it".to_owned(), ToString::to_string),
-        }),
     }
 }
 
