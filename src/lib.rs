@@ -12,6 +12,7 @@ pub mod hardening;
 pub mod keys;
 pub mod layout;
 pub mod materialize;
+pub mod new_directory;
 pub mod node;
 pub mod ops;
 pub mod regular_file;
