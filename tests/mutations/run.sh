@@ -74,4 +74,4 @@ for name in "${names[@]}"; do
   caught=$((caught + 1))
   printf 'mutation %s: caught by cargo test %s (%ss)\n' "$name" "$test" "$((SECONDS - begun))"
 done
-printf 'mutations: %s tried, %s caught, 0 missed\n' "${#names[@]}" "$caught"
+printf 'campaign: mutations: %s judged, %s caught, 0 missed\n' "${#names[@]}" "$caught"
