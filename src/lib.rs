@@ -13,6 +13,7 @@ pub mod keys;
 pub mod layout;
 mod lock;
 pub mod materialize;
+pub mod new_directory;
 pub mod node;
 pub mod ops;
 pub mod regular_file;

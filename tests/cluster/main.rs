@@ -24,6 +24,7 @@ mod pieces;
 mod pods;
 mod process;
 mod program;
+#[path = "../common/random.rs"]
 mod random;
 mod relay;
 mod scenarios;
