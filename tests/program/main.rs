@@ -11,6 +11,7 @@ mod fake;
 
 mod agent;
 mod connections;
+mod damage;
 mod keys;
 mod lines;
 mod memory;
