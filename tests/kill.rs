@@ -1,8 +1,8 @@
 //! `kill -9` at every system call that changes a file: no reader sees a part, and the next run completes the work.
 //!
 //! A first run under `strace` counts the calls; then, from the same state, the program is killed at one of them after the
-//! other (the call itself is not carried out). A sample of them by default; all by `CKPT_DB_KILLS=all cargo test --test
-//! kill`. This shows the death of the process, not the loss of power: what was written stays written.
+//! other (the call itself is not carried out). A sample of them by default, other ones each time; all by
+//! `CKPT_DB_KILLS=all cargo test --test kill`. This shows the death of the process, not the loss of power: what was written stays written.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
@@ -10,53 +10,17 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use common::program::{
     CONFIGMAPS, Entry, Listing, MANIFESTS, MARKER, Node, PREPARED, SECRETS, STORE, What, assert_same, clean, copy,
     listing,
 };
+use common::strace;
 
-/// Every call that changes a file, a directory or a link, or makes such a change durable. A question mark: not every
-/// architecture has it.
-const CALLS: [&str; 30] = [
-    "write",
-    "pwrite64",
-    "writev",
-    "pwritev",
-    "?pwritev2",
-    "copy_file_range",
-    "sendfile",
-    "fallocate",
-    "ftruncate",
-    "truncate",
-    "fsync",
-    "fdatasync",
-    "sync_file_range",
-    "?rename",
-    "?renameat",
-    "renameat2",
-    "?link",
-    "linkat",
-    "?symlink",
-    "symlinkat",
-    "?unlink",
-    "unlinkat",
-    "?rmdir",
-    "?mkdir",
-    "mkdirat",
-    "?open",
-    "openat",
-    "fchmod",
-    "fchmodat",
-    "fchown",
-];
-
-/// How many kills of each scenario a sampled run makes, at least.
-const SAMPLE: usize = 15;
+/// How many kills of each scenario an ordinary run makes. `CKPT_DB_KILLS=N` makes it N.
+const SAMPLE: usize = 11;
 
 #[test]
 fn the_first_run() {
@@ -146,7 +110,7 @@ fn edit(source: &mut BTreeMap<String, String>, file: &str, from: &str, to: &str)
 
 /// Kills `run --once --manifests SOURCE`, begun in the node's present state, at each of the chosen calls.
 fn campaign(name: &str, node: &Node, options: &[&str]) {
-    if !strace_works() {
+    if !strace::works() {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
@@ -170,7 +134,7 @@ fn campaign(name: &str, node: &Node, options: &[&str]) {
 
     let old = State::of(node);
     let log = scratch.path().join("log");
-    let traced = strace(&log, &[], &run());
+    let traced = strace::run(&log, &[], &run());
     assert_eq!(traced.code(), Some(0), "{name}: the undisturbed run");
     let points = points(&fs::read_to_string(&log).unwrap());
     let new = State::of(node);
@@ -184,7 +148,7 @@ fn campaign(name: &str, node: &Node, options: &[&str]) {
         let what = format!("{name}, killed at {call} {number}");
         begin_anew();
         let inject = format!("inject={call}:signal=SIGKILL:when={number}");
-        let killed = strace(&log, &["-e", &inject], &run());
+        let killed = strace::run(&log, &["-e", &inject], &run());
         assert_eq!(killed.signal(), Some(9), "{what}: it was not killed");
         let between = State::of(node);
         between.is_old_or_new(&old, &new, &what);
@@ -199,11 +163,11 @@ fn campaign(name: &str, node: &Node, options: &[&str]) {
     }
     assert!(halfway > 2 && told > 2, "{name}: the kills came too early or too late to show anything");
     let tally: Vec<String> = tally.iter().map(|(call, count)| format!("{call} {count}")).collect();
-    say(&format!(
-        "{name}: killed at {} of {} calls ({}); {halfway} times with a part of the files new",
+    strace::say(&format!("{name}: {}; {halfway} times with a part of the files new", tally.join(", ")));
+    strace::say(&format!(
+        "campaign: kills, {name}: {} of {} system calls judged, 0 acknowledged changes lost, 0 partial trees",
         chosen.len(),
         points.len(),
-        tally.join(", ")
     ));
 }
 
@@ -356,14 +320,6 @@ fn files(node: &Node) -> Listing {
     listing(&node.root()).into_iter().map(hide).collect()
 }
 
-/// Runs `command` under strace. Its output is of no interest.
-fn strace(log: &Path, options: &[&str], command: &Command) -> std::process::ExitStatus {
-    let mut strace = clean(Command::new("strace"));
-    strace.args(["-f", "-qq", "-o"]).arg(log).arg("-e").arg(format!("trace={}", CALLS.join(","))).args(options);
-    strace.arg("--").arg(command.get_program()).args(command.get_args());
-    strace.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
-}
-
 /// The calls in a log that change something: name and number among those of that name.
 fn points(log: &str) -> Vec<(String, usize)> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -385,33 +341,15 @@ fn points(log: &str) -> Vec<(String, usize)> {
     points
 }
 
-/// All points, or a sample that has the first and last call of each name and is spread over the others.
+/// All points, or a sample that is spread over them and begins somewhere else each time.
 fn choose(points: &[(String, usize)]) -> Vec<(String, usize)> {
-    if std::env::var_os("CKPT_DB_KILLS").is_some_and(|kills| kills == "all") {
-        return points.to_vec();
-    }
-    let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (index, (call, _)) in points.iter().enumerate() {
-        by_name.entry(call).or_default().push(index);
-    }
-    let ends = by_name.values().flat_map(|indexes| [indexes[0], indexes[indexes.len() - 1]]);
-    let step = (points.len() / SAMPLE).max(1);
-    let chosen: BTreeSet<usize> = ends.chain((step / 2..points.len()).step_by(step)).collect();
-    chosen.into_iter().map(|index| points[index].clone()).collect()
-}
-
-fn strace_works() -> bool {
-    let works = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    if works.as_ref().is_ok_and(std::process::ExitStatus::success) {
-        return true;
-    }
-    let why = if works.is_err() { "strace is not installed" } else { "strace is not allowed here" };
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}, and CI has to show what kills do");
-    say(&format!("SKIPPED: {why}"));
-    false
-}
-
-/// A line that is seen although the test passes.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "\n{line}");
+    let wanted = match std::env::var("CKPT_DB_KILLS") {
+        Ok(all) if all == "all" => points.len(),
+        Ok(number) => number.parse().expect("CKPT_DB_KILLS is `all` or a number"),
+        Err(_) => SAMPLE,
+    };
+    let wanted = wanted.clamp(1, points.len());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let first = now.as_secs() as usize % points.len();
+    (0..wanted).map(|n| points[(first + n * points.len() / wanted) % points.len()].clone()).collect()
 }

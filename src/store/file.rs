@@ -1,13 +1,15 @@
 //! Opening and creating the store's file: no symbolic link followed, mode 0600, regular files only, nothing replaced.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, OFlags, RenameFlags};
 
 use super::StoreError;
+use crate::lock::{Sharing, lock};
+use crate::new_directory;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,18 +68,16 @@ fn refuse_others(path: &Path, metadata: &std::fs::Metadata) -> Result<(), StoreE
 /// # Errors
 /// [`StoreError::InUse`] if another process writes to the file.
 pub(super) fn lock_shared(path: &Path, file: &File) -> Result<(), StoreError> {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(path.to_owned())),
-        Err(error) => Err(StoreError::io("lock", path, error)),
+    match lock(file, Sharing::Shared).map_err(|error| StoreError::io("lock", path, error))? {
+        true => Ok(()),
+        false => Err(StoreError::InUse(path.to_owned())),
     }
 }
 
 pub(super) fn lock_exclusive(path: &Path, file: &File) -> Result<(), StoreError> {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(path.to_owned())),
-        Err(error) => Err(StoreError::io("lock", path, error)),
+    match lock(file, Sharing::Exclusive).map_err(|error| StoreError::io("lock", path, error))? {
+        true => Ok(()),
+        false => Err(StoreError::InUse(path.to_owned())),
     }
 }
 
@@ -115,11 +115,7 @@ impl Unpublished {
             return Err(StoreError::Exists(path.to_owned()));
         }
         let directory = directory_of(path);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|error| StoreError::io("create the directory", directory, error))?;
+        new_directory::make(directory).map_err(|error| StoreError::io("create the directory", directory, error))?;
         Self::named(path, "new")
     }
 
