@@ -270,12 +270,15 @@ fn redact(text: &str) -> String {
         let is_time = word.len() == 20 && word.ends_with('Z') && word.as_bytes()[10] == b'T';
         let is_fingerprint = [16, 64].contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit());
         let is_code = word.len() == 44 && word.split('-').count() == 9;
+        let is_kept = word.strip_prefix("damaged-").is_some_and(|time| time.bytes().all(|b| b.is_ascii_digit()));
         shown.push_str(if is_time {
             "[TIME]"
         } else if is_fingerprint {
             "[FINGERPRINT]"
         } else if is_code {
             "[CODE]"
+        } else if is_kept {
+            "damaged-[SECONDS]"
         } else {
             word
         });
