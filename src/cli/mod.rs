@@ -2,6 +2,7 @@
 
 mod adopt;
 mod args;
+mod backup;
 mod dump;
 mod env_file;
 mod follow;
@@ -17,6 +18,7 @@ mod plan;
 mod prompt;
 mod redact;
 mod render;
+mod restore;
 mod run;
 mod status;
 mod table;
@@ -64,6 +66,8 @@ enum Command {
     Plan(plan::PlanCommand),
     Render(render::Render),
     Verify(verify::Verify),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
@@ -119,6 +123,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Plan(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
+        Command::Backup(command) => command.run(&mut out),
+        Command::Restore(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),

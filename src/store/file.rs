@@ -41,7 +41,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<File, StoreError> {
     Ok(file)
 }
 
-fn refuse_others(path: &Path, metadata: &std::fs::Metadata) -> Result<(), StoreError> {
+pub(super) fn refuse_others(path: &Path, metadata: &std::fs::Metadata) -> Result<(), StoreError> {
     let kind = metadata.file_type();
     let found = match () {
         () if kind.is_file() => return Ok(()),
@@ -75,7 +75,7 @@ pub(super) fn lock_exclusive(path: &Path, file: &File) -> Result<(), StoreError>
 }
 
 /// Removes what a start left that was cut short; one that is still at work holds a lock on it.
-fn remove_leftover(path: &Path, temporary: &Path) -> Result<(), StoreError> {
+pub(super) fn remove_leftover(path: &Path, temporary: &Path) -> Result<(), StoreError> {
     match std::fs::symlink_metadata(temporary) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(StoreError::io("look at", temporary, error)),
@@ -88,6 +88,9 @@ fn remove_leftover(path: &Path, temporary: &Path) -> Result<(), StoreError> {
     std::fs::remove_file(temporary)
         .map_err(|error| StoreError::io("remove what an earlier start left at", temporary, error))
 }
+
+/// How the temporary name of a copy ends: one that tells what it is, wherever it is found.
+pub(super) const COPY_SUFFIX: &str = "ckpt-db-backup";
 
 /// A file under a temporary name, to be published under its own once its first commit is durable.
 ///
@@ -122,6 +125,22 @@ impl Unpublished {
     /// The system refuses; or another process makes such a file.
     pub(super) fn replacing(path: &Path) -> Result<(Self, File), StoreError> {
         Self::named(path, "rotate")
+    }
+
+    /// The same for a copy that is written to wherever an operator likes.
+    ///
+    /// # Errors
+    /// As for [`Self::replacing`].
+    pub(super) fn copying(path: &Path) -> Result<(Self, File), StoreError> {
+        Self::named(path, COPY_SUFFIX)
+    }
+
+    /// The same for a copy that is to replace a store.
+    ///
+    /// # Errors
+    /// As for [`Self::replacing`].
+    pub(super) fn restoring(path: &Path) -> Result<(Self, File), StoreError> {
+        Self::named(path, "restore")
     }
 
     fn named(path: &Path, suffix: &str) -> Result<(Self, File), StoreError> {
@@ -205,24 +224,34 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// Gives a file that is about to be replaced a second name, which stays when the first is taken: that of the store with `.`,
-/// `why` and the time in seconds since 1970 behind it.
+/// `why` and the time in seconds since 1970 behind it, or a later second where that is taken. Durably: otherwise a power cut
+/// might leave the first name to the new file, and none to the old one.
 ///
 /// # Errors
-/// That name is taken, or the system refuses.
+/// A thousand such names are taken, or the system refuses.
 pub(super) fn keep_aside(path: &Path, why: &str, now_unix_s: u64) -> Result<PathBuf, StoreError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{why}-{now_unix_s}"));
-    let kept_at = PathBuf::from(name);
-    std::fs::hard_link(path, &kept_at).map_err(|error| StoreError::io("keep the old store at", &kept_at, error))?;
-    Ok(kept_at)
+    const TRIED_MAX: u64 = 1000;
+    let mut tried = now_unix_s..now_unix_s.saturating_add(TRIED_MAX);
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{why}-{}", tried.next().unwrap_or(now_unix_s)));
+        let kept_at = PathBuf::from(name);
+        match std::fs::hard_link(path, &kept_at) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !tried.is_empty() => continue,
+            Err(error) => return Err(StoreError::io("keep the old store at", &kept_at, error)),
+        }
+        sync_directory(directory_of(path))?;
+        return Ok(kept_at);
+    }
 }
 
 /// Makes the directory's entries durable; redb never does.
-fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(|error| StoreError::io("sync", directory, error))
 }
 
-fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -57,6 +57,7 @@ impl<'a> RowKey<'a> {
 }
 
 /// One row as it lies in the file.
+#[derive(Clone)]
 pub(super) struct Row {
     pub(super) table: Table,
     pub(super) key: Vec<String>,
