@@ -173,15 +173,22 @@ impl Unpublished {
     /// Puts the file in the place of `old`, durably.
     ///
     /// # Errors
-    /// Another file took one of the two names meanwhile, or the system refuses: then nothing was replaced. If only the
-    /// directory can't be synced it was.
+    /// Another file took one of the two names meanwhile, or the system refuses: then nothing was replaced, and the temporary
+    /// file is gone as far as it can be removed. If only the directory can't be synced it was.
     pub(super) fn replace(self, old: &File) -> Result<(), StoreError> {
         if !(is_at(&self.file, &self.temporary) && is_at(old, &self.path)) {
             return Err(StoreError::InUse(self.path));
         }
-        self.file.sync_all().map_err(|error| StoreError::io("sync", &self.temporary, error))?;
-        std::fs::rename(&self.temporary, &self.path).map_err(|error| StoreError::io("replace", &self.path, error))?;
-        sync_directory(directory_of(&self.path))
+        let synced = self.file.sync_all().map_err(|error| StoreError::io("sync", &self.temporary, error));
+        let renamed = synced.and_then(|()| {
+            std::fs::rename(&self.temporary, &self.path).map_err(|error| StoreError::io("replace", &self.path, error))
+        });
+        let directory = directory_of(&self.path).to_owned();
+        if let Err(error) = renamed {
+            self.discard();
+            return Err(error);
+        }
+        sync_directory(&directory)
     }
 
     /// Removes the file; what can't be removed the next attempt removes.
@@ -194,25 +201,32 @@ impl Unpublished {
     /// Gives the file its name, durably; refuses to replace anything.
     ///
     /// # Errors
-    /// The name was taken meanwhile, or the system refuses; then the temporary file is left for the next start to remove.
+    /// The name was taken meanwhile, or the system refuses; then the temporary file is gone as far as it can be removed. If only
+    /// the directory can't be synced the file has its name.
     pub(super) fn publish(self) -> Result<(), StoreError> {
+        if let Err(error) = self.give_name() {
+            self.discard();
+            return Err(error);
+        }
+        sync_directory(directory_of(&self.path))
+    }
+
+    fn give_name(&self) -> Result<(), StoreError> {
         // Another start may have taken this file for a leftover before it was locked.
         if !is_at(&self.file, &self.temporary) {
-            return Err(StoreError::InUse(self.path));
+            return Err(StoreError::InUse(self.path.clone()));
         }
         match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.path, RenameFlags::NOREPLACE) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::EXIST) => return Err(StoreError::Exists(self.path)),
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::EXIST) => Err(StoreError::Exists(self.path.clone())),
             // File systems without the flag: a link refuses to replace as well.
             Err(rustix::io::Errno::INVAL) => {
                 rustix::fs::linkat(CWD, &self.temporary, CWD, &self.path, AtFlags::empty())
                     .map_err(|error| StoreError::io("publish", &self.path, error))?;
-                std::fs::remove_file(&self.temporary)
-                    .map_err(|error| StoreError::io("remove", &self.temporary, error))?;
+                std::fs::remove_file(&self.temporary).map_err(|error| StoreError::io("remove", &self.temporary, error))
             }
-            Err(error) => return Err(StoreError::io("publish", &self.path, error)),
+            Err(error) => Err(StoreError::io("publish", &self.path, error)),
         }
-        sync_directory(directory_of(&self.path))
     }
 }
 

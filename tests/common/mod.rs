@@ -4,6 +4,7 @@
 
 pub(crate) mod program;
 pub(crate) mod search;
+pub(crate) mod strace;
 
 use std::path::Path;
 
