@@ -42,6 +42,36 @@ fn a_restore_where_nothing_is() {
     campaign(Work::RestoreWhereNothingIs);
 }
 
+/// A kill does not lose what was written and not synced, a power cut does. So the order is looked at: the new file is synced
+/// after its last write and before it gets its name, the directory after that; and before it, if the old file gets a second one.
+fn in_durable_order(work: Work, log: &str, to: &Path) {
+    let calls: Vec<(&str, &str)> = log
+        .lines()
+        .filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('))
+        .filter(|(_, rest)| !rest.contains(" = -1"))
+        .collect();
+    let directory = format!("<{}>", to.parent().unwrap().display());
+    let name = to.file_name().unwrap().to_str().unwrap();
+    let last = |what: &str, fits: &dyn Fn(&str, &str) -> bool| {
+        let at = calls.iter().rposition(|(call, rest)| fits(call, rest));
+        at.unwrap_or_else(|| panic!("{work:?}: no {what} in\n{log}"))
+    };
+    let temporary = format!("/.{name}.");
+    let named = last("rename", &|call, rest| call.starts_with("rename") && rest.contains(&temporary));
+    let written = last("write", &|call, rest| call == "pwrite64" && rest.contains(&temporary));
+    let synced = last("sync", &|call, rest| ["fsync", "fdatasync"].contains(&call) && rest.contains(&temporary));
+    let recorded = last("sync of the directory", &|call, rest| call == "fsync" && rest.contains(&directory));
+    assert!(
+        written < synced && synced < named && named < recorded,
+        "{work:?}: {written} {synced} {named} {recorded}\n{log}"
+    );
+    if work == Work::Restore {
+        let linked = last("link", &|call, _| call.starts_with("link"));
+        let between = calls[linked..named].iter().any(|(call, rest)| *call == "fsync" && rest.contains(&directory));
+        assert!(between, "{work:?}: the second name is not durable before the first is taken\n{log}");
+    }
+}
+
 /// What is done to one system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -153,7 +183,9 @@ fn campaign(work: Work) {
     let source = fs::read(from).unwrap();
     let (old, old_octets) = (there(to), fs::read(to).ok());
     let (neighbours, _) = beside(to);
-    assert_eq!(strace(&log, &[], &place.command(work)).code(), Some(0), "{work:?}: the undisturbed run");
+    // With the path behind each descriptor.
+    assert_eq!(strace(&log, &["-y"], &place.command(work)).code(), Some(0), "{work:?}: the undisturbed run");
+    in_durable_order(work, &fs::read_to_string(&log).unwrap(), to);
     let new = there(to);
     assert!(new.is_some() && new != old, "{work:?}: it changes something");
     let points = points(&fs::read_to_string(&log).unwrap());
