@@ -9,22 +9,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each room may name of this crate. The small shared files (`clear`, `crypto`, `date`, `hardening`, `layout`,
-/// `regular_file`) know nothing but each other.
-const ROOMS: [(&str, &[&str]); 15] = [
+/// `lock`, `new_directory`, `regular_file`) know nothing but each other.
+const ROOMS: [(&str, &[&str]); 17] = [
     ("clear", &[]),
     ("date", &[]),
     ("crypto", &["clear"]),
     ("hardening", &[]),
     ("layout", &[]),
+    ("lock", &[]),
+    ("new_directory", &[]),
     ("regular_file", &["clear"]),
     ("checkpoint", &["clear"]),
-    ("store", &["checkpoint", "clear", "crypto"]),
-    ("keys", &["clear", "crypto", "regular_file"]),
+    ("store", &["checkpoint", "clear", "crypto", "lock", "new_directory"]),
+    ("keys", &["clear", "crypto", "new_directory", "regular_file"]),
     ("source", &["checkpoint", "clear", "crypto", "date", "regular_file"]),
     ("node", &["checkpoint", "clear", "regular_file"]),
-    ("ops", &["checkpoint"]),
+    ("ops", &["checkpoint", "lock"]),
     // `Committed` alone, the evidence that it asks for.
-    ("materialize", &["checkpoint", "clear", "store"]),
+    ("materialize", &["checkpoint", "clear", "lock", "store"]),
     ("agent", &["checkpoint", "clear", "crypto", "date", "keys", "materialize", "node", "ops", "source", "store"]),
     (
         "cli",

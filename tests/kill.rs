@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use common::program::{
     CONFIGMAPS, Entry, Listing, MANIFESTS, MARKER, Node, PREPARED, SECRETS, STORE, What, assert_same, copy, listing,
 };
-use common::strace::{choose, points, say, strace, strace_works};
+use common::strace;
 
 #[test]
 fn the_first_run() {
@@ -106,7 +106,7 @@ fn edit(source: &mut BTreeMap<String, String>, file: &str, from: &str, to: &str)
 
 /// Kills `run --once --manifests SOURCE`, begun in the node's present state, at each of the chosen calls.
 fn campaign(name: &str, node: &Node, options: &[&str]) {
-    if !strace_works() {
+    if !strace::works() {
         return;
     }
     let scratch = tempfile::tempdir().unwrap();
@@ -130,21 +130,21 @@ fn campaign(name: &str, node: &Node, options: &[&str]) {
 
     let old = State::of(node);
     let log = scratch.path().join("log");
-    let traced = strace(&log, &[], &run());
+    let traced = strace::run(&log, &[], &run());
     assert_eq!(traced.code(), Some(0), "{name}: the undisturbed run");
-    let points = points(&fs::read_to_string(&log).unwrap());
+    let points = strace::points(&fs::read_to_string(&log).unwrap());
     let new = State::of(node);
     let files = files(node);
     assert!(old.seen != new.seen && old.stored != new.stored, "{name}: it changes something");
 
-    let chosen = choose(&points);
+    let chosen = strace::choose(&points);
     let mut tally: BTreeMap<&str, usize> = BTreeMap::new();
     let (mut halfway, mut told) = (0, 0);
     for (call, number) in &chosen {
         let what = format!("{name}, killed at {call} {number}");
         begin_anew();
         let inject = format!("inject={call}:signal=SIGKILL:when={number}");
-        let killed = strace(&log, &["-e", &inject], &run());
+        let killed = strace::run(&log, &["-e", &inject], &run());
         assert_eq!(killed.signal(), Some(9), "{what}: it was not killed");
         let between = State::of(node);
         between.is_old_or_new(&old, &new, &what);
@@ -159,11 +159,11 @@ fn campaign(name: &str, node: &Node, options: &[&str]) {
     }
     assert!(halfway > 2 && told > 2, "{name}: the kills came too early or too late to show anything");
     let tally: Vec<String> = tally.iter().map(|(call, count)| format!("{call} {count}")).collect();
-    say(&format!(
-        "{name}: killed at {} of {} calls ({}); {halfway} times with a part of the files new",
+    strace::say(&format!("{name}: {}; {halfway} times with a part of the files new", tally.join(", ")));
+    strace::say(&format!(
+        "campaign: kills, {name}: {} of {} system calls judged, 0 acknowledged changes lost, 0 partial trees",
         chosen.len(),
         points.len(),
-        tally.join(", ")
     ));
 }
 

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a finding")]
 
+pub mod admin_request;
 pub mod api_payload;
 pub mod image;
 pub mod key_files;
@@ -12,19 +13,22 @@ pub mod key_slots;
 pub mod manifests;
 pub mod pipeline;
 pub mod records;
+pub mod recovery_code;
 pub mod store_image;
 
 /// A target's name, which is also that of its directory in the corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 8] = [
     ("records", records::run),
     ("key_slots", key_slots::run),
     ("key_files", key_files::run),
     ("manifests", manifests::run),
     ("api_payload", api_payload::run),
     ("store_image", store_image::run),
+    ("recovery_code", recovery_code::run),
+    ("admin_request", admin_request::run),
 ];
 
 /// Takes octets off the front of an input, as small numbers that say what is to be done with the rest.

@@ -12,7 +12,7 @@ use crate::checkpoint::verdict::{Note, Reason, Verdict};
 use crate::node::boot;
 use crate::ops::status::{self, API_VERSION, CheckpointerStatus, CopyState, KIND, ParentRunning, PodState};
 use crate::source::api::reach::Reach;
-use crate::store::{LockState, Snapshot};
+use crate::store::{LockState, Snapshot, kept_beside};
 
 /// What does not change while the process lives.
 #[derive(Clone, Debug)]
@@ -66,6 +66,7 @@ impl Latest {
             },
             read_only: false,
             findings: snapshot.findings().len(),
+            damaged_files: Vec::new(),
             problem: None,
         };
         let verdict = |standing: &Standing| {
@@ -110,6 +111,7 @@ impl Latest {
             round.as_ref().map_or(status::Store { path, ..Default::default() }, |round| round.store.clone());
         store.read_only = store_problem.is_some();
         store.problem = problem.or(store_problem);
+        store.damaged_files = kept_beside(&self.about.path).iter().map(|path| path.display().to_string()).collect();
         let pods: Vec<status::Pod> = round.iter().flat_map(|round| round.pods(now_ms)).collect();
         let nobody = || "no round was made yet".to_owned();
         let (runtime, kubelet) = match &*round {

@@ -8,7 +8,8 @@ use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::crypto::{Entropy, SystemEntropy, fresh};
 use crate::source::manifests::bound_to;
 use crate::store::{
-    Backend, Change, Committed, LockState, Missing, NewStore, RedbStore, SlotsWanted, StoreError, Update, fingerprint,
+    Backend, Carry, Change, Committed, LockState, Missing, NewStore, Rebuilt, RedbStore, SlotsWanted, StoreError,
+    Update, fingerprint, rebuild,
 };
 
 /// What a source brought into the store.
@@ -56,6 +57,29 @@ pub fn open_or_create(
         let _durable = store.keep_slots(&wanted, now_unix_ms)?;
     }
     Ok(store)
+}
+
+/// As [`open_or_create`]; a store whose file is damaged is rebuilt from what still reads, and the damaged file is kept beside it.
+///
+/// What is lost has to come from the source again.
+///
+/// # Errors
+/// As [`open_or_create`], and those of [`rebuild`]: the file is then as it was.
+pub fn open_or_rebuild(
+    path: &Path,
+    secrets: &[&Unlocker],
+    carry: Carry,
+    node_name: &str,
+    now_unix_ms: u64,
+) -> Result<(RedbStore, Option<Rebuilt>), StoreError> {
+    match open_or_create(path, secrets, node_name, now_unix_ms) {
+        Ok(store) => Ok((store, None)),
+        Err(error) if error.is_damage() => {
+            let rebuilt = rebuild(path, secrets, carry, node_name, now_unix_ms, &SystemEntropy)?.into_inner();
+            Ok((open_or_create(path, secrets, node_name, now_unix_ms)?, Some(rebuilt)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The first key that a slot can be made for: one with a public part.

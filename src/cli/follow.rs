@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
     About, Batch, Departed, Desk, FollowError, Following, Keeper, Kept, KeySlots, Latest, Look, Observer, PassError,
-    Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target, Watcher, key_news, open_or_create,
+    Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target, Watcher, key_news,
 };
 use ckpt_db::checkpoint::lifecycle::{Record, State};
 use ckpt_db::checkpoint::node::Fact;
@@ -36,7 +36,7 @@ use super::key_look::KeyLook;
 use super::output::plural;
 use super::run::{about, problems};
 use super::unlock::Keys;
-use super::{Exit, chain, chain_of, now_unix_ms, say};
+use super::{Exit, chain, chain_of, now_unix_ms, rebuilt, say};
 
 /// Objects that can't be read are named one by one, but not hundreds of them.
 const NAMED_AT_ONCE: usize = 5;
@@ -87,7 +87,7 @@ impl Follow<'_> {
                 say(format_args!("error: {other}; nothing is brought back (`ckpt-db adopt` makes it this node's)"));
             }
             shared.belongs_to(other);
-        } else {
+        } else if std::fs::symlink_metadata(&path).is_err() {
             say(format_args!("there is no store at {} yet: it is made now", path.display()));
         }
         let interrupted = Mutex::new(None);
@@ -188,6 +188,8 @@ impl Follow<'_> {
             match open_offline(path, &keys.secrets()) {
                 Ok(snapshot) => return Ok(Some(snapshot)),
                 Err(StoreError::NotFound(_)) => return Ok(None),
+                // Nothing of it can be brought back. What was rendered from it stays.
+                Err(error) if error.is_damage() => return Ok(None),
                 Err(StoreError::InUse(_)) if in_pod => {
                     if !said {
                         say(format_args!("note: another instance has the store {}: waiting for it", path.display()));
@@ -241,8 +243,9 @@ fn answers(shared: &Shared) -> bool {
 /// Opens the store for writing, or makes a new one.
 fn open(keys: &KeyLook, path: &Path, policy: SlotPolicy, anew: Anew) -> anyhow::Result<Box<dyn Backend>> {
     let keys = keys.look()?;
+    let authentic = matches!(anew, Anew::Never);
     // A new one is nobody's until there are credentials: a name that they contradict must not stay in it.
-    let store = open_or_create(path, &keys.secrets(), "", now_unix_ms())?;
+    let store = rebuilt::open(path, &keys.secrets(), authentic, "")?;
     match store.lock_state() {
         LockState::Open => Ok(Box::new(store)),
         LockState::Keyless => {
@@ -261,7 +264,7 @@ fn open(keys: &KeyLook, path: &Path, policy: SlotPolicy, anew: Anew) -> anyhow::
             let hope = match anew {
                 Anew::If(true) if !wanted.is_empty() => {
                     begin_anew_at(path, &keys, &wanted, &why)?;
-                    return Ok(Box::new(open_or_create(path, &keys.secrets(), "", now_unix_ms())?));
+                    return Ok(Box::new(rebuilt::open(path, &keys.secrets(), authentic, "")?));
                 }
                 Anew::If(_) => {
                     "When the API server answers, and there is a key, it is kept aside and Secrets are fetched again"

@@ -16,6 +16,7 @@ mod open;
 mod output;
 mod plan;
 mod prompt;
+mod rebuilt;
 mod redact;
 mod render;
 mod restore;

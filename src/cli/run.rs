@@ -9,9 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 
-use ckpt_db::agent::{
-    Follow, Keeper, Kept, Seeded, SlotNews, SlotRules, SlotsTold, Target, Tick, keep_slots, open_or_create, seed,
-};
+use ckpt_db::agent::{Follow, Keeper, Kept, Seeded, SlotNews, SlotRules, SlotsTold, Target, Tick, keep_slots, seed};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::crypto::generate_p256_pkcs8;
@@ -30,7 +28,7 @@ use super::keeping::KeepArgs;
 use super::key_look::KeyLook;
 use super::output::{Unheard, line, plural};
 use super::unlock::{Keys, PolicyArgs};
-use super::{Exit, chain, chain_of, follow, now_unix_ms, say, usage, verdicts};
+use super::{Exit, chain, chain_of, follow, now_unix_ms, rebuilt, say, usage, verdicts};
 
 /// Keep the node's pods: render what the store holds, then follow the API server, or files
 #[derive(Args, Debug)]
@@ -265,6 +263,8 @@ impl Pass<'_> {
         let snapshot = match open_offline(&self.path, &keys.secrets()) {
             Ok(snapshot) => snapshot,
             Err(StoreError::NotFound(_)) => return Ok(None),
+            // The source fills the one that is made in its place.
+            Err(error) if error.is_damage() && self.run.manifests.is_some() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let empty = !snapshot.get().populated() && snapshot.get().objects().next().is_none();
@@ -368,8 +368,8 @@ impl Pass<'_> {
                 None => self.node_name(&loaded.objects)?,
             };
             refuse_other_nodes(&loaded.objects, &node_name)?;
-            let opened = open_or_create(&self.path, &keys.secrets(), &node_name, now);
-            let store = opened.map_err(|error| self.explain(error))?;
+            let authentic = self.settings.require_authentication;
+            let store = rebuilt::open(&self.path, &keys.secrets(), authentic, &node_name)?;
             self.refuse_locked(store.snapshot()?.get())?;
             for source in keys.sources.iter().filter(|source| source.open_to_others) {
                 say(format_args!("warning: key {} can be read by others; its mode should be 0600", source.name));
@@ -431,12 +431,6 @@ impl Pass<'_> {
                 several.join(", ")
             ),
         }
-    }
-
-    fn explain(&self, error: StoreError) -> anyhow::Error {
-        let damage = error.is_damage();
-        let error = anyhow::Error::new(error);
-        if damage { error.context("cannot write to the store; what still reads was rendered") } else { error }
     }
 
     /// Records what was decided. It is recomputed at the next start, so that a full disk costs nothing here.

@@ -247,6 +247,9 @@ fn store(status: &CheckpointerStatus) -> String {
     if store.findings > 0 {
         text.push_str(&format!("; {} DAMAGED record{}: ckpt-db verify", store.findings, plural(store.findings)));
     }
+    if let Some(last) = store.damaged_files.last() {
+        text.push_str(&format!("; WAS DAMAGED and rebuilt, see ckpt-db log; the damaged file is {last}"));
+    }
     text
 }
 

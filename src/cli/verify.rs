@@ -6,7 +6,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use ckpt_db::store::LockState;
+use ckpt_db::store::{LockState, kept_beside};
 
 use super::args::StoreArgs;
 use super::output::{line, plural};
@@ -37,6 +37,9 @@ impl Verify {
             LockState::Locked => {
                 say(format_args!("note: no key at hand opens the store; only damage can be found, not tampering"))
             }
+        }
+        for damaged in kept_beside(&path) {
+            say(format_args!("note: this store was rebuilt; the damaged file is kept at {}", damaged.display()));
         }
         let count = snapshot.findings().len();
         let records = snapshot.objects().count();

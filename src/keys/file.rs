@@ -1,8 +1,8 @@
 //! One key file: PEM in, canonical node secret out.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -13,6 +13,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::certificate::public_key_info;
 use crate::clear::Clear;
 use crate::crypto;
+use crate::new_directory;
 use crate::regular_file::{self, ReadError};
 
 /// No key file is larger; what is, is something else.
@@ -193,7 +194,7 @@ fn contains(text: &[u8], needle: &[u8]) -> bool {
 pub fn write_generated(path: &Path, pkcs8_der: &Clear) -> Result<(), KeyFileError> {
     let failed = |source| KeyFileError::Write { path: path.to_owned(), source };
     let directory = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    new_directory::make(directory).map_err(failed)?;
     let temporary = directory.join(".ckpt-db.node-key.new");
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),

@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::Medium;
@@ -17,6 +17,7 @@ use super::gate::{Gate, Step};
 use super::modes::Attr;
 use super::name::Name;
 use crate::clear::Clear;
+use crate::lock::{Sharing, lock};
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 
@@ -95,10 +96,9 @@ impl Dir {
     /// # Errors
     /// [`MaterializeError::InUse`] if another one does so now.
     pub(super) fn lock(&self) -> Result<()> {
-        match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(()),
-            Err(Errno::WOULDBLOCK) => Err(MaterializeError::InUse { path: self.path.clone() }),
-            Err(errno) => Err(MaterializeError::io("lock", &self.path, errno)),
+        match lock(&self.fd, Sharing::Exclusive).map_err(|errno| MaterializeError::io("lock", &self.path, errno))? {
+            true => Ok(()),
+            false => Err(MaterializeError::InUse { path: self.path.clone() }),
         }
     }
 

@@ -310,7 +310,7 @@ fn a_power_cut_at_any_step_leaves_whole_files_and_the_next_passes_end_the_same()
         pass(sandbox, None, NOW + 180);
         assert_eq!(sandbox.listing(), ends[1], "{what}");
     });
-    println!("power cuts at {steps} steps of a pass: {seen} media, partial trees seen: 0");
+    println!("campaign: render cuts: {seen} media after {steps} steps judged, 0 partial trees, 0 panics");
 }
 
 #[test]
@@ -328,7 +328,9 @@ fn what_was_in_memory_is_rendered_again() {
         pass(sandbox, None, NOW + 180);
         assert_eq!(sandbox.listing(), after_memory(&ends[1]), "{what}");
     });
-    println!("power cuts at {steps} steps of a pass, the secret root in memory: {seen} media");
+    println!(
+        "campaign: render cuts, secrets in memory: {seen} media after {steps} steps judged, 0 partial trees, 0 panics"
+    );
 }
 
 /// Manifests in the kubelet's directory.
@@ -361,4 +363,5 @@ fn a_power_cut_while_recovering_is_no_worse_than_one() {
         assert_eq!(sandbox.listing(), ends[1], "{what}, and killed");
     });
     assert!(seen > 0 && !after().0.get().pods.is_empty());
+    println!("campaign: render cuts while recovering: {seen} media judged, 0 partial trees, 0 panics");
 }

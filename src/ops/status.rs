@@ -119,6 +119,9 @@ pub struct Store {
     pub read_only: bool,
     /// How many of its records are damaged.
     pub findings: usize,
+    /// Damaged files that are kept beside it since it was rebuilt, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged_files: Vec<String>,
     /// What keeps it from being used, such as that it belongs to another node or cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

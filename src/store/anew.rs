@@ -81,13 +81,11 @@ pub fn begin_anew(
         |after| after.lock == LockState::Open && after.objects().count() == objects,
     )?;
     let revision = fresh.revision;
-    let kept_at = match file::keep_aside(path, "locked", now_unix_ms / 1000) {
-        Ok(kept_at) => kept_at,
-        Err(error) => {
-            fresh.discard();
-            return Err(error);
-        }
-    };
+    let kept_at = file::aside_name(path, "locked", now_unix_ms / 1000, &old_file);
+    if let Err(error) = file::keep_aside(path, &kept_at, &old_file) {
+        fresh.discard();
+        return Err(error);
+    }
     if let Err(error) = fresh.replace(&old_file) {
         // Where the old file still has its own name, it needs no second one.
         if file::is_at(&old_file, path) {

@@ -6,10 +6,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use store_format::{Table, Unlocker};
 
 use super::file::{self, Access, COPY_SUFFIX, Unpublished};
@@ -111,8 +109,8 @@ impl StoreCopy {
     }
 
     /// Puts it in the place of the store at `path`, which nobody else may have open, durably. Whatever file is there, a damaged
-    /// one too, stays as it is under the name of the store with `.replaced-` and the time in seconds since 1970 behind it (a
-    /// later second, if that is taken). At every moment the name is the old file's or the new one's.
+    /// one too, stays as it is under the name of the store with `.replaced-` and the time in seconds since 1970 behind it. At every
+    /// moment the name is the old file's or the new one's.
     ///
     /// # Errors
     /// The store is in use ([`StoreError::InUse`]) or no regular file, or the system refuses. The store is then as it was; if
@@ -122,7 +120,10 @@ impl StoreCopy {
         let (unpublished, file) =
             if old.is_some() { Unpublished::restoring(path)? } else { Unpublished::create(path)? };
         let kept_at = self.fill(&unpublished, file).and_then(|_| match &old {
-            Some(_) => file::keep_aside(path, "replaced", now_unix_s).map(Some),
+            Some(old) => {
+                let kept_at = file::aside_name(path, "replaced", now_unix_s, old);
+                file::keep_aside(path, &kept_at, old).map(|()| Some(kept_at))
+            }
             None => Ok(None),
         });
         let kept_at = match kept_at {
@@ -207,14 +208,11 @@ fn by_place(rows: &[Row]) -> BTreeMap<(Table, &[String]), &[u8]> {
 
 /// The file at `path`, whatever is in it, locked so that nobody else has it open; `None` if there is nothing.
 fn present(path: &Path) -> Result<Option<File>, StoreError> {
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) => file::refuse_others(path, &metadata)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StoreError::io("look at", path, error)),
-    }
-    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path);
-    let file = opened.map_err(|error| StoreError::io("open", path, error))?;
+    let file = match file::open_even_empty(path, Access::Read) {
+        Ok(file) => file,
+        Err(StoreError::NotFound(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     file::lock_exclusive(path, &file)?;
     Ok(Some(file))
 }

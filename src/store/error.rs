@@ -45,13 +45,30 @@ pub enum StoreError {
     },
     /// The file can't be read as a checkpoint store at all. It was left as it is.
     #[error(
-        "{} is damaged or no checkpoint store: {what}. It was left as it is; to start anew, move it away and keep it", .path.display()
+        "{} is damaged or no checkpoint store: {what}. It was left as it is; the agent ('ckpt-db run') rebuilds it, and keeps this file", .path.display()
     )]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What was found.
         what: String,
+    },
+    /// Nothing in the file reads, and nothing says that it ever was a store: another program may need it. It was left as it is.
+    #[error(
+        "{} is no checkpoint store, and nothing says that it ever was one: it was left as it is; name another file, or move \
+         this one away", .0.display()
+    )]
+    NotOurs(PathBuf),
+    /// The store was damaged again and again, and the damaged files were kept. Nothing was changed.
+    #[error(
+        "{} is damaged, and {kept} damaged files are kept beside it: its medium may be failing. It is not rebuilt before they are moved \
+         away", .path.display()
+    )]
+    TooManyKept {
+        /// The store.
+        path: PathBuf,
+        /// How many are kept.
+        kept: usize,
     },
     /// The database refused; nothing was written. Trying again is safe.
     #[error("the database refused to {action}")]

@@ -1,13 +1,15 @@
 //! Opening and creating the store's file: no symbolic link followed, mode 0600, regular files only, nothing replaced.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, OFlags, RenameFlags};
 
 use super::StoreError;
+use crate::lock::{Sharing, lock};
+use crate::new_directory;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,17 @@ pub(super) enum Access {
 /// # Errors
 /// Says which of "not there", "not a regular file", "empty" and the system's own refusals it is. Nothing is changed.
 pub(super) fn open(path: &Path, access: Access) -> Result<File, StoreError> {
+    let file = open_even_empty(path, access)?;
+    let len = file.metadata().map_err(|error| StoreError::io("look at", path, error))?.len();
+    if len == 0 {
+        let what = "it is empty (0 bytes), which a store never is, so its contents were lost";
+        return Err(StoreError::Damaged { path: path.to_owned(), what: what.to_owned() });
+    }
+    Ok(file)
+}
+
+/// The same, also of a file that has lost all of its contents.
+pub(super) fn open_even_empty(path: &Path, access: Access) -> Result<File, StoreError> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     // What it is comes first: a FIFO opened for writing would block or fail with an error that explains nothing.
     let metadata = match std::fs::symlink_metadata(path) {
@@ -34,10 +47,6 @@ pub(super) fn open(path: &Path, access: Access) -> Result<File, StoreError> {
     let file = opened.map_err(|error| StoreError::io("open", path, error))?;
     let metadata = file.metadata().map_err(|error| StoreError::io("look at", path, error))?;
     refuse_others(path, &metadata)?;
-    if metadata.len() == 0 {
-        let what = "it is empty (0 bytes), which a store never is, so its contents were lost";
-        return Err(StoreError::Damaged { path: path.to_owned(), what: what.to_owned() });
-    }
     Ok(file)
 }
 
@@ -59,18 +68,16 @@ pub(super) fn refuse_others(path: &Path, metadata: &std::fs::Metadata) -> Result
 /// # Errors
 /// [`StoreError::InUse`] if another process writes to the file.
 pub(super) fn lock_shared(path: &Path, file: &File) -> Result<(), StoreError> {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(path.to_owned())),
-        Err(error) => Err(StoreError::io("lock", path, error)),
+    match lock(file, Sharing::Shared).map_err(|error| StoreError::io("lock", path, error))? {
+        true => Ok(()),
+        false => Err(StoreError::InUse(path.to_owned())),
     }
 }
 
 pub(super) fn lock_exclusive(path: &Path, file: &File) -> Result<(), StoreError> {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(path.to_owned())),
-        Err(error) => Err(StoreError::io("lock", path, error)),
+    match lock(file, Sharing::Exclusive).map_err(|error| StoreError::io("lock", path, error))? {
+        true => Ok(()),
+        false => Err(StoreError::InUse(path.to_owned())),
     }
 }
 
@@ -111,11 +118,7 @@ impl Unpublished {
             return Err(StoreError::Exists(path.to_owned()));
         }
         let directory = directory_of(path);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|error| StoreError::io("create the directory", directory, error))?;
+        new_directory::make(directory).map_err(|error| StoreError::io("create the directory", directory, error))?;
         Self::named(path, "new")
     }
 
@@ -237,27 +240,30 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     matches!((named, file.metadata().map(identity)), (Ok(named), Ok(own)) if named == own)
 }
 
-/// Gives a file that is about to be replaced a second name, which stays when the first is taken: that of the store with `.`,
-/// `why` and the time in seconds since 1970 behind it, or a later second where that is taken. Durably: otherwise a power cut
-/// might leave the first name to the new file, and none to the old one.
+/// Where a file that is about to be replaced is to be kept: the name of the store with `.`, `why` and the time in seconds since
+/// 1970 behind it, and a number where another file has that name.
+pub(super) fn aside_name(path: &Path, why: &str, now_unix_s: u64, old: &File) -> PathBuf {
+    let candidate = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        let more = if number == 0 { String::new() } else { format!("-{number}") };
+        name.push(format!(".{why}-{now_unix_s}{more}"));
+        PathBuf::from(name)
+    };
+    // An attempt that was cut short has given the same file that name.
+    let free = |name: &PathBuf| is_at(old, name) || std::fs::symlink_metadata(name).is_err();
+    (0..100).map(candidate).find(free).unwrap_or_else(|| candidate(0))
+}
+
+/// Gives `old`, which lies at `path` and is about to be replaced, a second name, which stays when the first is taken. It is
+/// durable when this returns, so that no power cut leaves the replacement without it.
 ///
 /// # Errors
-/// A thousand such names are taken, or the system refuses.
-pub(super) fn keep_aside(path: &Path, why: &str, now_unix_s: u64) -> Result<PathBuf, StoreError> {
-    const TRIED_MAX: u64 = 1000;
-    let mut tried = now_unix_s..now_unix_s.saturating_add(TRIED_MAX);
-    loop {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{why}-{}", tried.next().unwrap_or(now_unix_s)));
-        let kept_at = PathBuf::from(name);
-        match std::fs::hard_link(path, &kept_at) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !tried.is_empty() => continue,
-            Err(error) => return Err(StoreError::io("keep the old store at", &kept_at, error)),
-        }
-        sync_directory(directory_of(path))?;
-        return Ok(kept_at);
+/// That name is taken, or the system refuses.
+pub(super) fn keep_aside(path: &Path, kept_at: &Path, old: &File) -> Result<(), StoreError> {
+    if !is_at(old, kept_at) {
+        std::fs::hard_link(path, kept_at).map_err(|error| StoreError::io("keep the old store at", kept_at, error))?;
     }
+    sync_directory(directory_of(path))
 }
 
 /// Makes the directory's entries durable; redb never does.

@@ -66,7 +66,23 @@ enum Header {
     Rebuilt,
 }
 
+/// Every row that can be reached, and what is wrong with the structure of the file.
+///
+/// # Errors
+/// Nothing reads ([`StoreError::Damaged`]); or what does not read is no damage: the system refused, or the file is newer.
 pub(super) fn rows(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>), StoreError> {
+    if let Some(found) = superheader::newer(base) {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: superheader::VERSION.into() });
+    }
+    let found = rows_found(path, base);
+    // The database code hides errors of the system behind its own, and goes on without what it could not read.
+    match base.refused() {
+        Some(error) => Err(StoreError::io("read", path, error)),
+        None => found,
+    }
+}
+
+fn rows_found(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>), StoreError> {
     let first = match sound(path, base) {
         Ok(rows) => return Ok((rows, Vec::new())),
         Err(error) if !error.is_damage() => return Err(error),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::detach::{self, Attached, Detach};
@@ -17,15 +17,15 @@ const PAGE: u64 = 4096;
 /// What lies under the view: never written to.
 #[derive(Clone, Debug)]
 pub(super) enum Base {
-    /// A file, open for reading.
-    File(Arc<File>),
+    /// A file, open for reading, and the number of the error by which the system refused to read it; 0 if it never did.
+    File(Arc<(File, AtomicI32)>),
     /// A copy of one.
     Image(Arc<Vec<u8>>),
 }
 
 impl From<File> for Base {
     fn from(file: File) -> Self {
-        Self::File(Arc::new(file))
+        Self::File(Arc::new((file, AtomicI32::new(0))))
     }
 }
 
@@ -36,16 +36,18 @@ impl From<Vec<u8>> for Base {
 }
 
 impl Base {
-    fn len(&self) -> io::Result<u64> {
+    pub(super) fn len(&self) -> io::Result<u64> {
         match self {
-            Self::File(file) => Ok(file.metadata()?.len()),
+            Self::File(file) => Ok(file.0.metadata()?.len()),
             Self::Image(image) => Ok(image.len() as u64),
         }
     }
 
-    fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
+    pub(super) fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
         match self {
-            Self::File(file) => file.read_exact_at(out, offset),
+            Self::File(file) => file.0.read_exact_at(out, offset).inspect_err(|error| {
+                file.1.store(error.raw_os_error().unwrap_or_else(|| file.1.load(Ordering::Relaxed)), Ordering::Relaxed);
+            }),
             // As of a file: nothing can be read from anywhere.
             Self::Image(_) if out.is_empty() => Ok(()),
             Self::Image(image) => {
@@ -54,6 +56,18 @@ impl Base {
                 out.copy_from_slice(octets.ok_or(io::ErrorKind::UnexpectedEof)?);
                 Ok(())
             }
+        }
+    }
+}
+
+impl Base {
+    /// Why the system refused to read, if it ever did: then what does not read says nothing of damage.
+    pub(super) fn refused(&self) -> Option<io::Error> {
+        match self {
+            Self::File(file) => {
+                Some(file.1.load(Ordering::Relaxed)).filter(|number| *number != 0).map(io::Error::from_raw_os_error)
+            }
+            Self::Image(_) => None,
         }
     }
 }

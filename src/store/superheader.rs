@@ -5,7 +5,7 @@ use std::io;
 
 use redb::{Database, StorageBackend as _};
 
-use super::overlay::Overlay;
+use super::overlay::{Base, Overlay};
 
 /// Magic number, god byte, padding, page size and region geometry.
 const FIXED_BYTES: usize = 24;
@@ -18,6 +18,26 @@ const SLOTS_AT: u64 = 64;
 const SLOT_BYTES: u64 = 128;
 /// Inside a commit slot: the id of the transaction that wrote it, little-endian.
 const TRANSACTION_ID_AT: u64 = 104;
+
+/// The version of redb's file format that this program reads and writes.
+pub(super) const VERSION: u8 = 3;
+
+/// A later version of redb's file format, if that is what the file is of: its first octets are right, and both commits name
+/// that version. A damaged octet is in one of them.
+pub(super) fn newer(base: &Base) -> Option<u32> {
+    let mut head = [0; (SLOTS_AT + SLOT_BYTES) as usize + 1];
+    if base.len().ok()? < head.len() as u64 {
+        return None;
+    }
+    base.read_exact_at(&mut head, 0).ok()?;
+    let (first, second) = (head[SLOTS_AT as usize], head[head.len() - 1]);
+    (is_magic(&head) && first == second && first > VERSION).then_some(first.into())
+}
+
+/// Whether these are the first octets of a database.
+pub(super) fn is_magic(head: &[u8]) -> bool {
+    head.starts_with(b"redb\x1a\x0a\xa9\x0d\x0a")
+}
 
 /// Whether a file that was closed cleanly names as current a commit that is not its newest.
 ///

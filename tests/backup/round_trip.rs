@@ -177,12 +177,12 @@ fn what_was_replaced_is_never_replaced_itself() {
     let (path, target) = (directory.path().join("store.db"), directory.path().join("target.db"));
     drop(common::store_with(&path, common::objects(2), &common::secret()));
     fs::write(&target, "no store at all").unwrap();
-    fs::write(directory.path().join("target.db.replaced-6"), "somebody's").unwrap();
+    fs::write(directory.path().join("target.db.replaced-5"), "somebody's").unwrap();
     let copy = StoreCopy::of_file(&path, &[]).unwrap();
     let kept = || copy.put_in_place(&target, 5).unwrap().into_inner().kept_at.unwrap();
     assert_eq!(fs::read_to_string(kept()).unwrap(), "no store at all");
-    assert_eq!(kept(), directory.path().join("target.db.replaced-7"));
-    assert_eq!(fs::read_to_string(directory.path().join("target.db.replaced-6")).unwrap(), "somebody's");
+    assert_eq!(kept(), directory.path().join("target.db.replaced-5-2"));
+    assert_eq!(fs::read_to_string(directory.path().join("target.db.replaced-5")).unwrap(), "somebody's");
 }
 
 #[test]

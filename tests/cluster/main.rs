@@ -24,6 +24,7 @@ mod pieces;
 mod pods;
 mod process;
 mod program;
+#[path = "../common/random.rs"]
 mod random;
 mod relay;
 mod scenarios;
@@ -50,6 +51,11 @@ pub(crate) fn directory(of: &str) -> TempDir {
         eprintln!("the {of}'s files stay in {}", directory.path().display());
     }
     directory
+}
+
+/// Whether the long form is asked for: every scenario, and the core set at larger sizes. Each takes about a minute.
+pub(crate) fn full() -> bool {
+    std::env::var("CKPT_DB_CAMPAIGN").is_ok_and(|form| form == "full")
 }
 
 /// Asks `probe` until it has an answer; real processes are polled, since nothing tells when they are ready.

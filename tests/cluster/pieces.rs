@@ -13,13 +13,16 @@ use crate::api::{Api, one};
 use crate::control_plane::{Cluster, Options, node_user};
 use crate::process::Process;
 use crate::truth::{self, Objects};
-use crate::until;
 use crate::workload::Workload;
+use crate::{full, until};
 
 const NODE: &str = "edge-1";
 
 #[test]
 fn a_workload_runs_over_kills_and_a_restore() {
+    if !full() {
+        return;
+    }
     let Some(cluster) = Cluster::start(Options::default()) else { return };
     let admin = cluster.admin();
     let mut workload = Workload::new(7, NODE, 20);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
 pub(crate) mod program;
+pub(crate) mod random;
 pub(crate) mod search;
 pub(crate) mod strace;
 

@@ -1,18 +1,15 @@
-//! Campaigns of kills and faults: which system calls of the program change files, and how one of them is made to fail.
-//!
-//! A first run under `strace` counts the calls; then, from the same state, one after the other is killed or refused. A sample
-//! of them by default; all with `CKPT_DB_KILLS=all`.
+//! A program under strace: which system calls it makes, and what becomes of it when one of them goes wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use super::program::clean;
 
 /// Every call that changes a file, a directory or a link, or makes such a change durable. A question mark: not every
 /// architecture has it.
-const CALLS: [&str; 30] = [
+pub(crate) const CALLS: [&str; 30] = [
     "write",
     "pwrite64",
     "writev",
@@ -49,11 +46,28 @@ const CALLS: [&str; 30] = [
 const SAMPLE: usize = 15;
 
 /// Runs `command` under strace. Its output is of no interest.
-pub(crate) fn strace(log: &Path, options: &[&str], command: &Command) -> std::process::ExitStatus {
+pub(crate) fn run(log: &Path, options: &[&str], command: &Command) -> ExitStatus {
     let mut strace = clean(Command::new("strace"));
     strace.args(["-f", "-qq", "-o"]).arg(log).arg("-e").arg(format!("trace={}", CALLS.join(","))).args(options);
     strace.arg("--").arg(command.get_program()).args(command.get_args());
     strace.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+}
+
+/// Whether strace can be used. Where it can't the test is skipped, loudly; never in CI.
+pub(crate) fn works() -> bool {
+    let works = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
+    if works.as_ref().is_ok_and(ExitStatus::success) {
+        return true;
+    }
+    let why = if works.is_err() { "strace is not installed" } else { "strace is not allowed here" };
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}, and CI has to show what kills do");
+    say(&format!("SKIPPED: {why}"));
+    false
+}
+
+/// A line that is seen although the test passes.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "\n{line}");
 }
 
 /// The calls in a log that change something: name and number among those of that name.
@@ -77,7 +91,7 @@ pub(crate) fn points(log: &str) -> Vec<(String, usize)> {
     points
 }
 
-/// All points, or a sample that has the first and last call of each name and is spread over the others.
+/// All points with `CKPT_DB_KILLS=all`, or a sample that has the first and last call of each name and is spread over the others.
 pub(crate) fn choose(points: &[(String, usize)]) -> Vec<(String, usize)> {
     if std::env::var_os("CKPT_DB_KILLS").is_some_and(|kills| kills == "all") {
         return points.to_vec();
@@ -90,20 +104,4 @@ pub(crate) fn choose(points: &[(String, usize)]) -> Vec<(String, usize)> {
     let step = (points.len() / SAMPLE).max(1);
     let chosen: BTreeSet<usize> = ends.chain((step / 2..points.len()).step_by(step)).collect();
     chosen.into_iter().map(|index| points[index].clone()).collect()
-}
-
-pub(crate) fn strace_works() -> bool {
-    let works = Command::new("strace").args(["-f", "-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null()).status();
-    if works.as_ref().is_ok_and(std::process::ExitStatus::success) {
-        return true;
-    }
-    let why = if works.is_err() { "strace is not installed" } else { "strace is not allowed here" };
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}, and CI has to show what kills do");
-    say(&format!("SKIPPED: {why}"));
-    false
-}
-
-/// A line that is seen although the test passes.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "\n{line}");
 }

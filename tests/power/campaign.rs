@@ -32,14 +32,14 @@ pub(crate) struct Plan {
 #[derive(Default)]
 pub(crate) struct Tally {
     /// How often the power was cut, and how often of that before the agent had done anything new.
-    cuts: usize,
+    pub(crate) cuts: usize,
     early: usize,
     /// Steps that the machines acknowledged.
     pub(crate) acknowledged: usize,
     writes: usize,
     flushes: usize,
     /// Images that were judged, and how many of these had lost or torn writes.
-    images: usize,
+    pub(crate) images: usize,
     incomplete: usize,
     /// How long the machines waited for that.
     looking: Duration,

@@ -1,6 +1,7 @@
 //! What a power cut can leave of a recorded run: everything synced, and of what came after it any part, in any order, each
 //! write whole, missing or torn between sectors.
 
+use crate::common::random::Random;
 use crate::disk::{Op, apply, write};
 
 /// What a drive writes at once.
@@ -21,26 +22,6 @@ pub(crate) enum Fate {
     TornAt(usize),
     /// Some of them, in any order, each whole, or with some of its sectors.
     Shuffled(u64),
-}
-
-/// A small generator (xorshift64*): the same seed gives the same images on every machine.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
 }
 
 /// A recorded run: what the disk held before it, durably, and all that was asked of it.

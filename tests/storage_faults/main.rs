@@ -25,8 +25,9 @@ use ckpt_db::store::{
 };
 use store_format::Unlocker;
 
+use common::random::Random;
 use disk::Disk;
-use images::{Fate, Random, Recorded};
+use images::{Fate, Recorded};
 use workload::{KEYS, Step, workload};
 
 /// Images of an ordinary run.
@@ -168,7 +169,8 @@ fn what_was_acknowledged_survives_every_power_cut() {
             }
         }
     }
-    println!("{runs} runs, {points} crash points, {tried} images of the disk: {kinds:?}; lost: 0");
+    println!("{runs} runs, {points} crash points: {kinds:?}");
+    println!("campaign: storage images: {tried} judged, 0 acknowledged changes lost, 0 partial changes, 0 panics");
 }
 
 fn kind(fate: Fate) -> &'static str {

@@ -8,7 +8,7 @@ use ckpt_db::store::{Change, Missing};
 use store_format::Lifecycle;
 
 use crate::common;
-use crate::images::Random;
+use crate::common::random::Random;
 
 /// One commit of the workload.
 #[derive(Clone)]

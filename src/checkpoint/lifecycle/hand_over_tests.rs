@@ -238,6 +238,18 @@ fn copies_make_room_for_parents() {
     node.rules.pods_max = Some(5);
     node.api(Answers::Answering).look.api.in_step = false;
     assert_eq!(node.active(), "a", "what the API server names is enough");
+
+    // A pod that is gone takes its place as long as it has a sandbox.
+    for (gone_has_sandbox, want) in [(false, "left right"), (true, "left")] {
+        let mut node = standing_in([plain("left"), plain("right")]);
+        node.rules.pods_max = Some(3);
+        node.api(Answers::Answering).checkpoint("left").gone = true;
+        node.look.api.sighted.remove(&name("left"));
+        if gone_has_sandbox {
+            node.parent("left", "p", Some(ContainerState::Running));
+        }
+        assert_eq!(node.active(), want, "the one that is gone has a sandbox: {gone_has_sandbox}");
+    }
 }
 
 // ---- A parent that is gone, or over ----------------------------------------------------------------------------------

@@ -186,7 +186,9 @@ fn yield_for_room(lives: &mut BTreeMap<PodName, Life<'_>>, look: &Look, rules: &
         true => look.api.sighted.contains_key(pod),
         false => life.is_known_parent(),
     };
-    let present = lives.iter().filter(|(pod, life)| life.presence == Presence::Present || comes(pod, life));
+    // One that is gone takes its place until its sandbox is gone too.
+    let present =
+        lives.iter().filter(|(pod, life)| life.presence == Presence::Present || life.has_sandbox() || comes(pod, life));
     let present: Vec<PodName> = present.map(|(pod, _)| pod.clone()).collect();
     let parents: BTreeSet<PodName> = look.api.sighted.keys().cloned().chain(present).collect();
     let copies = lives.values().filter(|life| life.before.is_active()).count();

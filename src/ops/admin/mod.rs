@@ -133,7 +133,8 @@ impl Request {
     }
 
     fn parse(line: &[u8]) -> Result<Self, String> {
-        let has_secrets = line.windows(8).any(|octets| octets == b"\"secret\"");
+        // The name of a member may be written with escapes.
+        let has_secrets = line.windows(8).any(|octets| octets == b"\"secret\"") || line.contains(&b'\\');
         let line: Line<'_> = serde_json::from_slice(line).map_err(|error| match has_secrets {
             false => format!("the request can't be read: {error}"),
             // What it says of a value that does not fit is that value.

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::geteuid;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::{Admin, Answer, ImageHeader, REQUEST_MAX_BYTES, Request};
+use crate::lock::{Sharing, lock};
 
 /// How long a client may take to ask, the agent to answer, and the client to read each piece of the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -113,11 +113,9 @@ impl Listening {
             Err(error) => return Err(io("make", directory)(error)),
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let lock = open(directory, flags, Mode::empty()).map_err(|errno| io("open", directory)(errno.into()))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(BindError::InUse(path.to_owned())),
-            Err(errno) => return Err(io("lock", directory)(errno.into())),
+        let held = open(directory, flags, Mode::empty()).map_err(|errno| io("open", directory)(errno.into()))?;
+        if !lock(&held, Sharing::Exclusive).map_err(|errno| io("lock", directory)(errno.into()))? {
+            return Err(BindError::InUse(path.to_owned()));
         }
         close_to_others(path, directory)?;
         // Whoever left it did not live to remove it: its lock would be held.
@@ -131,7 +129,7 @@ impl Listening {
         }
         let socket = std::os::unix::net::UnixListener::bind(path).map_err(io("listen on", path))?;
         // Until here its directory alone keeps others out.
-        let place = Place { path: path.to_owned(), _lock: lock };
+        let place = Place { path: path.to_owned(), _lock: held };
         set_mode(path, 0o600).map_err(io("set the mode of", path))?;
         socket.set_nonblocking(true).map_err(io("prepare", path))?;
         Ok(Self { socket, place })

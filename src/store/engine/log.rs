@@ -50,7 +50,7 @@ pub(in crate::store) fn of_store(event: Event, why: &str) -> LogItem {
 }
 
 /// Appends the record of one commit, and removes the oldest ones where there are too many.
-pub(super) fn append(
+pub(in crate::store) fn append(
     tables: &mut dyn Tables,
     vault: Option<&Vault>,
     revision: Revision,

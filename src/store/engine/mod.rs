@@ -9,7 +9,7 @@ mod rows;
 mod settle;
 mod slots;
 
-pub(super) use log::of_store;
+pub(super) use log::{append as append_log, of_store};
 pub(super) use slots::{Ground, add as add_slots, finish as finish_slots, keep as keep_slots, put as put_slot};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -244,7 +244,10 @@ impl Batch<'_> {
             return Ok(*gone);
         }
         let Some(row) = self.pod_row(key.namespace(), key.name())? else { return Ok(false) };
-        Ok(row.gone && self.stored(key)?.is_none_or(|stored| stored.envelope.uid == row.uid))
+        // Of a pod that was lost its row only is left, which goes with the next proof.
+        Ok(row.gone
+            && self.tables.get(RowKey::object(key))?.is_some()
+            && self.stored(key)?.is_none_or(|stored| stored.envelope.uid == row.uid))
     }
 
     fn stage_reset(&mut self, objects: Vec<Object>, kinds: &[Kind], missing: Missing) -> Result<(), StoreError> {
@@ -269,6 +272,9 @@ impl Batch<'_> {
         if empty && missing == Missing::Delete {
             return Err(StoreError::EmptyListing { stored: stored_pods });
         }
+        if kinds.contains(&Kind::Pod) {
+            there.extend(self.lost_pods()?);
+        }
         // A listing without any pod says too little to be called complete: a new node's source may still be empty.
         self.populated |= listed.iter().any(|key| is_pod(&key));
         let absent: Vec<ObjectKey> = there.into_iter().filter(|key| !listed.contains(key)).collect();
@@ -279,7 +285,13 @@ impl Batch<'_> {
                 Missing::Report => {
                     let uid = match self.pending.get(&key) {
                         Some(object) => object.as_ref().map(|object| object.uid.clone()),
-                        None => self.stored(&key)?.map(|stored| stored.envelope.uid),
+                        None => match self.stored(&key)? {
+                            Some(stored) => Some(stored.envelope.uid),
+                            None if key.kind() == Kind::Pod => {
+                                self.pod_row(key.namespace(), key.name())?.map(|row| row.uid)
+                            }
+                            None => None,
+                        },
                     };
                     self.missing.insert(key, uid.unwrap_or_default());
                 }
@@ -289,6 +301,19 @@ impl Batch<'_> {
             self.stage(object);
         }
         Ok(())
+    }
+
+    /// Pods of which the row is left only: their objects were lost with a damaged file.
+    fn lost_pods(&self) -> Result<Vec<ObjectKey>, StoreError> {
+        let mut lost = Vec::new();
+        for row in self.tables.rows(Table::Pods)? {
+            let [namespace, name] = row.key.as_slice() else { continue };
+            let Ok(key) = ObjectKey::new(Kind::Pod, namespace, name) else { continue };
+            if !self.pending.contains_key(&key) && self.tables.get(RowKey::object(&key))?.is_none() {
+                lost.push(key);
+            }
+        }
+        Ok(lost)
     }
 
     fn stored(&self, key: &ObjectKey) -> Result<Option<Stored>, StoreError> {
@@ -349,7 +374,7 @@ impl Batch<'_> {
 
     fn remove(&mut self, key: &ObjectKey) -> Result<(), StoreError> {
         if self.tables.get(RowKey::object(key))?.is_none() {
-            return Ok(());
+            return self.remove_lost(key);
         }
         let uid = self.stored(key)?.map(|stored| stored.envelope.uid).unwrap_or_default();
         self.tables.remove(RowKey::object(key))?;
@@ -360,6 +385,19 @@ impl Batch<'_> {
         self.wrote = true;
         *self.grown.entry(key.kind()).or_default() -= 1;
         self.update.removed.push(key.clone());
+        Ok(())
+    }
+
+    /// Removes what is left of a pod that was lost.
+    fn remove_lost(&mut self, key: &ObjectKey) -> Result<(), StoreError> {
+        let place = RowKey::Pod(key.namespace(), key.name());
+        if key.kind() == Kind::Pod && self.tables.get(place)?.is_some() {
+            let uid = self.pod_row(key.namespace(), key.name())?.map(|row| row.uid).unwrap_or_default();
+            self.tables.remove(place)?;
+            self.note(Event::Removed, key, &uid, "");
+            self.wrote = true;
+            self.update.removed.push(key.clone());
+        }
         Ok(())
     }
 
@@ -386,7 +424,8 @@ impl Batch<'_> {
         self.update.revision = Revision(if unchanged { revision } else { revision + 1 });
         for (key, uid) in std::mem::take(&mut self.missing) {
             // A later step of the batch may have deleted it, or taken away the last pod that named it.
-            if self.tables.get(RowKey::object(&key))?.is_some() {
+            let lost = key.kind() == Kind::Pod && self.tables.get(RowKey::Pod(key.namespace(), key.name()))?.is_some();
+            if lost || self.tables.get(RowKey::object(&key))?.is_some() {
                 self.update.missing.push((key, uid));
             }
         }

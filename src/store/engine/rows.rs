@@ -113,6 +113,11 @@ impl Batch<'_> {
         for (key, gone) in std::mem::take(&mut self.gone) {
             // A later step of the batch may have deleted it.
             let Some(row) = self.pod_row(key.namespace(), key.name())? else { continue };
+            // Nothing is left of it that a grace period could be for.
+            if gone && self.tables.get(RowKey::object(&key))?.is_none() {
+                self.remove_lost(&key)?;
+                continue;
+            }
             if row.gone == gone {
                 continue;
             }

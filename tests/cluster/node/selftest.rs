@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{IMAGE, Options, PATIENCE, RealNode};
 use crate::api::collection;
 use crate::control_plane::{Cluster, Options as ClusterOptions};
-use crate::until;
+use crate::{full, until};
 
 const NODE: &str = "edge-1";
 
@@ -25,6 +25,9 @@ fn pod(name: &str, spec: serde_json::Value) -> serde_json::Value {
 
 #[test]
 fn a_node_runs_pods_and_loses_its_power() {
+    if !full() {
+        return;
+    }
     let start = std::time::Instant::now();
     let took = |what: &str| eprintln!("{:5.1} s {what}", start.elapsed().as_secs_f64());
     let Some(cluster) = Cluster::start(ClusterOptions::default()) else { return };

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::pods::{annotate, object, pod, sleeper};
 use super::{DELAY_S, GRACE, NODE, Stage, copy_of};
 use crate::control_plane::{Cluster, Options as ClusterOptions};
+use crate::full;
 use crate::node::{Options, PATIENCE};
 use crate::until;
 
@@ -50,6 +51,9 @@ pub(super) fn audited() -> Option<(TempDir, Cluster)> {
 
 #[test]
 fn nothing_secret_comes_back_to_the_api() {
+    if !full() {
+        return;
+    }
     let Some((_policy, cluster)) = audited() else { return };
     let Some(mut stage) = Stage::of(cluster, &Options::default()) else { return };
     let [delay, grace] = [DELAY_S, GRACE.as_secs()].map(|seconds| format!("{seconds}s"));

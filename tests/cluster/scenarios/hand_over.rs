@@ -9,10 +9,10 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::pods::{annotate, pod, sleeper};
-use super::{Stage, copy_of, file_of, full, key, seconds};
+use super::{Stage, copy_of, file_of, key, seconds};
 use crate::api::one;
 use crate::node::{Options, PATIENCE};
-use crate::until;
+use crate::{full, until};
 
 /// A power cut without an API server; then it is back. Asserts that each of the pods was copied and goes back to its parent,
 /// and that `yields` of the copies were gone before anybody was answered.
@@ -86,6 +86,9 @@ fn a_full_node_finds_room_for_its_parents() {
 
 #[test]
 fn a_server_on_the_hosts_network_whose_parent_can_not_bind_while_the_copy_lives() {
+    if !full() {
+        return;
+    }
     let Some(mut stage) = Stage::set(&Options::default()) else { return };
     let server = pod("server", "exec httpd -f -p 7000", |pod| {
         annotate(pod);

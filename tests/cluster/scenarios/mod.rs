@@ -193,8 +193,3 @@ pub(crate) fn file_of(pod: &str) -> String {
 pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.2} s", duration.as_secs_f64())
 }
-
-/// Whether the long form is asked for: every scenario, and the core set at larger sizes. Each takes about a minute.
-pub(crate) fn full() -> bool {
-    std::env::var("CKPT_DB_CAMPAIGN").is_ok_and(|form| form == "full")
-}

@@ -7,9 +7,9 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::pods::{annotated, as_user, small, volumes};
-use super::{Stage, copy_of, file_of, full, key, seconds};
+use super::{Stage, copy_of, file_of, key, seconds};
 use crate::node::{Options, PATIENCE};
-use crate::until;
+use crate::{full, until};
 
 #[test]
 fn every_pod_runs_again_as_it_was_and_goes_back_to_its_parent() {

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::pods::{annotated, sleeper, small, volumes};
-use super::{DELAY_S, GRACE, Stage, copy_of, file_of, full, key};
+use super::{DELAY_S, GRACE, Stage, copy_of, file_of, key};
 use crate::api::one;
 use crate::node::{Options, PATIENCE};
-use crate::until;
+use crate::{full, until};
 
 #[test]
 fn no_copy_of_an_unannotated_pod_is_ever_published() {

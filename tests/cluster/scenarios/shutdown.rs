@@ -6,11 +6,14 @@ use super::pods::sleeper;
 use super::{Stage, copy_of, file_of};
 use crate::api::one;
 use crate::node::{Options, PATIENCE};
-use crate::until;
+use crate::{full, until};
 
 /// The shutdown manager of the kubelet needs systemd; what it does to a pod's status is done in its place.
 #[test]
 fn a_graceful_shutdown_is_no_outcome() {
+    if !full() {
+        return;
+    }
     let Some(mut stage) = Stage::set(&Options::default()) else { return };
     let names = ["terminated", "shutdown", "evicted"];
     stage.run(&names.map(sleeper));

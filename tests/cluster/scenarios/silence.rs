@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::pods::{annotate, object, pod, sleeper};
-use super::{DELAY_S, Stage, copy_of, file_of, full};
+use super::{DELAY_S, Stage, copy_of, file_of};
 use crate::api::one;
 use crate::node::{Options, PATIENCE};
-use crate::until;
+use crate::{full, until};
 
 /// Long enough for the agent to have acted, had it meant to.
 const LONG: Duration = Duration::from_secs(DELAY_S + 10);
@@ -19,6 +19,9 @@ const LONGER: Duration = Duration::from_secs(DELAY_S + 40);
 
 #[test]
 fn only_what_the_kubelet_has_forgotten_is_copied() {
+    if !full() {
+        return;
+    }
     let Some(mut stage) = Stage::set(&Options::default()) else { return };
     let mut loops = pod("loops", "sleep 2; exit 1", annotate);
     loops["spec"]["restartPolicy"] = "Always".into();

@@ -1,5 +1,7 @@
 //! Numbers that only a seed decides: the same on every machine and with every version of every library.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone)]
 pub(crate) struct Random(u64);
