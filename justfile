@@ -56,7 +56,12 @@ histories:
 
 # Flip every byte of every used page of the example store (about half an hour)
 flips:
-    CKPT_DB_FLIPS=all cargo test --profile campaign --test damage -- --nocapture
+    CKPT_DB_FLIPS=all cargo test --profile campaign --test damage flips -- --nocapture
+
+# Every other kind of damage, and the rebuild after it: 3,000 cases for each of three files, every page cut, zeroed and garbled; killed at every call
+damage:
+    CKPT_DB_DAMAGE=3000 CKPT_DB_KILLS=all cargo test --profile campaign --test damage -- --nocapture
+    CKPT_DB_FLIPS=1000 cargo test --profile campaign --test damage_program -- --nocapture
 
 # Kill the example run at every write-class system call (needs strace)
 kills:

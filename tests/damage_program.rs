@@ -16,14 +16,15 @@ use std::time::{Duration, Instant};
 use common::program::{Entry, Listing, MARKER, Node, Ran, STORE, What};
 use serde_json::Value;
 
-const FLIPS: u64 = 200;
+/// So many in an ordinary run; `CKPT_DB_FLIPS=N` makes more.
+const FLIPS: u64 = 50;
 /// Given with every failure; another one may be tried by `CKPT_DB_SEED`.
 const SEED: u64 = 0x5eed_0001;
 
 /// How long one command may take. They take a tenth of a second.
 const HANG: Duration = Duration::from_secs(20);
 
-/// Two hundred, and the head of every page; the halves run side by side.
+/// Spread over the file, and the head of every page; the halves run side by side.
 #[test]
 fn flips_at_even_places() {
     flips(0);
@@ -52,9 +53,60 @@ fn flips(first: usize) {
     }
     let mut messages = std::io::stderr();
     let _ = writeln!(messages, "\nCKPT_DB_SEED={seed}: {tally:?}");
-    assert!(tally.flips >= FLIPS / 2);
-    assert!(tally.objects_lost > 10 && tally.pods_lost > 5, "flips that cost nothing show nothing: {tally:?}");
+    assert!(tally.flips >= flips_wanted() / 2);
+    assert!(tally.objects_lost > 5 && tally.pods_lost > 2, "flips that cost nothing show nothing: {tally:?}");
     assert_eq!(tally.unreadable, 0, "one flip costs the records that it touches: {tally:?}");
+}
+
+fn flips_wanted() -> u64 {
+    std::env::var("CKPT_DB_FLIPS").ok().and_then(|flips| flips.parse().ok()).unwrap_or(FLIPS)
+}
+
+/// More than flips: the file is judged as it lies there, then its source is told again, which rebuilds it.
+#[test]
+fn a_store_is_rebuilt_from_what_is_left_of_it_and_its_source() {
+    const PAGE: usize = 4096;
+    let node = Node::with_example();
+    let sound = Sound::of(&node);
+    let mut random = Random(SEED);
+    let used = |page: &usize| sound.store[page * PAGE..(page + 1) * PAGE].iter().any(|octet| *octet != 0);
+    let pages: Vec<usize> = (1..sound.store.len() / PAGE).filter(used).collect();
+    let mut tally = Tally::default();
+    for case in 0..flips_wanted() / 6 {
+        let mut damaged = sound.store.clone();
+        let mut page = || pages[random.below(pages.len() as u64) as usize] * PAGE;
+        let (first, second) = (page(), page());
+        match case % 7 {
+            0 => damaged[first..first + PAGE].fill(0),
+            1 => {
+                damaged[first..first + PAGE].copy_from_slice(&sound.store[second..second + PAGE]);
+                damaged[second..second + PAGE].copy_from_slice(&sound.store[first..first + PAGE]);
+            }
+            2 => damaged.truncate(first),
+            3 => damaged.truncate(first + 1000),
+            4 => damaged[first..first + PAGE].iter_mut().for_each(|octet| *octet = random.below(256) as u8),
+            5 => damaged[..PAGE].fill(0),
+            _ => damaged.extend((0..5000).map(|_| random.below(256) as u8)),
+        }
+        fs::write(node.at(STORE), &damaged).unwrap();
+        let what = format!("case {case}, at {first}");
+        judge(&node, &sound, &what, &mut tally);
+        assert!(fs::read(node.at(STORE)).unwrap() == damaged, "{what}: the evidence was touched");
+
+        let ran = node.run_source();
+        let kept = ckpt_db::store::kept_beside(&node.at(STORE));
+        assert_eq!(ran.code, Some(0), "{what}: {}", ran.stderr);
+        assert_eq!(ran.stderr.contains("was damaged"), !kept.is_empty(), "{what}: {}", ran.stderr);
+        assert!(kept.iter().all(|kept| fs::read(kept).unwrap() == damaged), "{what}: the evidence is gone");
+        assert!(objects(&node.dump()) == sound.objects, "{what}: not everything is there again");
+        let verified = node.ran("verify", &[]);
+        assert!(kept.is_empty() || verified.code == Some(0), "{what}: {}", verified.stdout);
+        common::program::assert_same(&node.rendered(), &sound.rendered, &what);
+        tally.rebuilt += kept.len();
+        kept.iter().for_each(|kept| fs::remove_file(kept).unwrap());
+    }
+    let _ = writeln!(std::io::stderr(), "\n{tally:?}");
+    assert!(tally.rebuilt >= 4, "{tally:?}");
 }
 
 /// The node before any damage.
@@ -90,6 +142,7 @@ struct Tally {
     objects_lost: usize,
     pods_lost: usize,
     unreadable: u64,
+    rebuilt: usize,
     /// Manifests that lack the variables of a lost Service, and nothing else.
     without_a_service: u64,
 }
@@ -260,8 +313,9 @@ fn offsets(store: &[u8], random: &mut Random) -> Vec<usize> {
     // Of the first page only the header's 320 octets mean anything.
     let within = |start: &usize| *start..*start + if *start == 0 { 320 } else { 4096 };
     let all: Vec<usize> = pages.iter().flat_map(within).filter(|at| *at < store.len()).collect();
-    let part = all.len() as u64 / FLIPS;
-    let spread = (0..FLIPS).map(|n| all[(n * part + random.below(part)) as usize]);
+    let wanted = flips_wanted().min(all.len() as u64);
+    let part = all.len() as u64 / wanted;
+    let spread = (0..wanted).map(|n| all[(n * part + random.below(part)) as usize]);
     spread.chain(pages.iter().copied()).collect()
 }
 

@@ -1,8 +1,8 @@
 //! `kill -9` at every system call that changes a file: no reader sees a part, and the next run completes the work.
 //!
 //! A first run under `strace` counts the calls; then, from the same state, the program is killed at one of them after the
-//! other (the call itself is not carried out). A sample of them by default; all by `CKPT_DB_KILLS=all cargo test --test
-//! kill`. This shows the death of the process, not the loss of power: what was written stays written.
+//! other (the call itself is not carried out). A sample of them by default, other ones each time; all by
+//! `CKPT_DB_KILLS=all cargo test --test kill`. This shows the death of the process, not the loss of power: what was written stays written.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 

@@ -133,34 +133,10 @@ pub struct Plan {
     /// Pods of the plan whose rendering may lack something that was lost: it is published where there is nothing, and
     /// never over an active manifest, which would restart the copy for the worse.
     pub unsure: BTreeSet<PodName>,
-    /// What happens to active manifests of pods that are neither in the plan nor among the untouched.
-    pub others: Others,
     /// Pods of which the runtime says that no sandbox of a copy is ready. Trees that one of them left behind go at once,
     /// unless its manifest was active when the pass began: its copy may be starting at this moment. Any other pod's wait
     /// until its containers must have ended.
     pub stopped: BTreeSet<PodName>,
-}
-
-/// What happens to active manifests of pods that have no place in a plan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Others {
-    /// They go, and their copies stop.
-    #[default]
-    Stop,
-    /// They stay as they are, and so do their trees: nobody knows whether their copies may stop.
-    Leave,
-}
-
-impl Plan {
-    /// The same files, with nothing started and nothing stopped by them.
-    #[must_use]
-    pub fn as_it_is(mut self) -> Self {
-        for planned in &mut self.pods {
-            planned.activity = Activity::AsItIs;
-        }
-        self.others = Others::Leave;
-        self
-    }
 }
 
 /// Pods that are not in a plan and must not be cleaned up either.

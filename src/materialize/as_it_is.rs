@@ -13,7 +13,7 @@ use super::sandbox::*;
 use super::*;
 use super::{random, removal};
 use crate::checkpoint::rendering::Activity::{Active, Prepared};
-use crate::checkpoint::rendering::{Activity, PlannedPod, Tree};
+use crate::checkpoint::rendering::{Activity, PlannedPod, Tree, Untouched};
 use Published::{Replaced, Unchanged};
 
 const ACTIVE: &str = "manifests/default_web.json";
@@ -23,8 +23,14 @@ const BODY: &str = "secrets/.manifests/default_web.json";
 type Arrange = Box<dyn Fn(&SandBox)>;
 type Make = fn(&str, Activity, &str, Vec<Tree>) -> PlannedPod;
 
+/// The same files, with nothing started and nothing stopped by them, as when nobody knows what runs.
+fn as_it_is(mut plan: Plan) -> Plan {
+    plan.pods.iter_mut().for_each(|planned| planned.activity = Activity::AsItIs);
+    Plan { untouched: Untouched::All, ..plan }
+}
+
 fn held(pods: Vec<PlannedPod>) -> Committed<Plan> {
-    plan(pods).map(Plan::as_it_is)
+    plan(pods).map(as_it_is)
 }
 
 fn trees(value: &str) -> Vec<Tree> {
@@ -107,26 +113,6 @@ fn an_active_manifest_stays_and_anything_else_is_prepared() {
 }
 
 #[test]
-fn pods_without_a_place_in_the_plan_are_left_if_they_are_active_and_go_if_not() {
-    let sandbox = SandBox::new();
-    let run = |plan: Committed<Plan>, now| {
-        let report = sandbox.open().reconcile(&plan, &Shelf::default(), now);
-        fine(&report);
-        report
-    };
-    run(plan(vec![clear_pod("a", Active, "v1", trees("v")), pod("b", Prepared, "v1", trees("v"))]), NOW);
-    let (view, a) = (kubelets_view(&sandbox), sandbox.read("secrets/default/a/s/k"));
-    let report = run(held(vec![]), NOW);
-    assert_eq!((report.left, kubelets_view(&sandbox)), (vec![name("a")], view.clone()));
-    assert!(!sandbox.exists("prepared/default_b.json") && !sandbox.exists("secrets/default/b"));
-    run(held(vec![]), NOW + 10 * removal::GRACE_S);
-    assert_eq!((sandbox.read("secrets/default/a/s/k"), kubelets_view(&sandbox)), (a, view));
-    // Whoever knows what runs may stop it.
-    run(plan(vec![]), NOW);
-    assert!(kubelets_view(&sandbox).is_empty());
-}
-
-#[test]
 fn trees_of_a_manifest_that_stays_stay_with_it() {
     let sandbox = SandBox::new();
     let run = |plan: Committed<Plan>, now| {
@@ -197,7 +183,7 @@ proptest! {
         let (view, trees) = (kubelets_view(&sandbox), mounted(&sandbox));
         for step in &holding {
             let (gate, script) = gate(step.cut);
-            let plan = random::made(&step.pods).map(Plan::as_it_is);
+            let plan = random::made(&step.pods).map(as_it_is);
             let report = sandbox.open_with(&gate).reconcile(&plan, &shelf, now);
             let manifests = sandbox.path("manifests");
             let touched: Vec<_> = script.lock().unwrap().log.iter().filter(|(_, at)| at.starts_with(&manifests) && *at != manifests).cloned().collect();

@@ -11,7 +11,7 @@ use super::gate::{Cut, Gate, Script};
 use super::sandbox::*;
 use super::*;
 use super::{random, removal};
-use crate::checkpoint::rendering::{Activity, Others, Untouched};
+use crate::checkpoint::rendering::{Activity, Untouched};
 
 const PODS: [&str; 3] = ["x", "y", "z"];
 
@@ -23,7 +23,6 @@ const SECRET_TREES: usize = 4;
 struct Step {
     pods: BTreeMap<&'static str, Planned>,
     untouched: BTreeSet<&'static str>,
-    others: bool,
     stopped: BTreeSet<&'static str>,
     unsure: BTreeSet<&'static str>,
     /// The secret root loses all that is in it, as at a reboot.
@@ -68,11 +67,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     };
     let cut = prop::option::weighted(0.4, 0..120_usize).prop_map(|step| step.map(Cut::From));
     let sets = (some(0.3), some(0.4), some(0.2));
-    let step = (pods, sets, prop::bool::weighted(0.3), prop::bool::weighted(0.2), 0..120_u64, cut).prop_map(
-        |(pods, (untouched, stopped, unsure), others, forgets, pause_s, cut)| Step {
+    let step = (pods, sets, prop::bool::weighted(0.2), 0..120_u64, cut).prop_map(
+        |(pods, (untouched, stopped, unsure), forgets, pause_s, cut)| Step {
             pods,
             untouched,
-            others,
             stopped,
             unsure,
             forgets,
@@ -96,7 +94,6 @@ impl Step {
         let named = |pods: &BTreeSet<&str>| pods.iter().map(|pod| name(pod)).collect();
         plan(pods.collect()).map(|plan| Plan {
             untouched: Untouched::Only(named(&self.untouched)),
-            others: if self.others { Others::Leave } else { Others::Stop },
             stopped: named(&self.stopped),
             unsure: named(&self.unsure),
             ..plan
@@ -138,7 +135,7 @@ impl Pod {
             if !untouched {
                 self.prepared = None;
             }
-            if untouched || step.others {
+            if untouched {
                 return was_active;
             }
             self.leave(now);

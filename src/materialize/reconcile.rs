@@ -15,7 +15,7 @@ use super::removal::{self, Keep, Retired};
 use super::{Materializer, PodOutcome, Published, Removed, RemovedFiles, Report, Waiting, tree};
 use crate::checkpoint::lookup::{Objects, Reader};
 use crate::checkpoint::object::Shown;
-use crate::checkpoint::rendering::{Activity, Others, Plan, PlannedPod, PodName, TreeRoot};
+use crate::checkpoint::rendering::{Activity, Plan, PlannedPod, PodName, TreeRoot};
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 
@@ -112,11 +112,11 @@ impl<'a> Pass<'a> {
             match planned {
                 Some(Activity::Active | Activity::AsItIs) => continue,
                 Some(Activity::Prepared) => {}
-                None if self.may_stop(&name.pod) => {}
-                None => {
+                None if self.plan.untouched.covers(&name.pod) => {
                     self.report.left.push(name.pod);
                     continue;
                 }
+                None => {}
             }
             // Even if no marker can be written: a copy that goes on is worse than a volume that goes early.
             self.mark(&name);
@@ -141,11 +141,6 @@ impl<'a> Pass<'a> {
             }
         }
         self.sync_manifests();
-    }
-
-    /// Whether the copy of a pod that is not in the plan may stop.
-    fn may_stop(&self, pod: &PodName) -> bool {
-        !self.plan.untouched.covers(pod) && self.plan.others == Others::Stop
     }
 
     /// Publishes a pod's trees, then its manifest; with the trees that it has from now on, where that is known.
@@ -238,7 +233,6 @@ impl<'a> Pass<'a> {
                     Keep { trees: wanted.trees(root), active: wanted.place == Place::Active, hold, stopped }
                 }
                 None if self.plan.untouched.covers(&key) => continue,
-                None if self.running.contains(&key) && !self.may_stop(&key) => continue,
                 None => Keep { trees: BTreeSet::new(), active: false, hold, stopped },
             };
             let result = self.retire(&parent, pod, &key, &keep);

@@ -92,20 +92,21 @@ fn rows_found(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>), Stor
         StoreError::Damaged { what, .. } => Finding::Structure(what.clone()),
         other => Finding::Structure(other.to_string()),
     };
-    for header in [Header::AsItIs, Header::Rebuilt] {
-        let rows = salvage(path, base, header);
+    // Nothing was before the cut that a file of its own length lacks.
+    let lengths = superheader::length_before_cut(base).map_or(vec![None], |len| vec![Some(len), None]);
+    let ways = lengths.iter().flat_map(|len| [Header::AsItIs, Header::Rebuilt].map(|header| (header, *len)));
+    let mut without_objects = Vec::new();
+    for (header, len) in ways {
+        let rows = salvage(path, base, header, len);
         if rows.iter().any(|row| row.table == Table::Objects) {
             return Ok((rows, vec![finding]));
         }
-    }
-    // An empty store has no objects; its meta records are enough to call it one.
-    for header in [Header::AsItIs, Header::Rebuilt] {
-        let rows = salvage(path, base, header);
-        if !rows.is_empty() {
-            return Ok((rows, vec![finding]));
+        if without_objects.is_empty() {
+            without_objects = rows;
         }
     }
-    Err(first)
+    // An empty store has no objects; its meta records are enough to call it one.
+    if without_objects.is_empty() { Err(first) } else { Ok((without_objects, vec![finding])) }
 }
 
 /// The rows of a file whose structure verifies.
@@ -138,13 +139,16 @@ fn database(overlay: Overlay) -> Result<Database, redb::DatabaseError> {
 }
 
 /// Every row that can still be reached, whatever the structure says. Duplicates are possible, order is not kept.
-fn salvage(path: &Path, base: &Base, header: Header) -> Vec<Row> {
+fn salvage(path: &Path, base: &Base, header: Header, len: Option<u64>) -> Vec<Row> {
     let mut rows = Vec::new();
     for table in TABLES {
         for end in [End::Front, End::Back] {
             // Each pass gets a database of its own: after a panic inside redb its locks are poisoned.
             let opened = guard(|| {
                 let (overlay, detach) = overlay(path, base).ok()?;
+                if let Some(len) = len {
+                    redb::StorageBackend::set_len(&overlay, len).ok()?;
+                }
                 if header == Header::Rebuilt {
                     superheader::rebuild(&overlay).ok()?;
                 }

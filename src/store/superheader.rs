@@ -34,6 +34,23 @@ pub(super) fn newer(base: &Base) -> Option<u32> {
     (is_magic(&head) && first == second && first > VERSION).then_some(first.into())
 }
 
+/// How long the file was by its own header, if that is longer than it is: its end was cut off. Pages that are gone then read
+/// as zeros, and cost what was on them.
+pub(super) fn length_before_cut(base: &Base) -> Option<u64> {
+    /// No store of a node is longer; a damaged header may say anything.
+    const LEN_MAX_BYTES: u64 = 16 << 30;
+    const PAGE_BYTES: u64 = 4096;
+    let mut head = [0; 32];
+    base.read_exact_at(&mut head, 0).ok()?;
+    let field = |at: usize| head[at..at + 4].try_into().map(u32::from_le_bytes).map(u64::from).ok();
+    let (page, header_pages, region_pages) = (field(12)?, field(16)?, field(20)?);
+    let (full_regions, trailing_pages) = (field(24)?, field(28)?);
+    let trailing = if trailing_pages > 0 { header_pages + trailing_pages } else { 0 };
+    let pages = full_regions.checked_mul(header_pages + region_pages)?.checked_add(1 + trailing)?;
+    let len = pages.checked_mul(PAGE_BYTES)?;
+    (is_magic(&head) && page == PAGE_BYTES && len > base.len().ok()? && len <= LEN_MAX_BYTES).then_some(len)
+}
+
 /// Whether these are the first octets of a database.
 pub(super) fn is_magic(head: &[u8]) -> bool {
     head.starts_with(b"redb\x1a\x0a\xa9\x0d\x0a")

@@ -190,16 +190,14 @@ fn campaign(work: Work) {
     assert!(new.is_some() && new != old, "{work:?}: it changes something");
     let points = strace::points(&fs::read_to_string(&log).unwrap());
 
-    let chosen = strace::choose(&points);
+    // With the last ones, which come after the work is done.
+    let mut chosen = strace::choose(&points);
+    chosen.extend(points.iter().skip(points.len() - 4).cloned());
+    chosen.sort_by_key(|point| points.iter().position(|other| other == point));
+    chosen.dedup();
     let (mut killed, mut refused, mut failed, mut unmoved, mut finished) = (0, 0, 0, 0, 0);
     let all = std::env::var_os("CKPT_DB_KILLS").is_some_and(|kills| kills == "all");
-    let mut judged = 0;
     for (at, (call, number)) in chosen.iter().enumerate() {
-        // Of the sample every other one, and the last, which come after the work is done.
-        if !all && at % 2 == 1 && at + 4 < chosen.len() {
-            continue;
-        }
-        judged += 1;
         let faults = [Fault::Killed, Fault::NoSpace, Fault::Broken];
         for fault in faults.into_iter().skip(if all { 0 } else { at % 3 }).take(if all { 3 } else { 1 }) {
             let what = format!("{work:?}, {fault:?} at {call} {number}");
@@ -257,7 +255,8 @@ fn campaign(work: Work) {
          {finished} times the new one"
     ));
     strace::say(&format!(
-        "campaign: kills, {work:?}: {judged} of {} system calls judged, 0 files lost, 0 partial files",
+        "campaign: kills, {work:?}: {} of {} system calls judged, 0 files lost, 0 partial files",
+        chosen.len(),
         points.len(),
     ));
 }

@@ -158,7 +158,9 @@ impl Campaign {
             steps: 100,
         };
         let mut machine = Machine::start(&self.parts, &start);
-        let early = wait_for_a_moment(&mut machine, random);
+        // On a new disk there is nothing to recover, and nothing to lose.
+        let early = node.acknowledged > 0 && random.below(3) == 0;
+        wait_for_a_moment(&mut machine, early, random);
         let said = machine.cut();
         fs::write(node.directory.join("serial"), said.join("\n")).unwrap();
         wrong.extend(complaints(&said, node.stored));
@@ -302,32 +304,21 @@ impl Node {
 
 const ACKNOWLEDGED: &str = "ACKNOWLEDGED ";
 
-/// Waits for a random moment of a machine's life. Whether that is before it can have acknowledged anything.
-fn wait_for_a_moment(machine: &mut Machine, random: &mut Random) -> bool {
+/// Waits for a random moment of a machine's life: an `early` one is before it can have acknowledged anything.
+fn wait_for_a_moment(machine: &mut Machine, early: bool, random: &mut Random) {
     let milliseconds = |random: &mut Random, below| Duration::from_millis(random.below(below) as u64);
-    match random.below(6) {
-        // The file system and the store are being recovered.
-        0 => {
-            machine.wait_for("MOUNTING", 1);
-            machine.run_for(milliseconds(random, 1500));
-            true
-        }
-        // The agent starts.
-        1 => {
-            machine.wait_for("STORED", 1);
-            machine.run_for(milliseconds(random, 1500));
-            true
-        }
-        _ => {
-            machine.wait_for(ACKNOWLEDGED, 1);
-            let begun = Instant::now();
-            let steps = 2 + random.below(20);
-            machine.wait_for(ACKNOWLEDGED, 1 + steps);
-            // Somewhere in a step, or in the one after it.
-            let step = usize::try_from(begun.elapsed().as_millis()).unwrap() / steps;
-            machine.run_for(milliseconds(random, 2 * step + 1));
-            false
-        }
+    if early {
+        // The file system and the store are being recovered, or the agent starts.
+        machine.wait_for(if random.below(2) == 0 { "MOUNTING" } else { "STORED" }, 1);
+        machine.run_for(milliseconds(random, 1500));
+    } else {
+        machine.wait_for(ACKNOWLEDGED, 1);
+        let begun = Instant::now();
+        let steps = 2 + random.below(20);
+        machine.wait_for(ACKNOWLEDGED, 1 + steps);
+        // Somewhere in a step, or in the one after it.
+        let step = usize::try_from(begun.elapsed().as_millis()).unwrap() / steps;
+        machine.run_for(milliseconds(random, 2 * step + 1));
     }
 }
 

@@ -12,6 +12,7 @@ mod fake;
 mod agent;
 mod backup;
 mod connections;
+mod damage;
 mod keys;
 mod lines;
 mod memory;

@@ -31,7 +31,7 @@ use images::{Fate, Recorded};
 use workload::{KEYS, Step, workload};
 
 /// Images of an ordinary run.
-const SAMPLE: usize = 1500;
+const SAMPLE: usize = 900;
 
 /// Everything that a snapshot tells, without what differs from one opening to the next.
 fn told(snapshot: &Snapshot) -> [u8; 32] {
