@@ -163,6 +163,22 @@ pub enum StoreError {
         /// Its key.
         key: String,
     },
+    /// A copy of a store could not be written. It was given up; nothing was replaced.
+    #[error("cannot write the copy {}; it was given up", .path.display())]
+    NotCopied {
+        /// The copy.
+        path: PathBuf,
+        /// The database's answer.
+        source: Box<redb::Error>,
+    },
+    /// A copy of a store does not read back as it was written. It was given up; nothing was replaced.
+    #[error("{} does not read back as it was written from {}: it was given up. Look for errors of the disk", .path.display(), .from.display())]
+    CopyDiffers {
+        /// The copy.
+        path: PathBuf,
+        /// What it is a copy of.
+        from: PathBuf,
+    },
     /// A slot that was just written does not open the store when it is read back. It was not relied on: no slot was removed.
     #[error("a key slot that was just written can't be read back; no other slot was removed")]
     SlotNotReadBack,
