@@ -137,6 +137,7 @@ impl Follow<'_> {
         let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
         let line = Arc::clone(&shared);
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
+        let full_at = path.clone();
         let resident = Resident {
             open: Box::new({
                 let authentic = self.settings.require_authentication;
@@ -152,6 +153,10 @@ impl Follow<'_> {
             observer: &mut observer,
             failed: Box::new(|failed| {
                 let why = match failed {
+                    // The database does not say which file it is.
+                    Ok(FollowError::Store(error)) if error.is_full() => {
+                        format!("cannot write to {}: {}", full_at.display(), chain(&anyhow::Error::new(error)))
+                    }
                     Ok(FollowError::Store(error)) => chain(&anyhow::Error::new(error)),
                     Ok(error) => chain(&anyhow::Error::new(error)),
                     Err(error) => chain(&error),

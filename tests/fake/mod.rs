@@ -213,6 +213,15 @@ impl Server {
         self.shared.change(|state| state.store.compact());
     }
 
+    /// The same, and what watches come across is forgotten, so that the server does not grow. Every open watch has to have seen
+    /// all of it.
+    pub(crate) fn forget_history(&self) {
+        self.shared.change(|state| {
+            state.store.compact();
+            state.store.journal.forget();
+        });
+    }
+
     /// What is read at `resourceVersion=0` is what was there at this version: a cache that lags behind. With none: the
     /// latest.
     pub(crate) fn lag_cache(&self, at: Option<u64>) {
