@@ -5,6 +5,7 @@
 
 mod admin;
 mod api;
+mod cause;
 mod compaction;
 mod durable;
 mod eyes;
@@ -26,6 +27,7 @@ mod view;
 
 pub use admin::{Desk, OwnKeys};
 pub use api::{FollowError, Following, Look, Observer, Status, follow};
+pub use cause::is_full;
 pub use compaction::{Compaction, Last, quiet_before};
 pub use durable::{Batch, Durable, Limits, NotDurable};
 pub use eyes::{Sights, cri, images};

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::admin::Desk;
 use super::api::{FollowError, Following, Observer, follow, watch_only};
+use super::cause::chain;
 use super::compaction::Compaction;
 use super::eyes::{Sights, watch_runtime};
 use super::key_bell::{KeyRinger, watch_keys};
@@ -60,10 +61,8 @@ enum Interrupted<E> {
 /// Why the store can't be written to, for the status.
 fn problem(error: &FollowError) -> String {
     match error {
-        FollowError::Store(error) if error.is_full() => {
-            let first: &(dyn std::error::Error + 'static) = error;
-            let cause = std::iter::successors(Some(first), |error| error.source()).last().unwrap_or(first);
-            format!("there is no room on its file system: make room there, and it goes on by itself ({error}: {cause})")
+        FollowError::Store(store) if store.is_full() => {
+            format!("there is no room on its file system: make room there, and it goes on by itself ({})", chain(store))
         }
         FollowError::Store(_) | FollowError::NodeName(_) | FollowError::OtherNode { .. } => error.to_string(),
     }

@@ -41,6 +41,9 @@ use super::{Exit, chain, chain_of, now_unix_ms, say};
 /// Objects that can't be read are named one by one, but not hundreds of them.
 const NAMED_AT_ONCE: usize = 5;
 
+/// So many things that were said once are remembered, not to be said again.
+const REMEMBERED_MAX: usize = 1000;
+
 /// After this long a few more are named.
 const NAMED_AGAIN: Duration = Duration::from_secs(60);
 
@@ -357,6 +360,9 @@ impl Outage {
         };
         let turned = !self.said.is_empty() && self.silent != silent;
         self.silent = silent;
+        if self.said.len() >= REMEMBERED_MAX {
+            self.said.clear();
+        }
         self.said.insert(cause.0.chars().filter(|c| !c.is_ascii_digit()).collect()) || turned
     }
 }
@@ -397,9 +403,16 @@ impl Observer for Narrator<'_> {
         let Batch { items, update } = batch.get();
         for rejected in &update.rejected {
             let problem = format!("error: {} was not stored: {}", rejected.object, rejected.problem);
+            // On a node that lives for years names come without end.
+            if self.problems.len() >= REMEMBERED_MAX {
+                self.problems.clear();
+            }
             if self.problems.insert(problem.clone()) {
                 say(format_args!("{problem}"));
             }
+        }
+        if self.unsealed.len() >= REMEMBERED_MAX {
+            self.unsealed.clear();
         }
         let unsealed: Vec<_> =
             update.unsealed.iter().filter(|secret| self.unsealed.insert(secret.to_string())).collect();

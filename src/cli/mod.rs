@@ -29,7 +29,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ckpt_db::store::StoreError;
+use ckpt_db::agent::is_full;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// `EX_USAGE` of sysexits(3).
@@ -165,9 +165,7 @@ pub(crate) fn chain(error: &anyhow::Error) -> String {
 /// The same of a typed error.
 pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
-    let mut full = false;
     for cause in std::iter::successors(Some(error), |error| error.source()) {
-        full |= is_full(cause);
         let cause = cause.to_string();
         // Wrappers that repeat their cause say nothing new.
         if !text.ends_with(&cause) {
@@ -177,18 +175,10 @@ pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
             text.push_str(&cause);
         }
     }
-    if full {
+    if is_full(error) {
         text.push_str("; make room there");
     }
     output::printable(&text)
-}
-
-/// Whether there is no room on a file system.
-fn is_full(cause: &(dyn std::error::Error + 'static)) -> bool {
-    let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-    let kind = kind.or_else(|| cause.downcast_ref::<rustix::io::Errno>().map(|errno| errno.kind()));
-    matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-        || cause.downcast_ref().is_some_and(StoreError::is_full)
 }
 
 /// One line to standard error; when nobody reads it there is nobody to tell.

@@ -61,6 +61,27 @@ impl RedbStore {
     /// [`StoreError::Exists`] if the name is taken. After any failure there is no file under that name.
     pub fn create(path: &Path, new: NewStore<'_>, entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
         let (unpublished, file) = Unpublished::create(path)?;
+        match Self::fill(path, &unpublished, file, new, entropy) {
+            Ok(store) => {
+                unpublished.publish()?;
+                Ok(store)
+            }
+            Err(error) => {
+                // Where the disk is full it must not keep what little room there was.
+                unpublished.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the first records into an empty file.
+    fn fill(
+        path: &Path,
+        unpublished: &Unpublished,
+        file: File,
+        new: NewStore<'_>,
+        entropy: Box<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
         let medium = medium_of(path, &file)?;
         let db = open_file(&unpublished.temporary, file)?;
         let vault = new.secret.map(|_| Vault::generate(new.identity.store_id, &*entropy)).transpose()?;
@@ -76,7 +97,6 @@ impl RedbStore {
             }
             Ok(((), Outcome::Commit))
         })?;
-        unpublished.publish()?;
         let lock = if vault.is_some() { LockState::Open } else { LockState::Keyless };
         let opened = new.secret.and_then(fingerprint).into_iter().collect();
         let keys = Keys { vault: vault.map(Arc::new), opened };
@@ -341,7 +361,8 @@ pub(super) fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError 
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
         // An error of the system has a number; redb's and the overlay's own ("invalid data", "end of file") are findings.
         DatabaseError::Storage(StorageError::Io(source)) if source.raw_os_error().is_some() => {
-            StoreError::io("read", path, source)
+            let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            StoreError::io(if full { "write" } else { "read" }, path, source)
         }
         other => StoreError::Damaged { path: path.to_owned(), what: plainly(&other) },
     }

@@ -192,7 +192,10 @@ fn while_rendering() {
     );
     assert!(line.contains("No space left on device"), "{line}");
     let (code, text) = status(&scene);
-    println!("full disk, while rendering, status {code:?}: {text}");
+    let alarm = text.lines().find(|line| line.contains("shop/next") && line.contains("No space left on device"));
+    println!("full disk, while rendering, status {code:?}: {alarm:?}");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(alarm.is_some_and(|line| line.contains("make room there")), "{text}");
     // Some rounds later.
     if amount(2, 1) == 2 {
         std::thread::sleep(std::time::Duration::from_secs(20));
@@ -207,6 +210,7 @@ fn while_rendering() {
     small.empty();
     let next = scene.node.at(SECRETS).join("shop/next/next/password");
     at_once("the pod to be rendered", || fs::read_to_string(&next).is_ok_and(|value| value == "secret of next"));
+    at_once("a status without it", || !status(&scene).1.contains("No space left"));
     let ended = agent.stop(Signal::TERM);
     assert_eq!(ended.code, Some(0));
     assert_said_once(&ended.lines);
