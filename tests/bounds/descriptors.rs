@@ -39,7 +39,7 @@ fn watches() -> Match {
 #[test]
 fn ten_thousand_reconnects_leave_nothing_open() {
     let _turn = alone();
-    let reconnects = amount(10_000, 300);
+    let reconnects = amount(10_000, 200);
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(Options::default());
     server.create(Kind::Node, "", "node-1", json!({"status": {"nodeInfo": {"kubeletVersion": "v1.37.0"}}}));

@@ -100,7 +100,7 @@ fn directory() -> tempfile::TempDir {
 #[test]
 fn the_file_stays_within_three_times_what_is_stored() {
     let _turn = alone();
-    let changes = amount(100_000, 100);
+    let changes = amount(100_000, 60);
     let mut random = Random::new(7);
     let directory = directory();
     let path = directory.path().join("checkpoint-store.db");

@@ -17,7 +17,7 @@ use crate::{alone, amount};
 const PODS: usize = 20;
 
 /// So many events, and then everything is waited for.
-const ROUND: usize = 2_000;
+const ROUND: usize = 1_000;
 
 /// Live heap may be so much larger at the end: what is on its way differs from moment to moment.
 const SLACK_BYTES: usize = 1 << 20;
@@ -50,7 +50,7 @@ fn create(server: &Server, name: &str, wanted: &mut Wanted) -> usize {
 #[test]
 fn a_million_events_leave_nothing_behind() {
     let _turn = alone();
-    let events = amount(1_000_000, 20_000);
+    let events = amount(1_000_000, 10_000);
     let mut random = Random::new(5);
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(Options::default());
