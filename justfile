@@ -65,7 +65,7 @@ damage:
 
 # Kill the example run at every write-class system call (needs strace)
 kills:
-    CKPT_DB_KILLS=all cargo test --test kill -- --nocapture
+    CKPT_DB_KILLS=all cargo test --test kill --test backup -- --nocapture
 
 # What sealing costs at a cold start, as a ratio of medians of interleaved rounds
 bench:
