@@ -32,6 +32,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ckpt_db::agent::is_full;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// `EX_USAGE` of sysexits(3).
@@ -180,6 +181,9 @@ pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
             }
             text.push_str(&cause);
         }
+    }
+    if is_full(error) {
+        text.push_str("; make room there");
     }
     output::printable(&text)
 }

@@ -249,9 +249,22 @@ pub(super) fn aside_name(path: &Path, why: &str, now_unix_s: u64, old: &File) ->
         name.push(format!(".{why}-{now_unix_s}{more}"));
         PathBuf::from(name)
     };
-    // An attempt that was cut short has given the same file that name.
-    let free = |name: &PathBuf| is_at(old, name) || std::fs::symlink_metadata(name).is_err();
+    // An attempt that was cut short has given the same file a name.
+    if let Some(same) = kept_aside(path, why).into_iter().find(|name| is_at(old, name)) {
+        return same;
+    }
+    let free = |name: &PathBuf| std::fs::symlink_metadata(name).is_err();
     (0..100).map(candidate).find(free).unwrap_or_else(|| candidate(0))
+}
+
+/// The files that were kept beside the store at `path` for that reason, oldest first.
+pub(super) fn kept_aside(path: &Path, why: &str) -> Vec<PathBuf> {
+    let prefix = format!("{}.{why}-", path.file_name().unwrap_or_default().to_string_lossy());
+    let entries = std::fs::read_dir(directory_of(path)).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    let mut kept: Vec<PathBuf> = named.map(|entry| entry.path()).collect();
+    kept.sort();
+    kept
 }
 
 /// Gives `old`, which lies at `path` and is about to be replaced, a second name, which stays when the first is taken. It is

@@ -92,8 +92,7 @@ fn rows_found(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>), Stor
         StoreError::Damaged { what, .. } => Finding::Structure(what.clone()),
         other => Finding::Structure(other.to_string()),
     };
-    // Nothing was before the cut that a file of its own length lacks.
-    let lengths = superheader::length_before_cut(base).map_or(vec![None], |len| vec![Some(len), None]);
+    let lengths = superheader::length_by_header(base).map_or(vec![None], |len| vec![Some(len), None]);
     let ways = lengths.iter().flat_map(|len| [Header::AsItIs, Header::Rebuilt].map(|header| (header, *len)));
     let mut without_objects = Vec::new();
     for (header, len) in ways {
