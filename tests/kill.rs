@@ -14,8 +14,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
 use common::program::{
-    CONFIGMAPS, Entry, Listing, MANIFESTS, MARKER, Node, PREPARED, SECRETS, STORE, What, assert_same, clean, copy,
-    listing,
+    CONFIGMAPS, Entry, Listing, MANIFESTS, MARKER, Node, PREPARED, SECRETS, STORE, What, assert_same, copy, listing,
 };
 use common::strace;
 
