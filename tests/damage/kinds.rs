@@ -158,6 +158,7 @@ fn campaign(name: &str, bytes: impl Fn(&Files) -> &Vec<u8>) {
     }
     println!("{name}, CKPT_DB_SEED={seed}: {tally}");
     assert!(tally.rebuilt > 3, "damage that costs nothing shows nothing");
+    println!("campaign: damage, {name}: {} files judged, 0 wrong values, 0 panics", tally.cases);
 }
 
 fn judge(what: &dyn fmt::Display, damaged: &[u8], same: bool, files: &Files, tally: &mut Tally) {
