@@ -9,7 +9,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Stats};
 
 use crate::fake::{Options, Server};
 use crate::follower::Follower;
-use crate::images::Random;
+use crate::common::random::Random;
 use crate::scene::{pod, secret};
 use crate::{alone, amount};
 
