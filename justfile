@@ -113,3 +113,7 @@ storage-faults:
 # Power cuts at the publishing of rendered files: 50,000 media
 render-cuts:
     CKPT_DB_RENDER_CUTS=50000 cargo test --profile campaign --lib materialize::power -- --nocapture
+
+# What grows, and how far: 100,000 changes, 1,000,000 events, 10,000 reconnects, full disks; one at a time, so that the figures are those of each
+bounds:
+    CKPT_DB_BOUNDS=full cargo test --profile campaign --test bounds -- --nocapture --test-threads 1
