@@ -92,7 +92,7 @@ fn ten_thousand_reconnects_leave_nothing_open() {
     }
     let (begin, end) = (begin.unwrap(), settled());
     let connections = server.connections();
-    println!(
+    eprintln!(
         "{reconnects} reconnects ({connections} connections) in {:.1?}: open after a tenth {begin:?}, at the end {end:?}",
         began.elapsed()
     );

@@ -31,7 +31,7 @@ fn a_full_disk_is_said_and_survived() {
     let output = command.output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
-    out.lines().filter(|line| line.starts_with("full disk")).for_each(|line| println!("{line}"));
+    out.lines().filter(|line| line.starts_with("full disk")).for_each(|line| eprintln!("{line}"));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn at_the_start() {
     let mut agent = scene.start::<&str>(&[]);
     let said = agent.until("error:");
     let ended = agent.stop_by_itself();
-    println!("full disk, at the start: exit {:?}: {:?}", ended.code, said.last());
+    eprintln!("full disk, at the start: exit {:?}: {:?}", ended.code, said.last());
     assert_eq!(ended.code, Some(2), "{:#?}", ended.lines);
     let line = said.last().unwrap();
     assert!(line.contains("ROOT/var/lib/ckpt-db/") && line.contains("No space left on device"), "{line}");
@@ -142,7 +142,7 @@ fn in_the_middle() {
         scene.server.replace(Kind::ConfigMap, "shop", "web", config);
     }
     let said = agent.until("error:");
-    println!("full disk, in the middle: {:?}", said.last());
+    eprintln!("full disk, in the middle: {:?}", said.last());
     let line = said.last().unwrap();
     assert!(line.contains(&format!("ROOT/{STORE}")) && line.contains("No space left on device"), "{line}");
     assert!(line.contains("make room"), "{line}");
@@ -152,7 +152,7 @@ fn in_the_middle() {
     };
     at_once("a status that says so", || shown().is_some());
     let line = shown().unwrap();
-    println!("full disk, in the middle, status: {:?}", line.lines().find(|line| line.contains("No space")));
+    eprintln!("full disk, in the middle, status: {:?}", line.lines().find(|line| line.contains("No space")));
     if amount(2, 1) == 2 {
         // It is tried twice in vain, after 10 and 20 seconds more: each lists the pods.
         std::thread::sleep(std::time::Duration::from_secs(40));
@@ -184,7 +184,7 @@ fn while_rendering() {
     small.fill();
     scene.pod("shop", "next");
     let said = agent.until("error:");
-    println!("full disk, while rendering: {:?}", said.last());
+    eprintln!("full disk, while rendering: {:?}", said.last());
     let line = said.last().unwrap();
     assert!(
         line.starts_with("error: Pod shop/next was not rendered") && line.contains("ROOT/etc/kubernetes/"),
@@ -193,7 +193,7 @@ fn while_rendering() {
     assert!(line.contains("No space left on device"), "{line}");
     let (code, text) = status(&scene);
     let alarm = text.lines().find(|line| line.contains("shop/next") && line.contains("No space left on device"));
-    println!("full disk, while rendering, status {code:?}: {alarm:?}");
+    eprintln!("full disk, while rendering, status {code:?}: {alarm:?}");
     assert_eq!(code, Some(1), "{text}");
     assert!(alarm.is_some_and(|line| line.contains("make room there")), "{text}");
     // Some rounds later.

@@ -142,7 +142,7 @@ fn the_file_stays_within_three_times_what_is_stored() {
     let again = open_offline(&path, &[&key]).unwrap().into_inner();
     assert_eq!(again.findings(), []);
     assert_eq!(bodies(&again), bodies(&told));
-    println!(
+    eprintln!(
         "{changes} changes of 300 objects in {took:.1?}: stored {} bytes; file {} bytes ({:.2} times; at worst {longest} bytes, \
          {worst:.2} times), {} bytes ({:.2} times) when idle for a while, which took {compacted_in:.1?}; log of {} records",
         before.live_bytes,

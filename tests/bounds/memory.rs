@@ -109,7 +109,7 @@ fn a_million_events_leave_nothing_behind() {
     }
     wanted.clear();
     let (begin, end) = (begin.unwrap(), measure());
-    println!(
+    eprintln!(
         "{events} watch events ({} pods that came and went) in {:.1?}, {} transactions: live heap {} bytes after a tenth, {} \
          at the end; resident {} KiB after a tenth, {} at the end",
         born - PODS,
