@@ -65,13 +65,13 @@ damage:
 
 # Kill the example run at every write-class system call (needs strace)
 kills:
-    CKPT_DB_KILLS=all cargo test --test kill -- --nocapture
+    CKPT_DB_KILLS=all cargo test --test kill --test backup -- --nocapture
 
 # Break the program on purpose, one way after the other: the test that is there for it has to say so
 mutations *names:
     tests/mutations/run.sh {{names}}
 
-# A bounded sample of every fault campaign, with counts (about ten minutes)
+# A bounded sample of every fault campaign, with counts
 campaigns *names:
     .ci/campaigns {{names}}
 

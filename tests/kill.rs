@@ -18,9 +18,6 @@ use common::program::{
 };
 use common::strace;
 
-/// How many kills of each scenario an ordinary run makes. `CKPT_DB_KILLS=N` makes it N.
-const SAMPLE: usize = 11;
-
 #[test]
 fn the_first_run() {
     let node = Node::new();
@@ -135,12 +132,12 @@ fn campaign(name: &str, node: &Node, options: &[&str]) {
     let log = scratch.path().join("log");
     let traced = strace::run(&log, &[], &run());
     assert_eq!(traced.code(), Some(0), "{name}: the undisturbed run");
-    let points = points(&fs::read_to_string(&log).unwrap());
+    let points = strace::points(&fs::read_to_string(&log).unwrap());
     let new = State::of(node);
     let files = files(node);
     assert!(old.seen != new.seen && old.stored != new.stored, "{name}: it changes something");
 
-    let chosen = choose(&points);
+    let chosen = strace::choose(&points);
     let mut tally: BTreeMap<&str, usize> = BTreeMap::new();
     let (mut halfway, mut told) = (0, 0);
     for (call, number) in &chosen {
@@ -317,38 +314,4 @@ fn files(node: &Node) -> Listing {
         (path, entry)
     };
     listing(&node.root()).into_iter().map(hide).collect()
-}
-
-/// The calls in a log that change something: name and number among those of that name.
-fn points(log: &str) -> Vec<(String, usize)> {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut processes = BTreeSet::new();
-    let mut points = Vec::new();
-    for line in log.lines() {
-        let (process, rest) = line.split_once(' ').unwrap();
-        let Some((call, arguments)) = rest.trim_start().split_once('(') else { continue };
-        processes.insert(process);
-        let count = counts.entry(call).or_default();
-        *count += 1;
-        let reads_only = call.starts_with("open") && !arguments.contains("O_CREAT") && !arguments.contains("O_TRUNC");
-        if !reads_only {
-            points.push((call.to_owned(), *count));
-        }
-    }
-    // strace counts by thread.
-    assert_eq!(processes.len(), 1, "one thread does it all");
-    points
-}
-
-/// All points, or a sample that is spread over them and begins somewhere else each time.
-fn choose(points: &[(String, usize)]) -> Vec<(String, usize)> {
-    let wanted = match std::env::var("CKPT_DB_KILLS") {
-        Ok(all) if all == "all" => points.len(),
-        Ok(number) => number.parse().expect("CKPT_DB_KILLS is `all` or a number"),
-        Err(_) => SAMPLE,
-    };
-    let wanted = wanted.clamp(1, points.len());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let first = now.as_secs() as usize % points.len();
-    (0..wanted).map(|n| points[(first + n * points.len() / wanted) % points.len()].clone()).collect()
 }

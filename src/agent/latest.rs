@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use super::cause::{chain, is_full};
 use super::keeper::Kept;
 use crate::checkpoint::lifecycle::{Alarm, CopyStatus, Running, Standing, State, Why};
 use crate::checkpoint::look::{Answers, Kubelet, Look};
 use crate::checkpoint::node::Fact;
 use crate::checkpoint::settings::ActivationPolicy;
 use crate::checkpoint::verdict::{Note, Reason, Verdict};
+use crate::materialize::{MaterializeError, PodOutcome, Report};
 use crate::node::boot;
 use crate::ops::status::{self, API_VERSION, CheckpointerStatus, CopyState, KIND, ParentRunning, PodState};
 use crate::source::api::reach::Reach;
@@ -30,6 +32,8 @@ pub struct Latest {
     about: About,
     round: Mutex<Option<Round>>,
     problem: Mutex<Option<String>>,
+    /// What went wrong with files, as of the last round that touched any.
+    files: Mutex<Vec<status::Alarm>>,
 }
 
 struct Round {
@@ -48,7 +52,7 @@ impl Latest {
     /// Of a process that has made no round yet.
     #[must_use]
     pub fn new(about: About) -> Self {
-        Self { about, round: Mutex::default(), problem: Mutex::default() }
+        Self { about, round: Mutex::default(), problem: Mutex::default(), files: Mutex::default() }
     }
 
     /// A round is over.
@@ -69,6 +73,9 @@ impl Latest {
             damaged_files: Vec::new(),
             problem: None,
         };
+        if let Some(report) = &kept.report {
+            *self.files.lock().unwrap_or_else(PoisonError::into_inner) = of_files(report);
+        }
         let verdict = |standing: &Standing| {
             let found = kept.decision.verdicts.iter().find(|(pod, _, _)| *pod == standing.pod);
             found.map_or(Verdict::NotRecoverable { reasons: Vec::new() }, |(_, _, verdict)| verdict.clone())
@@ -106,6 +113,7 @@ impl Latest {
         let now_ms = boot::now_ms();
         let round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
         let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let path = self.about.path.display().to_string();
         let mut store =
             round.as_ref().map_or(status::Store { path, ..Default::default() }, |round| round.store.clone());
@@ -141,9 +149,31 @@ impl Latest {
             kubelet,
             next_deadline: CheckpointerStatus::soonest(&pods),
             pods,
-            alarms: round.iter().flat_map(|round| round.alarms.iter().map(alarm)).collect(),
+            alarms: round.iter().flat_map(|round| round.alarms.iter().map(alarm)).chain(files).collect(),
         }
     }
+}
+
+/// Pods that were not rendered, and what else went wrong with files. All of it is tried again by itself.
+fn of_files(report: &Report) -> Vec<status::Alarm> {
+    let todo = |error: &MaterializeError| match is_full(error) {
+        true => "make room there, and it goes on by itself",
+        false => "it is tried again",
+    };
+    let failed = report.outcomes.iter().filter_map(|(pod, outcome)| match outcome {
+        PodOutcome::Failed(error) => Some(status::Alarm {
+            code: "NotRendered".to_owned(),
+            pod: Some(pod.to_string()),
+            message: format!("{}: {}", chain(error), todo(error)),
+        }),
+        PodOutcome::Published { .. } => None,
+    });
+    let others = report.problems.iter().map(|error| status::Alarm {
+        code: "Files".to_owned(),
+        pod: None,
+        message: format!("{}: {}", chain(error), todo(error)),
+    });
+    failed.chain(others).collect()
 }
 
 impl Round {

@@ -5,6 +5,8 @@
 
 mod admin;
 mod api;
+mod cause;
+mod compaction;
 mod durable;
 mod eyes;
 mod follow;
@@ -25,6 +27,8 @@ mod view;
 
 pub use admin::{Desk, OwnKeys};
 pub use api::{FollowError, Following, Look, Observer, Status, follow};
+pub use cause::is_full;
+pub use compaction::{Compaction, Last, quiet_before};
 pub use durable::{Batch, Durable, Limits, NotDurable};
 pub use eyes::{Sights, cri, images};
 pub use follow::{Follow, Tick};
@@ -40,4 +44,4 @@ pub use rounds::{Rounds, Watcher};
 pub use seed::{Seeded, open_or_create, open_or_rebuild, seed};
 pub use shared::Shared;
 pub use steps::{Departed, changes};
-pub use store_thread::{Answer, KeepSlots, StoreHandle, StoreThread};
+pub use store_thread::{Answer, Idle, KeepSlots, StoreHandle, StoreThread};

@@ -14,10 +14,12 @@ use tokio::time::{Instant, sleep};
 
 use super::admin::Desk;
 use super::api::{FollowError, Following, Observer, follow, watch_only};
+use super::cause::chain;
+use super::compaction::Compaction;
 use super::eyes::{Sights, watch_runtime};
 use super::key_bell::{KeyRinger, watch_keys};
 use super::rounds::Rounds;
-use super::store_thread::StoreThread;
+use super::store_thread::{Idle, StoreThread};
 use crate::ops::admin::Listening;
 use crate::ops::notify::Notifier;
 use crate::store::{Backend, Change, StoreError};
@@ -54,6 +56,16 @@ enum Interrupted<E> {
     NoStore(E),
     /// Following ended by itself.
     Failed(FollowError),
+}
+
+/// Why the store can't be written to, for the status.
+fn problem(error: &FollowError) -> String {
+    match error {
+        FollowError::Store(store) if store.is_full() => {
+            format!("there is no room on its file system: make room there, and it goes on by itself ({})", chain(store))
+        }
+        FollowError::Store(_) | FollowError::NodeName(_) | FollowError::OtherNode { .. } => error.to_string(),
+    }
 }
 
 /// Whether following ended before the API server was asked for anything.
@@ -144,6 +156,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
         };
         let mut news = self.following.keys.news.clone();
         let mut asked = answer(self.desk.as_ref());
+        let compaction = Compaction::default();
         let mut failures = 0;
         let mut first = true;
         let ended = loop {
@@ -159,7 +172,10 @@ impl<E: From<io::Error>> Resident<'_, E> {
                     Ok(opened) => opened,
                     Err(error) => return error.map_or(Interrupted::Reload, Interrupted::NoStore),
                 };
-                let thread = match StoreThread::start(opened, self.clock_ms) {
+                let failing = Arc::clone(&shared);
+                let failed = Box::new(move |error| failing.fails(error));
+                let idle = Idle { compaction: compaction.clone(), failed };
+                let thread = match StoreThread::start_compacting(opened, self.clock_ms, idle) {
                     Ok(thread) => thread,
                     Err(error) => return Interrupted::NoStore(error.into()),
                 };
@@ -192,7 +208,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
                         if error.is_foreign() {
                             shared.belongs_to(Some(error.to_string()));
                         }
-                        shared.closed(Some(error.to_string()));
+                        shared.closed(Some(problem(error)));
                     }
                     Interrupted::Stop | Interrupted::Reload | Interrupted::Ended | Interrupted::NoStore(_) => {
                         shared.closed(None);

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, ready};
 use std::thread;
+use std::time::Instant;
 
 use store_format::{Identity, Unlocker};
 use tokio::sync::oneshot;
 
+use super::compaction::Compaction;
 use crate::store::{
     Backend, Change, Committed, LockState, Revision, SlotPolicy, SlotsKept, SlotsWanted, Snapshot, StoreError, Update,
 };
@@ -30,9 +32,38 @@ impl StoreThread {
     /// # Errors
     /// The system starts no further thread; `store` is closed then.
     pub fn start(store: Box<dyn Backend>, clock: impl Fn() -> u64 + Send + 'static) -> io::Result<Self> {
+        Self::begin(store, clock, None)
+    }
+
+    /// The same, and the file is made shorter when nothing was written for a while, where that gives much back.
+    ///
+    /// # Errors
+    /// As [`StoreThread::start`].
+    pub fn start_compacting(
+        store: Box<dyn Backend>,
+        clock: impl Fn() -> u64 + Send + 'static,
+        idle: Idle,
+    ) -> io::Result<Self> {
+        Self::begin(store, clock, Some(idle))
+    }
+
+    fn begin(
+        store: Box<dyn Backend>,
+        clock: impl Fn() -> u64 + Send + 'static,
+        idle: Option<Idle>,
+    ) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let (give_back, given_back) = oneshot::channel();
-        let owner = Owner { store, clock: Box::new(clock), failed: false, closing: false };
+        let look_at = idle.as_ref().map(|idle| Instant::now() + idle.compaction.look_after());
+        let owner = Owner {
+            store,
+            clock: Box::new(clock),
+            failed: false,
+            closing: false,
+            idle,
+            written: Instant::now(),
+            look_at,
+        };
         thread::Builder::new().name("store".to_owned()).spawn(move || serve(owner, queue, give_back))?;
         Ok(Self { handle: StoreHandle { jobs, revision: Arc::new(AtomicU64::new(NO_COMMIT)) }, given_back })
     }
@@ -80,7 +111,7 @@ impl StoreHandle {
     /// [`StoreError::Unusable`] and [`StoreError::Closed`], after which it was not.
     pub fn update(&self, changes: Vec<Change>) -> Answer<Committed<Update>> {
         let revision = Arc::clone(&self.revision);
-        self.ask(move |store, now_unix_ms| {
+        self.ask_to_write(move |store, now_unix_ms| {
             let update = store.update(changes, now_unix_ms)?;
             revision.store(update.get().revision.0, Ordering::Release);
             Ok(update)
@@ -131,7 +162,7 @@ impl StoreHandle {
     /// Those of [`Backend::keep_slots`], and as for [`StoreHandle::update`].
     pub fn keep_slots(&self, wanted: KeepSlots) -> Answer<Committed<SlotsKept>> {
         let revision = Arc::clone(&self.revision);
-        self.ask(move |store, now_unix_ms| {
+        self.ask_to_write(move |store, now_unix_ms| {
             let KeepSlots { add, remove, node_keys_max, policy, fresh } = wanted;
             let add: Vec<&Unlocker> = add.iter().collect();
             let wanted = SlotsWanted { add: &add, remove: &remove, node_keys_max, policy, fresh };
@@ -148,10 +179,27 @@ impl StoreHandle {
         &self,
         question: impl FnOnce(&mut dyn Backend, u64) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer<T> {
+        self.send(question, |_| {})
+    }
+
+    fn ask_to_write<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut dyn Backend, u64) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<T> {
+        self.send(question, Owner::has_written)
+    }
+
+    fn send<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut dyn Backend, u64) -> Result<T, StoreError> + Send + 'static,
+        afterwards: fn(&mut Owner),
+    ) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
         let job = move |owner: &mut Owner| {
+            let answered = owner.answer(question);
+            afterwards(owner);
             // Whoever asked may have stopped waiting; what was asked for is done all the same.
-            let _ = reply.send(owner.answer(question));
+            let _ = reply.send(answered);
         };
         // If the thread is gone the job is dropped, and `reply` with it, which the answer shows.
         let _ = self.jobs.send(Box::new(job));
@@ -189,6 +237,14 @@ impl<T> Future for Answer<T> {
 
 type Job = Box<dyn FnOnce(&mut Owner) + Send>;
 
+/// What is done while nobody asks for anything.
+pub struct Idle {
+    /// What is remembered from one opening of the store to the next.
+    pub compaction: Compaction,
+    /// Learns that the store is of no use any more, and has to be opened anew.
+    pub failed: Box<dyn Fn(StoreError) + Send>,
+}
+
 /// What the thread has.
 struct Owner {
     store: Box<dyn Backend>,
@@ -196,6 +252,11 @@ struct Owner {
     /// Set when the store failed in a way after which it is not to be trusted.
     failed: bool,
     closing: bool,
+    idle: Option<Idle>,
+    /// When something was written last, or nothing was and the thread has begun.
+    written: Instant,
+    /// When the size of the file is looked at next, unless something is written before.
+    look_at: Option<Instant>,
 }
 
 impl Owner {
@@ -214,11 +275,51 @@ impl Owner {
     }
 }
 
+impl Owner {
+    fn has_written(&mut self) {
+        self.written = Instant::now();
+        self.look_at = self.idle.as_ref().map(|idle| self.written + idle.compaction.look_after());
+    }
+
+    /// The next job; `None` if there is none for now, or never again.
+    fn next(&self, queue: &mpsc::Receiver<Job>) -> Result<Job, mpsc::RecvTimeoutError> {
+        match self.look_at {
+            Some(at) => queue.recv_timeout(at.saturating_duration_since(Instant::now())),
+            None => queue.recv().map_err(mpsc::RecvTimeoutError::from),
+        }
+    }
+
+    /// Nobody asks for anything.
+    fn rest(&mut self) {
+        self.look_at = None;
+        let Some(Idle { compaction, .. }) = &self.idle else { return };
+        let (compaction, written) = (compaction.clone(), self.written);
+        let quiet = self.answer(|store, _| compaction.quiet_before(store, Instant::now()));
+        let done = match quiet {
+            Ok(None) => return,
+            Ok(Some(quiet)) if written.elapsed() < quiet => {
+                self.look_at = Some(written + quiet);
+                return;
+            }
+            Ok(Some(_)) => self.answer(|store, _| compaction.run(store, Instant::now())),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            tracing::info!("the store's file was not made shorter: {error}");
+            if let (true, Some(idle)) = (error.needs_reopening(), &self.idle) {
+                (idle.failed)(error);
+            }
+        }
+    }
+}
+
 fn serve(mut owner: Owner, queue: mpsc::Receiver<Job>, give_back: oneshot::Sender<Box<dyn Backend>>) {
-    while !owner.closing
-        && let Ok(job) = queue.recv()
-    {
-        job(&mut owner);
+    while !owner.closing {
+        match owner.next(&queue) {
+            Ok(job) => job(&mut owner),
+            Err(mpsc::RecvTimeoutError::Timeout) => owner.rest(),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        }
     }
     // Before the store is given back: from then on every handle knows that it is closed.
     drop(queue);

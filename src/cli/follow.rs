@@ -41,6 +41,9 @@ use super::{Exit, chain, chain_of, now_unix_ms, rebuilt, say};
 /// Objects that can't be read are named one by one, but not hundreds of them.
 const NAMED_AT_ONCE: usize = 5;
 
+/// So many things that were said once are remembered, not to be said again.
+const REMEMBERED_MAX: usize = 1000;
+
 /// After this long a few more are named.
 const NAMED_AGAIN: Duration = Duration::from_secs(60);
 
@@ -137,6 +140,7 @@ impl Follow<'_> {
         let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
         let line = Arc::clone(&shared);
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
+        let full_at = path.clone();
         let resident = Resident {
             open: Box::new({
                 let authentic = self.settings.require_authentication;
@@ -152,6 +156,10 @@ impl Follow<'_> {
             observer: &mut observer,
             failed: Box::new(|failed| {
                 let why = match failed {
+                    // The database does not say which file it is.
+                    Ok(FollowError::Store(error)) if error.is_full() => {
+                        format!("cannot write to {}: {}", full_at.display(), chain(&anyhow::Error::new(error)))
+                    }
                     Ok(FollowError::Store(error)) => chain(&anyhow::Error::new(error)),
                     Ok(error) => chain(&anyhow::Error::new(error)),
                     Err(error) => chain(&error),
@@ -355,6 +363,9 @@ impl Outage {
         };
         let turned = !self.said.is_empty() && self.silent != silent;
         self.silent = silent;
+        if self.said.len() >= REMEMBERED_MAX {
+            self.said.clear();
+        }
         self.said.insert(cause.0.chars().filter(|c| !c.is_ascii_digit()).collect()) || turned
     }
 }
@@ -395,9 +406,16 @@ impl Observer for Narrator<'_> {
         let Batch { items, update } = batch.get();
         for rejected in &update.rejected {
             let problem = format!("error: {} was not stored: {}", rejected.object, rejected.problem);
+            // On a node that lives for years names come without end.
+            if self.problems.len() >= REMEMBERED_MAX {
+                self.problems.clear();
+            }
             if self.problems.insert(problem.clone()) {
                 say(format_args!("{problem}"));
             }
+        }
+        if self.unsealed.len() >= REMEMBERED_MAX {
+            self.unsealed.clear();
         }
         let unsealed: Vec<_> =
             update.unsealed.iter().filter(|secret| self.unsealed.insert(secret.to_string())).collect();

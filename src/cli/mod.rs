@@ -2,6 +2,7 @@
 
 mod adopt;
 mod args;
+mod backup;
 mod dump;
 mod env_file;
 mod follow;
@@ -18,6 +19,7 @@ mod prompt;
 mod rebuilt;
 mod redact;
 mod render;
+mod restore;
 mod run;
 mod status;
 mod table;
@@ -30,6 +32,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ckpt_db::agent::is_full;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// `EX_USAGE` of sysexits(3).
@@ -65,6 +68,8 @@ enum Command {
     Plan(plan::PlanCommand),
     Render(render::Render),
     Verify(verify::Verify),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
@@ -120,6 +125,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Plan(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
+        Command::Backup(command) => command.run(&mut out),
+        Command::Restore(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
@@ -174,6 +181,9 @@ pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
             }
             text.push_str(&cause);
         }
+    }
+    if is_full(error) {
+        text.push_str("; make room there");
     }
     output::printable(&text)
 }

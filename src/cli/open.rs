@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 
 use ckpt_db::ops::admin::{AskError, Client, NO_STORE};
-use ckpt_db::store::{Committed, Snapshot, StoreError, open_image, open_offline};
+use ckpt_db::store::{Committed, Snapshot, StoreCopy, StoreError, open_image, open_offline};
 
 use super::args::StoreArgs;
 use super::unlock::Keys;
@@ -36,17 +36,33 @@ impl StoreArgs {
 
     /// The same, and whether an agent has the store open.
     pub(crate) fn snapshot_and_holder(&self, keys: &Keys) -> anyhow::Result<(Committed<Snapshot>, Holder)> {
+        let secrets = keys.secrets();
+        self.read(|path| open_offline(path, &secrets), |_, image| open_image(image, &secrets))
+    }
+
+    /// A copy of the store, record for record, whether or not an agent runs, and whether one has it open. Nothing is written to.
+    pub(crate) fn copy_and_holder(&self, keys: &Keys) -> anyhow::Result<(StoreCopy, Holder)> {
+        let secrets = keys.secrets();
+        self.read(|path| StoreCopy::of_file(path, &secrets), |path, image| StoreCopy::of_image(path, image, &secrets))
+    }
+
+    /// Reads the file if nobody has it open, else the image that the agent gives.
+    fn read<T>(
+        &self,
+        of_file: impl Fn(&Path) -> Result<T, StoreError>,
+        of_image: impl Fn(&Path, Vec<u8>) -> Result<T, StoreError>,
+    ) -> anyhow::Result<(T, Holder)> {
         let path = self.store()?;
         let mut attempts = 1..=ATTEMPTS;
         loop {
-            match open_offline(&path, &keys.secrets()) {
-                Ok(snapshot) => return Ok((snapshot, Holder::Nobody)),
+            match of_file(&path) {
+                Ok(found) => return Ok((found, Holder::Nobody)),
                 Err(StoreError::InUse(_)) => {}
                 Err(error) => return Err(error.into()),
             }
             let last = attempts.next().is_none_or(|attempt| attempt == ATTEMPTS);
-            match self.ask(&path, keys) {
-                Ok(snapshot) => return Ok((snapshot, Holder::Agent)),
+            match self.ask(&path, &of_image) {
+                Ok(found) => return Ok((found, Holder::Agent)),
                 // An agent that can't open it tries again and again, and has it for a moment each time.
                 Err(error) if !last && has_no_store(&error) => std::thread::sleep(AGAIN),
                 Err(error) => return Err(error),
@@ -55,7 +71,7 @@ impl StoreArgs {
     }
 
     /// Who has it open can give an image of it.
-    fn ask(&self, path: &Path, keys: &Keys) -> anyhow::Result<Committed<Snapshot>> {
+    fn ask<T>(&self, path: &Path, read: impl Fn(&Path, Vec<u8>) -> Result<T, StoreError>) -> anyhow::Result<T> {
         let client = Client::new(&self.admin_socket()?);
         let image = match client.image() {
             Ok(image) => image,
@@ -80,7 +96,6 @@ impl StoreArgs {
                 image.path.display()
             ));
         }
-        open_image(image.bytes, &keys.secrets())
-            .with_context(|| format!("cannot read what the agent gave of {}", path.display()))
+        read(path, image.bytes).with_context(|| format!("cannot read what the agent gave of {}", path.display()))
     }
 }

@@ -4,7 +4,7 @@
 
 use store_format::{Identity, Lifecycle, Unlocker};
 
-use super::{Committed, LockState, Revision, Snapshot, StoreError};
+use super::{Committed, LockState, Revision, Size, Snapshot, StoreError};
 use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::checkpoint::rendering::PodName;
@@ -216,6 +216,30 @@ pub trait Backend: Send {
     /// # Errors
     /// [`StoreError::NoFile`] if the store is none; the file can't be read, or there is no memory for it.
     fn image(&self) -> Result<Vec<u8>, StoreError>;
+
+    /// The length of the store's file; `None` if the store is none.
+    ///
+    /// # Errors
+    /// The file can't be looked at.
+    fn file_bytes(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
+    /// How large the store is; `None` if it is no file. Reads all of it.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    fn size(&self) -> Result<Option<Size>, StoreError> {
+        Ok(None)
+    }
+
+    /// Gives space of the file back that nothing stored needs. What is stored stays the same, whatever interrupts it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotCompacted`]: what is stored is unchanged, and the store must be reopened.
+    fn compact(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// A consistent view of everything that is durable.
     ///

@@ -84,6 +84,12 @@ pub enum StoreError {
         /// The database's answer.
         source: Box<redb::Error>,
     },
+    /// The file could not be made shorter. What is stored is unchanged; the handle takes no further work: reopen.
+    #[error("the store's file could not be made shorter (nothing stored was changed)")]
+    NotCompacted {
+        /// The database's answer.
+        source: Box<redb::Error>,
+    },
     /// An earlier operation on this handle failed in a way that leaves its memory untrustworthy. Reopen it.
     #[error("the store must be reopened after an earlier failure")]
     Unusable,
@@ -163,6 +169,22 @@ pub enum StoreError {
         /// Its key.
         key: String,
     },
+    /// A copy of a store could not be written. It was given up; nothing was replaced.
+    #[error("cannot write the copy {}; it was given up", .path.display())]
+    NotCopied {
+        /// The copy.
+        path: PathBuf,
+        /// The database's answer.
+        source: Box<redb::Error>,
+    },
+    /// A copy of a store does not read back as it was written. It was given up; nothing was replaced.
+    #[error("{} does not read back as it was written from {}: it was given up. Look for errors of the disk", .path.display(), .from.display())]
+    CopyDiffers {
+        /// The copy.
+        path: PathBuf,
+        /// What it is a copy of.
+        from: PathBuf,
+    },
     /// A slot that was just written does not open the store when it is read back. It was not relied on: no slot was removed.
     #[error("a key slot that was just written can't be read back; no other slot was removed")]
     SlotNotReadBack,
@@ -185,8 +207,27 @@ impl StoreError {
     pub fn needs_reopening(&self) -> bool {
         matches!(
             self,
-            Self::OutcomeUnknown { .. } | Self::Damaged { .. } | Self::Panicked | Self::Unusable | Self::Closed
+            Self::OutcomeUnknown { .. }
+                | Self::NotCompacted { .. }
+                | Self::Damaged { .. }
+                | Self::Panicked
+                | Self::Unusable
+                | Self::Closed
         )
+    }
+
+    /// Whether there is no room, on the file system or in somebody's quota.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let source = match self {
+            Self::Io { source, .. } => source,
+            Self::Refused { source, .. } | Self::OutcomeUnknown { source } | Self::NotCompacted { source } => {
+                let redb::Error::Io(source) = &**source else { return false };
+                source
+            }
+            _ => return false,
+        };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
     /// Whether the file itself is damaged, as opposed to busy, forbidden, full or too new.

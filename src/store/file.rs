@@ -50,7 +50,7 @@ pub(super) fn open_even_empty(path: &Path, access: Access) -> Result<File, Store
     Ok(file)
 }
 
-fn refuse_others(path: &Path, metadata: &std::fs::Metadata) -> Result<(), StoreError> {
+pub(super) fn refuse_others(path: &Path, metadata: &std::fs::Metadata) -> Result<(), StoreError> {
     let kind = metadata.file_type();
     let found = match () {
         () if kind.is_file() => return Ok(()),
@@ -82,7 +82,7 @@ pub(super) fn lock_exclusive(path: &Path, file: &File) -> Result<(), StoreError>
 }
 
 /// Removes what a start left that was cut short; one that is still at work holds a lock on it.
-fn remove_leftover(path: &Path, temporary: &Path) -> Result<(), StoreError> {
+pub(super) fn remove_leftover(path: &Path, temporary: &Path) -> Result<(), StoreError> {
     match std::fs::symlink_metadata(temporary) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(StoreError::io("look at", temporary, error)),
@@ -95,6 +95,9 @@ fn remove_leftover(path: &Path, temporary: &Path) -> Result<(), StoreError> {
     std::fs::remove_file(temporary)
         .map_err(|error| StoreError::io("remove what an earlier start left at", temporary, error))
 }
+
+/// How the temporary name of a copy ends: one that tells what it is, wherever it is found.
+pub(super) const COPY_SUFFIX: &str = "ckpt-db-backup";
 
 /// A file under a temporary name, to be published under its own once its first commit is durable.
 ///
@@ -127,6 +130,22 @@ impl Unpublished {
         Self::named(path, "rotate")
     }
 
+    /// The same for a copy that is written to wherever an operator likes.
+    ///
+    /// # Errors
+    /// As for [`Self::replacing`].
+    pub(super) fn copying(path: &Path) -> Result<(Self, File), StoreError> {
+        Self::named(path, COPY_SUFFIX)
+    }
+
+    /// The same for a copy that is to replace a store.
+    ///
+    /// # Errors
+    /// As for [`Self::replacing`].
+    pub(super) fn restoring(path: &Path) -> Result<(Self, File), StoreError> {
+        Self::named(path, "restore")
+    }
+
     fn named(path: &Path, suffix: &str) -> Result<(Self, File), StoreError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = directory_of(path).join(format!(".{name}.{suffix}"));
@@ -157,15 +176,22 @@ impl Unpublished {
     /// Puts the file in the place of `old`, durably.
     ///
     /// # Errors
-    /// Another file took one of the two names meanwhile, or the system refuses: then nothing was replaced. If only the
-    /// directory can't be synced it was.
+    /// Another file took one of the two names meanwhile, or the system refuses: then nothing was replaced, and the temporary
+    /// file is gone as far as it can be removed. If only the directory can't be synced it was.
     pub(super) fn replace(self, old: &File) -> Result<(), StoreError> {
         if !(is_at(&self.file, &self.temporary) && is_at(old, &self.path)) {
             return Err(StoreError::InUse(self.path));
         }
-        self.file.sync_all().map_err(|error| StoreError::io("sync", &self.temporary, error))?;
-        std::fs::rename(&self.temporary, &self.path).map_err(|error| StoreError::io("replace", &self.path, error))?;
-        sync_directory(directory_of(&self.path))
+        let synced = self.file.sync_all().map_err(|error| StoreError::io("sync", &self.temporary, error));
+        let renamed = synced.and_then(|()| {
+            std::fs::rename(&self.temporary, &self.path).map_err(|error| StoreError::io("replace", &self.path, error))
+        });
+        let directory = directory_of(&self.path).to_owned();
+        if let Err(error) = renamed {
+            self.discard();
+            return Err(error);
+        }
+        sync_directory(&directory)
     }
 
     /// Removes the file; what can't be removed the next attempt removes.
@@ -178,25 +204,32 @@ impl Unpublished {
     /// Gives the file its name, durably; refuses to replace anything.
     ///
     /// # Errors
-    /// The name was taken meanwhile, or the system refuses; then the temporary file is left for the next start to remove.
+    /// The name was taken meanwhile, or the system refuses; then the temporary file is gone as far as it can be removed. If only
+    /// the directory can't be synced the file has its name.
     pub(super) fn publish(self) -> Result<(), StoreError> {
+        if let Err(error) = self.give_name() {
+            self.discard();
+            return Err(error);
+        }
+        sync_directory(directory_of(&self.path))
+    }
+
+    fn give_name(&self) -> Result<(), StoreError> {
         // Another start may have taken this file for a leftover before it was locked.
         if !is_at(&self.file, &self.temporary) {
-            return Err(StoreError::InUse(self.path));
+            return Err(StoreError::InUse(self.path.clone()));
         }
         match rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.path, RenameFlags::NOREPLACE) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::EXIST) => return Err(StoreError::Exists(self.path)),
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::EXIST) => Err(StoreError::Exists(self.path.clone())),
             // File systems without the flag: a link refuses to replace as well.
             Err(rustix::io::Errno::INVAL) => {
                 rustix::fs::linkat(CWD, &self.temporary, CWD, &self.path, AtFlags::empty())
                     .map_err(|error| StoreError::io("publish", &self.path, error))?;
-                std::fs::remove_file(&self.temporary)
-                    .map_err(|error| StoreError::io("remove", &self.temporary, error))?;
+                std::fs::remove_file(&self.temporary).map_err(|error| StoreError::io("remove", &self.temporary, error))
             }
-            Err(error) => return Err(StoreError::io("publish", &self.path, error)),
+            Err(error) => Err(StoreError::io("publish", &self.path, error)),
         }
-        sync_directory(directory_of(&self.path))
     }
 }
 
@@ -216,9 +249,22 @@ pub(super) fn aside_name(path: &Path, why: &str, now_unix_s: u64, old: &File) ->
         name.push(format!(".{why}-{now_unix_s}{more}"));
         PathBuf::from(name)
     };
-    // An attempt that was cut short has given the same file that name.
-    let free = |name: &PathBuf| is_at(old, name) || std::fs::symlink_metadata(name).is_err();
+    // An attempt that was cut short has given the same file a name.
+    if let Some(same) = kept_aside(path, why).into_iter().find(|name| is_at(old, name)) {
+        return same;
+    }
+    let free = |name: &PathBuf| std::fs::symlink_metadata(name).is_err();
     (0..100).map(candidate).find(free).unwrap_or_else(|| candidate(0))
+}
+
+/// The files that were kept beside the store at `path` for that reason, oldest first.
+pub(super) fn kept_aside(path: &Path, why: &str) -> Vec<PathBuf> {
+    let prefix = format!("{}.{why}-", path.file_name().unwrap_or_default().to_string_lossy());
+    let entries = std::fs::read_dir(directory_of(path)).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    let mut kept: Vec<PathBuf> = named.map(|entry| entry.path()).collect();
+    kept.sort();
+    kept
 }
 
 /// Gives `old`, which lies at `path` and is about to be replaced, a second name, which stays when the first is taken. It is
@@ -234,7 +280,7 @@ pub(super) fn keep_aside(path: &Path, kept_at: &Path, old: &File) -> Result<(), 
 }
 
 /// Makes the directory's entries durable; redb never does.
-fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(|error| StoreError::io("sync", directory, error))
 }
 

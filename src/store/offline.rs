@@ -43,9 +43,19 @@ const IMAGE: &str = "the image of the store";
 
 pub(super) fn open_base(path: &Path, base: &Base, secrets: &[&Unlocker]) -> Result<Committed<Snapshot>, StoreError> {
     let (rows, structure) = rows(path, base)?;
-    let unlocked = load::unlock(path, &rows, secrets)?;
     // What was committed once and is read back is as durable as it will ever be.
-    Ok(Committed::new(load::snapshot(rows, unlocked, structure, load::CheckLog::Now)))
+    Ok(Committed::new(snapshot_of(path, rows, structure, secrets)?))
+}
+
+/// What rows say that were read with these findings.
+pub(super) fn snapshot_of(
+    path: &Path,
+    rows: Vec<Row>,
+    structure: Vec<Finding>,
+    secrets: &[&Unlocker],
+) -> Result<Snapshot, StoreError> {
+    let unlocked = load::unlock(path, &rows, secrets)?;
+    Ok(load::snapshot(rows, unlocked, structure, load::CheckLog::Now))
 }
 
 /// How the overlay is made ready for an attempt to read.
@@ -82,8 +92,7 @@ fn rows_found(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>), Stor
         StoreError::Damaged { what, .. } => Finding::Structure(what.clone()),
         other => Finding::Structure(other.to_string()),
     };
-    // Nothing was before the cut that a file of its own length lacks.
-    let lengths = superheader::length_before_cut(base).map_or(vec![None], |len| vec![Some(len), None]);
+    let lengths = superheader::length_by_header(base).map_or(vec![None], |len| vec![Some(len), None]);
     let ways = lengths.iter().flat_map(|len| [Header::AsItIs, Header::Rebuilt].map(|header| (header, *len)));
     let mut without_objects = Vec::new();
     for (header, len) in ways {

@@ -110,12 +110,7 @@ pub fn rebuild(
 /// The files that were kept beside the store at `path` because they were damaged, oldest first.
 #[must_use]
 pub fn kept_beside(path: &Path) -> Vec<PathBuf> {
-    let prefix = format!("{}.damaged-", path.file_name().unwrap_or_default().to_string_lossy());
-    let entries = std::fs::read_dir(file::directory_of(path)).into_iter().flatten().flatten();
-    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
-    let mut kept: Vec<PathBuf> = named.map(|entry| entry.path()).collect();
-    kept.sort();
-    kept
+    file::kept_aside(path, "damaged")
 }
 
 /// What goes into the new file.

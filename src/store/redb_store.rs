@@ -13,6 +13,7 @@ use redb::{
 use store_format::{Event, Identity, Table, Unlocker};
 
 use super::backend::{Backend, Change, SlotsKept, SlotsWanted, Update};
+use super::compact::{self, Size};
 use super::detach::{Detach, DetachableBackend};
 use super::file::{self, Access, Unpublished};
 use super::guard::guard;
@@ -35,8 +36,8 @@ pub(super) const LOG: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("l
 pub struct RedbStore {
     path: PathBuf,
     db: OpenDatabase,
-    /// Reads the whole of what the database lies on, for images.
-    contents: Contents,
+    /// What the database lies on: its length, and the whole of it, for images.
+    medium: Box<dyn Medium>,
     identity: Identity,
     lock: LockState,
     keys: Keys,
@@ -60,7 +61,28 @@ impl RedbStore {
     /// [`StoreError::Exists`] if the name is taken. After any failure there is no file under that name.
     pub fn create(path: &Path, new: NewStore<'_>, entropy: Box<dyn Entropy>) -> Result<Self, StoreError> {
         let (unpublished, file) = Unpublished::create(path)?;
-        let contents = contents_of(path, &file)?;
+        match Self::fill(path, &unpublished, file, new, entropy) {
+            Ok(store) => {
+                unpublished.publish()?;
+                Ok(store)
+            }
+            Err(error) => {
+                // Where the disk is full it must not keep what little room there was.
+                unpublished.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the first records into an empty file.
+    fn fill(
+        path: &Path,
+        unpublished: &Unpublished,
+        file: File,
+        new: NewStore<'_>,
+        entropy: Box<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
+        let medium = medium_of(path, &file)?;
         let db = open_file(&unpublished.temporary, file)?;
         let vault = new.secret.map(|_| Vault::generate(new.identity.store_id, &*entropy)).transpose()?;
         let now_unix_ms = new.identity.created_at_unix_ms;
@@ -75,11 +97,10 @@ impl RedbStore {
             }
             Ok(((), Outcome::Commit))
         })?;
-        unpublished.publish()?;
         let lock = if vault.is_some() { LockState::Open } else { LockState::Keyless };
         let opened = new.secret.and_then(fingerprint).into_iter().collect();
         let keys = Keys { vault: vault.map(Arc::new), opened };
-        Ok(Self { path: path.to_owned(), db, contents, identity: new.identity, lock, keys, entropy, unusable: false })
+        Ok(Self { path: path.to_owned(), db, medium, identity: new.identity, lock, keys, entropy, unusable: false })
     }
 
     /// Opens a store for writing, after its integrity was checked without touching it.
@@ -95,13 +116,13 @@ impl RedbStore {
             tracing::warn!(store = %path.display(), "the store file is open to other users; its mode should be 0600");
         }
         let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
-        let contents = contents_of(path, &file)?;
+        let medium = medium_of(path, &file)?;
         let db = open_file(path, file)?;
         // From here on it is locked. An exchange of the data key may have put another file there meanwhile, which other keys open.
         if !(file::is_at(&own, path) && file::is_at(&first, path)) {
             return Err(StoreError::InUse(path.to_owned()));
         }
-        Ok(Self { path: path.to_owned(), db, contents, identity, lock, keys, entropy, unusable: false })
+        Ok(Self { path: path.to_owned(), db, medium, identity, lock, keys, entropy, unusable: false })
     }
 
     /// Opens a store for writing that lies on `medium` and not in a file; `image` is what lies there.
@@ -119,15 +140,10 @@ impl RedbStore {
     ) -> Result<Self, StoreError> {
         let path = Path::new("a medium of a test");
         let (identity, lock, keys) = checked(path, super::open_image(image, secrets)?.into_inner())?;
-        let own = medium.clone();
-        let contents = move || {
-            let mut octets = vec![0; usize::try_from(own.len()?).map_err(io::Error::other)?];
-            own.read(0, &mut octets)?;
-            Ok(octets)
-        };
+        let own = Box::new(Other(medium.clone()));
         let db = open_database(path, || Ok(medium))?;
-        let contents = Box::new(contents);
-        Ok(Self { path: path.to_owned(), db, contents, identity, lock, keys, entropy, unusable: false })
+        let medium: Box<dyn Medium> = own;
+        Ok(Self { path: path.to_owned(), db, medium, identity, lock, keys, entropy, unusable: false })
     }
 
     fn usable(&self) -> Result<(), StoreError> {
@@ -196,7 +212,23 @@ impl Backend for RedbStore {
         self.usable()?;
         // A commit returns when everything that it changed was written and synced, and nothing else writes: whoever holds
         // this handle sees the file between two commits, as a crash at this moment would leave it.
-        (self.contents)().map_err(|error| StoreError::io("copy", &self.path, error))
+        self.medium.contents().map_err(|error| StoreError::io("copy", &self.path, error))
+    }
+
+    fn file_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.medium.bytes().map(Some).map_err(|error| StoreError::io("look at", &self.path, error))
+    }
+
+    fn size(&self) -> Result<Option<Size>, StoreError> {
+        self.usable()?;
+        let live_bytes = compact::live_bytes(&self.db)?;
+        Ok(self.file_bytes()?.map(|file_bytes| Size { file_bytes, live_bytes }))
+    }
+
+    fn compact(&mut self) -> Result<(), StoreError> {
+        self.usable()?;
+        let result = compact::compact(self.db.get_mut());
+        self.note(result)
     }
 }
 
@@ -243,6 +275,12 @@ impl std::ops::Deref for OpenDatabase {
     }
 }
 
+impl OpenDatabase {
+    fn get_mut(&mut self) -> &mut Database {
+        self.db.0.as_mut().expect("the handle is taken out by drop only")
+    }
+}
+
 fn panicked(path: &Path) -> StoreError {
     StoreError::Damaged {
         path: path.to_owned(),
@@ -264,12 +302,40 @@ fn checked(path: &Path, before: Snapshot) -> Result<(Identity, LockState, Keys),
     Ok((identity, before.lock, Keys { vault: before.vault.clone(), opened }))
 }
 
-type Contents = Box<dyn Fn() -> io::Result<Vec<u8>> + Send>;
+/// What a database lies on, beside the database.
+trait Medium: Send {
+    fn bytes(&self) -> io::Result<u64>;
+    fn contents(&self) -> io::Result<Vec<u8>>;
+}
 
-/// Reads the same open file as the database.
-fn contents_of(path: &Path, file: &File) -> Result<Contents, StoreError> {
-    let own = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
-    Ok(Box::new(move || file::contents(&own)))
+impl Medium for File {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn contents(&self) -> io::Result<Vec<u8>> {
+        file::contents(self)
+    }
+}
+
+/// A medium of a test.
+struct Other<M>(M);
+
+impl<M: redb::StorageBackend> Medium for Other<M> {
+    fn bytes(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn contents(&self) -> io::Result<Vec<u8>> {
+        let mut octets = vec![0; usize::try_from(self.0.len()?).map_err(io::Error::other)?];
+        self.0.read(0, &mut octets)?;
+        Ok(octets)
+    }
+}
+
+/// The same open file as the database's.
+fn medium_of(path: &Path, file: &File) -> Result<Box<dyn Medium>, StoreError> {
+    Ok(Box::new(file.try_clone().map_err(|error| StoreError::io("open again", path, error))?))
 }
 
 pub(super) fn open_file(path: &Path, file: File) -> Result<OpenDatabase, StoreError> {
@@ -295,7 +361,8 @@ pub(super) fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError 
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
         // An error of the system has a number; redb's and the overlay's own ("invalid data", "end of file") are findings.
         DatabaseError::Storage(StorageError::Io(source)) if source.raw_os_error().is_some() => {
-            StoreError::io("read", path, source)
+            let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            StoreError::io(if full { "write" } else { "read" }, path, source)
         }
         other => StoreError::Damaged { path: path.to_owned(), what: plainly(&other) },
     }

@@ -34,9 +34,9 @@ pub(super) fn newer(base: &Base) -> Option<u32> {
     (is_magic(&head) && first == second && first > VERSION).then_some(first.into())
 }
 
-/// How long the file was by its own header, if that is longer than it is: its end was cut off. Pages that are gone then read
-/// as zeros, and cost what was on them.
-pub(super) fn length_before_cut(base: &Base) -> Option<u64> {
+/// How long the file was by its own header, if that is not what it is: its end was cut off, or something was put behind it.
+/// Pages that are gone then read as zeros, and cost what was on them.
+pub(super) fn length_by_header(base: &Base) -> Option<u64> {
     /// No store of a node is longer; a damaged header may say anything.
     const LEN_MAX_BYTES: u64 = 16 << 30;
     const PAGE_BYTES: u64 = 4096;
@@ -48,7 +48,7 @@ pub(super) fn length_before_cut(base: &Base) -> Option<u64> {
     let trailing = if trailing_pages > 0 { header_pages + trailing_pages } else { 0 };
     let pages = full_regions.checked_mul(header_pages + region_pages)?.checked_add(1 + trailing)?;
     let len = pages.checked_mul(PAGE_BYTES)?;
-    (is_magic(&head) && page == PAGE_BYTES && len > base.len().ok()? && len <= LEN_MAX_BYTES).then_some(len)
+    (is_magic(&head) && page == PAGE_BYTES && len != base.len().ok()? && len <= LEN_MAX_BYTES).then_some(len)
 }
 
 /// Whether these are the first octets of a database.

@@ -213,6 +213,16 @@ impl Server {
         self.shared.change(|state| state.store.compact());
     }
 
+    /// The same, and what watches come across is forgotten, and the log of requests that are over, so that the server does not
+    /// grow. Every open watch has to have seen all of it.
+    pub(crate) fn forget_history(&self) {
+        self.shared.change(|state| {
+            state.store.compact();
+            state.store.journal.forget();
+            state.log.retain(|request| request.open || request.status.is_none());
+        });
+    }
+
     /// What is read at `resourceVersion=0` is what was there at this version: a cache that lags behind. With none: the
     /// latest.
     pub(crate) fn lag_cache(&self, at: Option<u64>) {
@@ -413,7 +423,7 @@ impl Server {
 
     /// The number of the latest request, for [`Match::after`].
     pub(crate) fn mark(&self) -> u64 {
-        self.shared.read(|state| state.log.len() as u64)
+        self.shared.read(|state| state.requests)
     }
 
     /// The first request that fits, in the past or to come.
@@ -510,6 +520,8 @@ struct State {
     faults: Faults,
     credentials: Credentials,
     log: Vec<Request>,
+    /// How many requests there were.
+    requests: u64,
     /// TCP connections since the start.
     opened: u64,
     connections: Connections,
@@ -550,6 +562,7 @@ impl Shared {
             faults: Faults::default(),
             credentials,
             log: Vec::new(),
+            requests: 0,
             opened: 0,
             connections: Connections::new(),
             clock_ms: 0,
@@ -582,6 +595,7 @@ impl Shared {
             let mut state = self.lock();
             let request = request(&state);
             state.log.push(request.clone());
+            state.requests += 1;
             request
         };
         self.logged.send_modify(|count| *count += 1);
@@ -589,8 +603,11 @@ impl Shared {
     }
 
     fn log(&self, number: u64, change: impl FnOnce(&mut Request)) {
-        if let Some(request) = self.lock().log.get_mut(number as usize - 1) {
-            change(request);
+        {
+            let mut state = self.lock();
+            if let Ok(at) = state.log.binary_search_by_key(&number, |request| request.number) {
+                change(&mut state.log[at]);
+            }
         }
         self.logged.send_modify(|count| *count += 1);
     }

@@ -1,9 +1,10 @@
 //! What the fake server keeps: objects, one growing resourceVersion, and the journal that watches read.
 //!
-//! The journal is never shortened except by a rewind: compaction only moves the floor below which nobody may start. It is
-//! the one order of everything: changes, bookmarks and whatever a test puts into streams lie in it one after the other.
+//! The journal is never shortened except by a rewind, or where a test says so: compaction only moves the floor below which
+//! nobody may start. It is the one order of everything: changes, bookmarks and whatever a test puts into streams lie in it one
+//! after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ckpt_db::checkpoint::object::Kind;
@@ -42,9 +43,42 @@ pub(super) enum Entry {
     },
 }
 
+/// Everything that watches come across, by its place since the start.
+#[derive(Default)]
+pub(super) struct Journal {
+    forgotten: usize,
+    entries: VecDeque<Entry>,
+}
+
+impl Journal {
+    pub(super) fn push(&mut self, entry: Entry) {
+        self.entries.push_back(entry);
+    }
+
+    pub(super) fn get(&self, at: usize) -> Option<&Entry> {
+        assert!(at >= self.forgotten, "a watch had not seen what the test says everybody has");
+        self.entries.get(at - self.forgotten)
+    }
+
+    /// The place of the next entry.
+    pub(super) fn len(&self) -> usize {
+        self.forgotten + self.entries.len()
+    }
+
+    /// The place of the first that is so; the end if none is.
+    fn position(&self, so: impl Fn(&Entry) -> bool) -> usize {
+        self.entries.iter().position(so).map_or(self.len(), |at| self.forgotten + at)
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.forgotten = self.len();
+        self.entries.clear();
+    }
+}
+
 pub(super) struct Store {
     pub(super) objects: Objects,
-    pub(super) journal: Vec<Entry>,
+    pub(super) journal: Journal,
     /// The resourceVersion of the latest write.
     pub(super) version: u64,
     /// The oldest resourceVersion from which a watch may start, and that a listing may ask for.
@@ -58,7 +92,7 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn new() -> Self {
         // Not 1: a test of lower versions needs some room below.
-        Self { objects: Objects::new(), journal: Vec::new(), version: 1_000, floor: 1_000, epoch: 0, born: 0 }
+        Self { objects: Objects::new(), journal: Journal::default(), version: 1_000, floor: 1_000, epoch: 0, born: 0 }
     }
 
     /// Makes an object; a UID and a creationTimestamp that it has are kept, what is missing is added.
@@ -114,7 +148,7 @@ impl Store {
     }
 
     fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
-        self.journal.iter().filter_map(|entry| match entry {
+        self.journal.entries.iter().filter_map(|entry| match entry {
             Entry::Change(change) => Some(change),
             Entry::Bookmark { .. } | Entry::Line { .. } | Entry::End { .. } => None,
         })
@@ -124,7 +158,7 @@ impl Store {
     /// for the watches of the past: those lie before the returned changes, or are left out by their number.
     pub(super) fn position_after(&self, version: u64) -> usize {
         let newer = |entry: &Entry| matches!(entry, Entry::Change(change) if change.version > version);
-        self.journal.iter().position(newer).unwrap_or(self.journal.len())
+        self.journal.position(newer)
     }
 
     /// Nobody may start below the present version any more.
@@ -136,7 +170,7 @@ impl Store {
     pub(super) fn rewind(&mut self, to: u64) {
         assert!((1..=self.version).contains(&to), "there is no version {to}, only up to {}", self.version);
         self.objects = self.at(to);
-        self.journal.retain(|entry| matches!(entry, Entry::Change(change) if change.version <= to));
+        self.journal.entries.retain(|entry| matches!(entry, Entry::Change(change) if change.version <= to));
         self.version = to;
         self.floor = self.floor.min(to);
         self.epoch += 1;
@@ -154,7 +188,7 @@ impl Store {
             let object = self.objects.get_mut(&key).expect("listed above");
             Arc::make_mut(object)["metadata"]["resourceVersion"] = json!(version.to_string());
         }
-        self.journal.clear();
+        self.journal.entries.clear();
         self.version = to;
         self.floor = to;
         self.epoch += 1;

@@ -166,7 +166,7 @@ fn arrive(
     let token = authorization.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
     shared.log_new(|state| {
         let who = state.credentials.who(certificate, token);
-        request.number = state.log.len() as u64 + 1;
+        request.number = state.requests + 1;
         request.connection = connection;
         request.certificate = who.as_ref().and_then(|who| who.certificate);
         request.user = who.map(|who| who.user);

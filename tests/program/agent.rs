@@ -170,6 +170,12 @@ impl Agent {
         self.wait()
     }
 
+    /// Waits for the end that it comes to by itself.
+    #[allow(dead_code, reason = "each test program uses a part of it")]
+    pub(crate) fn stop_by_itself(mut self) -> Ended {
+        self.wait()
+    }
+
     /// As SIGKILL ends it.
     pub(crate) fn kill(self) {
         assert_eq!(self.stop(Signal::KILL).code, None, "it had ended by itself");

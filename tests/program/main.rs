@@ -10,6 +10,7 @@ mod common;
 mod fake;
 
 mod agent;
+mod backup;
 mod connections;
 mod damage;
 mod keys;

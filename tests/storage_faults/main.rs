@@ -75,6 +75,10 @@ fn take(store: &mut RedbStore, step: Step, unlockers: &[Unlocker]) -> Result<Rev
             Err(StoreError::EmptyListing { .. }) => Ok(store.snapshot()?.get().revision()),
             Err(error) => Err(error),
         },
+        Step::Compact => {
+            store.compact()?;
+            Ok(store.snapshot()?.get().revision())
+        }
         Step::Key(number) => Ok(store.keep_slots(&wanted(&[&unlockers[number]]), common::NOW)?.get().revision),
     }
 }
@@ -187,4 +191,88 @@ fn kind(fate: Fate) -> &'static str {
         Fate::TornAt(_) => "torn",
         Fate::Shuffled(_) => "reordered",
     }
+}
+
+/// As [`what_was_acknowledged_survives_every_power_cut`], with every operation of compactions that give much back.
+#[test]
+fn a_compaction_survives_every_power_cut() {
+    install_panic_hook();
+    let mut run = run(3, 10, 12);
+    let unlockers: Vec<&Unlocker> = run.unlockers.iter().collect();
+    let disk = Disk::default();
+    let image = {
+        let disk = Disk::with(image_at_the_end(&run));
+        let mut store = RedbStore::open_on(disk.clone(), disk.live(), &unlockers, Box::new(SystemEntropy)).unwrap();
+        let body = |n: usize| {
+            format!(
+                r#"{{"metadata":{{"name":"p{n}","namespace":"shop"}},"spec":{{"containers":[]}},"x":"{}"}}"#,
+                "x".repeat(60_000)
+            )
+        };
+        for n in 0..20 {
+            let key = ckpt_db::checkpoint::object::ObjectKey::new(Kind::Pod, "shop", &format!("large-{n}")).unwrap();
+            let object = ckpt_db::checkpoint::object::Object {
+                key,
+                uid: n.to_string(),
+                resource_version: String::new(),
+                body: body(n).into(),
+            };
+            let _ =
+                store.update(vec![ckpt_db::store::Change::Apply { object, with: Vec::new() }], common::NOW).unwrap();
+        }
+        for n in 0..19 {
+            let key = ckpt_db::checkpoint::object::ObjectKey::new(Kind::Pod, "shop", &format!("large-{n}")).unwrap();
+            let _ =
+                store.update(vec![ckpt_db::store::Change::Delete { key, uid: String::new() }], common::NOW).unwrap();
+        }
+        disk.live()
+    };
+    drop(disk);
+    let disk = Disk::with(image.clone());
+    let mut store = RedbStore::open_on(disk.clone(), image.clone(), &unlockers, Box::new(SystemEntropy)).unwrap();
+    let begin = disk.ops();
+    let first = store.snapshot().unwrap().into_inner();
+    let before = store.size().unwrap().unwrap();
+    store.compact().unwrap();
+    let after = store.size().unwrap().unwrap();
+    assert!(after.file_bytes < before.file_bytes / 2, "{before:?}, {after:?}");
+    assert_eq!(told(store.snapshot().unwrap().get()), told(&first));
+    drop(store);
+    let syncs = disk.done()[begin..].iter().filter(|op| **op == disk::Op::Sync).count();
+    run.recorded = Recorded { before: image, ops: disk.done(), lost: disk.lost() };
+    run.acknowledged = vec![(0, first.revision())];
+    run.states = BTreeMap::from([(first.revision(), told(&first))]);
+    let (mut tried, campaign) = (0, std::env::var_os("CKPT_DB_IMAGES").is_some());
+    for (at, moment) in run.recorded.moments() {
+        let mut fates = moment.fates(at, 4);
+        if !campaign {
+            // The extremes at each operation, and a few of the others.
+            fates = fates
+                .into_iter()
+                .enumerate()
+                .filter(|(n, _)| *n < 2 || n % 40 == at % 40)
+                .map(|(_, fate)| fate)
+                .collect();
+        }
+        for fate in fates {
+            tried += 1;
+            if let Some(problem) = run.problem(at, moment.image(fate)) {
+                panic!("after {at} of {} operations, {fate:?}: {problem}", run.recorded.ops.len());
+            }
+        }
+    }
+    println!(
+        "a compaction of {} to {} bytes: {} operations, {syncs} syncs; {tried} images of the disk; lost: 0",
+        before.file_bytes,
+        after.file_bytes,
+        run.recorded.ops.len() - begin
+    );
+}
+
+/// What the disk holds after a run.
+fn image_at_the_end(run: &Run) -> Vec<u8> {
+    let disk = Disk::with(run.recorded.before.clone());
+    let mut image = disk.live();
+    run.recorded.ops.iter().for_each(|op| disk::apply(&mut image, op));
+    image
 }

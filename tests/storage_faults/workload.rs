@@ -16,6 +16,8 @@ pub(crate) enum Step {
     Update(Vec<Change>),
     /// The n-th key of the node gets its slot.
     Key(usize),
+    /// The file is made as short as it can be.
+    Compact,
 }
 
 /// How many keys a workload uses.
@@ -37,6 +39,9 @@ pub(crate) fn workload(seed: u64, pods: usize, commits: usize) -> Vec<Step> {
     for round in 0..commits {
         if round % 25 == 24 {
             steps.push(Step::Key(1 + (round / 25) % (KEYS - 1)));
+        }
+        if round % 12 == 11 {
+            steps.push(Step::Compact);
         }
         let changes = 1 + if random.below(8) == 0 { random.below(12) } else { random.below(2) };
         steps.push(Step::Update((0..changes).map(|_| change(&mut random, &listing, &all, round)).collect()));

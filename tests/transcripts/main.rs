@@ -1,6 +1,7 @@
 //! What the program says and does at its edges, as an operator meets it: one transcript a case.
 
 mod agent;
+mod backup;
 mod fake_agent;
 mod inspect;
 mod key_slots;

@@ -211,6 +211,8 @@ impl Scene {
             Some("key") if !arguments.starts_with("key list") => {
                 code < 2 && (path.starts_with("node") || path == Path::new(""))
             }
+            Some("backup") => code < 2 && (path == Path::new("backup.db") || path == Path::new("")),
+            Some("restore") => code < 2 && path.starts_with("node/var/lib/ckpt-db"),
             Some("render") => code < 2 && (path.starts_with("out") || path == Path::new("")),
             _ => false,
         }
@@ -270,8 +272,12 @@ fn redact(text: &str) -> String {
         let is_time = word.len() == 20 && word.ends_with('Z') && word.as_bytes()[10] == b'T';
         let is_fingerprint = [16, 64].contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit());
         let is_code = word.len() == 44 && word.split('-').count() == 9;
+        let seconds =
+            word.strip_prefix("replaced-").is_some_and(|s| s.len() > 9 && s.bytes().all(|b| b.is_ascii_digit()));
         shown.push_str(if is_time {
             "[TIME]"
+        } else if seconds {
+            "replaced-[SECONDS]"
         } else if is_fingerprint {
             "[FINGERPRINT]"
         } else if is_code {

@@ -15,6 +15,8 @@ fn help() {
         "plan",
         "render",
         "verify",
+        "backup",
+        "restore",
         "key",
         "key init",
         "key list",
@@ -65,6 +67,9 @@ fn wrong_usage() {
         "key add --recovery-code --key-file key",
         "key add CODE",
         "key remove",
+        "backup",
+        "backup one two",
+        "restore",
     ] {
         let answer = scene.run(arguments);
         assert_eq!((answer.code, answer.stdout.as_str()), (64, ""), "{arguments}");
