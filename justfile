@@ -71,7 +71,7 @@ kills:
 mutations *names:
     tests/mutations/run.sh {{names}}
 
-# A bounded sample of every fault campaign, with counts (about ten minutes)
+# A bounded sample of every fault campaign, with counts
 campaigns *names:
     .ci/campaigns {{names}}
 

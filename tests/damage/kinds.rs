@@ -17,7 +17,8 @@ use ckpt_db::store::{
 };
 
 use crate::common::NOW;
-use crate::{Files, Random, is_structure, named, readable, scratch, write};
+use crate::common::random::Random;
+use crate::{Files, is_structure, named, readable, scratch, write};
 
 const PAGE: usize = 4096;
 const SEED: u64 = 0x5eed_0006;
@@ -141,7 +142,7 @@ fn campaign(name: &str, bytes: impl Fn(&Files) -> &Vec<u8>) {
     let (sample, seed) = (number("CKPT_DB_DAMAGE"), number("CKPT_DB_SEED").unwrap_or(SEED));
     let files = Files::new(5);
     let bytes = bytes(&files);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     // What costs everything; then what costs nothing.
     let mut harms = vec![Harm::Cut(0), Harm::Cut(100), Harm::Zeroed(0), Harm::Cut(bytes.len() - 1)];
     if sample.is_some() {
@@ -256,7 +257,7 @@ fn assert_no_leftovers(directory: &Path, what: &dyn fmt::Display) {
 fn what_the_kinds_do() {
     let bytes: Vec<u8> = (0..3 * PAGE).map(|at| (at / PAGE) as u8 + 1).collect();
     let pages = |bytes: &[u8]| bytes.chunks(PAGE).map(|page| page[0]).collect::<Vec<_>>();
-    let of = |harm: Harm| harm.apply(&bytes, &mut Random(1));
+    let of = |harm: Harm| harm.apply(&bytes, &mut Random::new(1));
     let seen: BTreeMap<Harm, Vec<u8>> =
         [Harm::Zeroed(1), Harm::Swapped(0, 2), Harm::Misdirected { from: 0, to: 2 }, Harm::Cut(PAGE + 1)]
             .map(|harm| (harm, pages(&of(harm))))

@@ -111,9 +111,9 @@ fn a_medium_that_refuses_costs_nothing_that_was_acknowledged() {
                 let step = if all {
                     1
                 } else if class == Class::Sync {
-                    9
+                    15
                 } else {
-                    150
+                    250
                 };
                 for at in (0..counts(class)).step_by(step) {
                     live_through(Fault { at, class, errno, lasts }, seed, &undisturbed, &mut tally);
