@@ -10,8 +10,8 @@ use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::store::{Backend, Change, Missing, NewStore, RedbStore, open_offline};
 use serde_json::json;
 
+use crate::common::random::Random;
 use crate::common::{NOW, identity, object, secret};
-use crate::images::Random;
 use crate::{alone, amount};
 
 /// One pod for each two others: a Secret and a ConfigMap that it names.

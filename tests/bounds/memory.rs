@@ -7,9 +7,9 @@ use ckpt_db::checkpoint::object::Kind;
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Stats};
 
+use crate::common::random::Random;
 use crate::fake::{Options, Server};
 use crate::follower::Follower;
-use crate::images::Random;
 use crate::scene::{pod, secret};
 use crate::{alone, amount};
 
