@@ -67,6 +67,14 @@ damage:
 kills:
     CKPT_DB_KILLS=all cargo test --test kill --test backup -- --nocapture
 
+# Break the program on purpose, one way after the other: the test that is there for it has to say so
+mutations *names:
+    tests/mutations/run.sh {{names}}
+
+# A bounded sample of every fault campaign, with counts (about ten minutes)
+campaigns *names:
+    .ci/campaigns {{names}}
+
 # What sealing costs at a cold start, as a ratio of medians of interleaved rounds
 bench:
     cargo bench --bench sealing
@@ -92,11 +100,11 @@ static-for-tests:
 fuzz target="records" seconds="60":
     mkdir -p target/fuzz-corpus/{{target}}
     CKPT_DB_SEEDS=target/fuzz-corpus cargo test -q --test corpus every_seed
-    RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{target}} target/fuzz-corpus/{{target}} fuzz/corpus/{{target}} -- -max_len=65536 -timeout=30 -rss_limit_mb=6144 -max_total_time={{seconds}} -print_final_stats=1
+    RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{target}} target/fuzz-corpus/{{target}} fuzz/corpus/{{target}} -- -max_len=65536 -timeout=120 -rss_limit_mb=6144 -max_total_time={{seconds}} -print_final_stats=1
 
-# Each target in turn (1800 seconds each: the long run, three hours)
+# Each target in turn (1800 seconds each: the long run, four hours)
 fuzz-all seconds="1800":
-    for target in records key_slots key_files manifests api_payload store_image; do just fuzz $target {{seconds}} || exit 1; done
+    fuzz/all.sh {{seconds}}
 
 # A store on a simulated disk: 100,000 images of what a power cut leaves, and a fault at every operation
 storage-faults:

@@ -45,7 +45,7 @@ pub enum StoreError {
     },
     /// The file can't be read as a checkpoint store at all. It was left as it is.
     #[error(
-        "{} is damaged or no checkpoint store: {what}. It was left as it is; the agent ('ckpt-db run') rebuilds it, and keeps this file", .path.display()
+        "{} is damaged or no checkpoint store: {what}. It was left as it is; if it was a store, the agent ('ckpt-db run') rebuilds it, and keeps this file", .path.display()
     )]
     Damaged {
         /// The file.

@@ -138,7 +138,10 @@ impl Salvage {
         now_unix_ms: u64,
         entropy: &dyn Entropy,
     ) -> Result<Self, StoreError> {
+        let len = base.len().map_err(|error| StoreError::io("look at", path, error))?;
         let (rows, structure) = match offline::rows(path, base) {
+            // The database code takes an empty file for one to begin with.
+            Ok(_) if len == 0 => (Vec::new(), vec![Finding::Structure("it was empty (0 bytes)".to_owned())]),
             Ok(found) => found,
             Err(StoreError::Damaged { what, .. }) => {
                 if !was_a_store(path, base).map_err(|error| StoreError::io("read", path, error))? {

@@ -47,7 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn apply(store: &mut RedbStore, own: &Unlocker, step: &Step, now: u64) {
-    let name = |n: usize| (if n % 2 == 0 { "default" } else { "shop" }, format!("p{n}"));
+    let name = |n: usize| (if n.is_multiple_of(2) { "default" } else { "shop" }, format!("p{n}"));
     let pod = |n: usize| PodName { namespace: name(n).0.to_owned(), name: name(n).1 };
     let change = match step {
         Step::List(pods) => {

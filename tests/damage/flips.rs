@@ -50,6 +50,7 @@ fn no_flipped_byte_gives_a_wrong_value() {
             "{name}: a flip at these offsets made the whole store unreadable: {:?}",
             tally.unreadable
         );
+        println!("campaign: flipped bytes, {name}: {} judged, 0 wrong values, 0 panics", tally.flips);
     }
 }
 

@@ -158,6 +158,7 @@ fn campaign(name: &str, bytes: impl Fn(&Files) -> &Vec<u8>) {
     }
     println!("{name}, CKPT_DB_SEED={seed}: {tally}");
     assert!(tally.rebuilt > 3, "damage that costs nothing shows nothing");
+    println!("campaign: damage, {name}: {} files judged, 0 wrong values, 0 panics", tally.cases);
 }
 
 fn judge(what: &dyn fmt::Display, damaged: &[u8], same: bool, files: &Files, tally: &mut Tally) {
@@ -203,7 +204,7 @@ fn judge(what: &dyn fmt::Display, damaged: &[u8], same: bool, files: &Files, tal
             tally.rebuilt += 1;
             tally.began_anew += usize::from(rebuilt.began_anew);
             assert!(fs::read(&rebuilt.kept_at).unwrap() == damaged, "{what}: the evidence is gone");
-            assert_eq!(kept_beside(&path), [rebuilt.kept_at.clone()], "{what}");
+            assert_eq!(kept_beside(&path), std::slice::from_ref(&rebuilt.kept_at), "{what}");
             let after = store.snapshot().unwrap().into_inner();
             assert!(!after.findings().iter().any(is_structure), "{what}: {:?}", after.findings());
             assert_eq!(readable(&after, &files.expected, what), there, "{what}: not the same is there");

@@ -25,7 +25,7 @@ fn key_file() -> Unlocker {
 }
 
 fn pod(n: usize) -> ObjectKey {
-    ObjectKey::new(Kind::Pod, if n % 2 == 0 { "default" } else { "shop" }, &format!("p{n}")).unwrap()
+    ObjectKey::new(Kind::Pod, if n.is_multiple_of(2) { "default" } else { "shop" }, &format!("p{n}")).unwrap()
 }
 
 /// Damages a store of twelve pods so that its structure is, and the pod of the number that is returned is lost, and little else.

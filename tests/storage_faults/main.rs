@@ -26,7 +26,6 @@ use ckpt_db::store::{
 };
 use store_format::Unlocker;
 
-use common::random::Random;
 use disk::Disk;
 use images::{Fate, Recorded};
 use workload::{KEYS, Step, workload};
@@ -145,33 +144,39 @@ fn images_wanted() -> usize {
     }
 }
 
+/// Whether far more is wanted than a sample.
+fn is_campaign() -> bool {
+    images_wanted() >= 10 * SAMPLE
+}
+
 #[test]
 fn what_was_acknowledged_survives_every_power_cut() {
     install_panic_hook();
     let wanted = images_wanted();
-    let campaign = std::env::var_os("CKPT_DB_IMAGES").is_some();
+    let (commits, shuffles) = if is_campaign() { (150, 24) } else { (40, 4) };
     let (mut tried, mut runs, mut points, mut kinds) = (0, 0, 0, BTreeMap::<&str, usize>::new());
     while tried < wanted {
         runs += 1;
-        let run = run(runs, 6, if campaign { 150 } else { 40 });
-        let commits = run.acknowledged.len();
-        assert!(run.states.len() > commits / 3, "a workload that changes hardly anything");
-        // Crash points and fates of a sample lie spread over the whole run.
-        let mut random = Random::new(runs);
-        let few = (wanted - tried) < 40 * run.recorded.ops.len();
+        let run = run(runs, 6, commits);
+        assert!(run.states.len() > run.acknowledged.len() / 3, "a workload that changes hardly anything");
+        // A sample lies spread over the whole run.
+        let all: usize = run.recorded.moments().map(|(at, moment)| moment.fates(at, shuffles).len()).sum();
+        let step = all.div_ceil(wanted - tried);
+        let mut number = 0;
         for (at, moment) in run.recorded.moments() {
-            let mut fates = moment.fates(at, if campaign { 24 } else { 4 });
-            if few && !campaign {
-                fates = vec![fates[random.below(fates.len())]];
-            }
-            points += 1;
-            for fate in fates {
+            let before = tried;
+            for fate in moment.fates(at, shuffles) {
+                number += 1;
+                if number % step != 0 {
+                    continue;
+                }
                 if let Some(problem) = run.problem(at, moment.image(fate)) {
                     panic!("run {runs}, after {at} of {} operations, {fate:?}: {problem}", run.recorded.ops.len());
                 }
                 *kinds.entry(kind(fate)).or_default() += 1;
                 tried += 1;
             }
+            points += usize::from(tried > before);
         }
     }
     println!("{runs} runs, {points} crash points: {kinds:?}");

@@ -16,16 +16,42 @@ use crate::scene::{SEED, STORE, Scene};
 /// Every command on what lies where the store should be: each refuses it with the same words, `run` with a source too.
 ///
 /// [`Scene::run`] proves that the file, its directory and everything else stayed as it was.
-fn refused(mut scene: Scene, name: &str) {
+fn refused(scene: Scene, name: &str) {
+    all_refuse(scene, &["plan", "verify", "render --out out", "run --once", WITH_SOURCE]).expect(name);
+}
+
+/// The same of a file that is no store and never was one: whoever would write says why it is not rebuilt.
+fn left_alone(scene: Scene, name: &str) {
+    let mut scene = all_refuse(scene, &["plan", "verify", "render --out out", "run --once"]);
+    let answer = scene.run(&format!("{WITH_SOURCE} --root node --node-key key.pem"));
+    assert_eq!((answer.code, answer.stdout.as_str()), (2, ""));
+    scene.expect(name);
+}
+
+/// The same of a file that was a store: it is left as it is by whoever reads, and rebuilt where there is a source.
+fn rebuilt(scene: Scene, name: &str) {
+    let damaged = fs::read(scene.path(STORE)).unwrap();
+    let mut scene = all_refuse(scene, &["plan", "verify", "render --out out", "run --once"]);
+    let answer = scene.run(&format!("{WITH_SOURCE} --root node --node-key key.pem"));
+    assert_eq!(answer.code, 0);
+    let kept = ckpt_db::store::kept_beside(&scene.path(STORE));
+    assert!(kept.len() == 1 && fs::read(&kept[0]).unwrap() == damaged, "the evidence is gone");
+    scene.run("verify --root node --node-key key.pem");
+    scene.expect(name);
+}
+
+const WITH_SOURCE: &str = "run --once --manifests pods.yaml";
+
+fn all_refuse(mut scene: Scene, commands: &[&str]) -> Scene {
     let answer = scene.run("dump --root node --node-key key.pem");
     assert_eq!((answer.code, answer.stdout.as_str()), (2, ""));
     let want = answer.stderr.lines().last().unwrap().to_owned();
-    for command in ["plan", "verify", "render --out out", "run --once", "run --once --manifests pods.yaml"] {
+    for command in commands {
         let other = scene.answer(&format!("{command} --root node --node-key key.pem"));
         assert_eq!((other.code, other.stdout.as_str()), (2, ""), "{command}: {}", other.stderr);
         assert_eq!(other.stderr.lines().last(), Some(want.as_str()), "{command}");
     }
-    scene.expect(name);
+    scene
 }
 
 /// A scene with something else in the store's place.
@@ -48,17 +74,23 @@ fn no_store() {
 
 #[test]
 fn an_empty_file() {
-    refused(instead_of_the_store(|path| fs::write(path, "").unwrap()), "store_of_zero_length");
+    rebuilt(instead_of_the_store(|path| fs::write(path, "").unwrap()), "store_of_zero_length");
 }
 
 #[test]
 fn a_text_file() {
-    refused(instead_of_the_store(|path| fs::write(path, "apiVersion: v1\nkind: Pod\n").unwrap()), "store_a_text_file");
+    left_alone(
+        instead_of_the_store(|path| fs::write(path, "apiVersion: v1\nkind: Pod\n").unwrap()),
+        "store_a_text_file",
+    );
 }
 
 #[test]
 fn a_long_text_file() {
-    refused(instead_of_the_store(|path| fs::write(path, "store ".repeat(50_000)).unwrap()), "store_a_long_text_file");
+    left_alone(
+        instead_of_the_store(|path| fs::write(path, "store ".repeat(50_000)).unwrap()),
+        "store_a_long_text_file",
+    );
 }
 
 #[test]
@@ -86,10 +118,10 @@ fn the_first_page_only() {
     let scene = Scene::seeded();
     let whole = fs::read(scene.path(STORE)).unwrap();
     fs::write(scene.path(STORE), &whole[..4096]).unwrap();
-    refused(scene, "store_truncated_to_a_page");
+    rebuilt(scene, "store_truncated_to_a_page");
 }
 
-/// What is left of it is shown, and nothing is written to it.
+/// What is left of it is shown, and nothing is written to it; where there is a source it is rebuilt, and kept.
 #[test]
 fn a_truncated_store() {
     let mut scene = Scene::seeded();
@@ -98,7 +130,8 @@ fn a_truncated_store() {
     for command in ["verify", "run --once --manifests pods.yaml"] {
         scene.run(&format!("{command} --root node --node-key key.pem"));
     }
-    assert!(fs::read(scene.path(STORE)).unwrap() == whole[..whole.len() / 2], "the evidence was touched");
+    let kept = ckpt_db::store::kept_beside(&scene.path(STORE));
+    assert!(kept.len() == 1 && fs::read(&kept[0]).unwrap() == whole[..whole.len() / 2], "the evidence was touched");
     scene.expect("store_truncated");
 }
 

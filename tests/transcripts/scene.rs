@@ -272,6 +272,7 @@ fn redact(text: &str) -> String {
         let is_time = word.len() == 20 && word.ends_with('Z') && word.as_bytes()[10] == b'T';
         let is_fingerprint = [16, 64].contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit());
         let is_code = word.len() == 44 && word.split('-').count() == 9;
+        let is_kept = word.strip_prefix("damaged-").is_some_and(|time| time.bytes().all(|b| b.is_ascii_digit()));
         let seconds =
             word.strip_prefix("replaced-").is_some_and(|s| s.len() > 9 && s.bytes().all(|b| b.is_ascii_digit()));
         shown.push_str(if is_time {
@@ -282,6 +283,8 @@ fn redact(text: &str) -> String {
             "[FINGERPRINT]"
         } else if is_code {
             "[CODE]"
+        } else if is_kept {
+            "damaged-[SECONDS]"
         } else {
             word
         });
