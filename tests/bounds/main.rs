@@ -11,17 +11,11 @@ mod agent;
 #[path = "../common/mod.rs"]
 mod common;
 mod descriptors;
-#[path = "../storage_faults/disk.rs"]
-#[allow(dead_code, reason = "tests/storage_faults uses the rest")]
-mod disk;
 mod disk_full;
 #[path = "../fake/mod.rs"]
 mod fake;
 mod file_size;
 mod follower;
-#[path = "../storage_faults/images.rs"]
-#[allow(dead_code, reason = "tests/storage_faults uses the rest")]
-mod images;
 mod memory;
 #[allow(dead_code, reason = "tests/program uses the rest")]
 #[path = "../program/scene.rs"]
