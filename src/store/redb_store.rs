@@ -339,6 +339,8 @@ fn medium_of(path: &Path, file: &File) -> Result<Box<dyn Medium>, StoreError> {
 }
 
 pub(super) fn open_file(path: &Path, file: File) -> Result<OpenDatabase, StoreError> {
+    // The same lock as redb's, which asks for it once only.
+    file::lock_exclusive(path, &file)?;
     open_database(path, || FileBackend::new(file))
 }
 
