@@ -72,6 +72,10 @@ fn campaign(directory: &Path, bytes: &[u8], sample: u64, all_named: bool, files:
             }
             Ok(snapshot) => judge(at, snapshot.get(), all_named, files, &mut tally),
         }
+        // Without a key the digests are all that there is: tags can't be checked.
+        if let Ok(snapshot) = open_offline(&path, &[]) {
+            readable(snapshot.get(), &files.expected, &format_args!("offset {at}, without a key"));
+        }
         file.write_all_at(&[original], at).unwrap();
     }
     assert!(fs::read(&path).unwrap() == bytes, "reading changed the file");
