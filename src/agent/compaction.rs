@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::store::{Backend, Size, StoreError};
 
-/// Shorter files are left as they are: there is nothing to win.
-const FLOOR_BYTES: u64 = 1 << 20;
+/// Shorter files are left as they are: there is nothing to win. An empty one has 1 MiB already.
+const FLOOR_BYTES: u64 = 4 << 20;
 
 /// A file that is more than so many times as long as what is stored in it is made shorter.
 const SPARSE: u64 = 2;
@@ -134,8 +134,8 @@ mod tests {
             // file         stored       never    enough   enough   in vain    in vain
             //                           before   now      1 h ago  59 min ago 1 h ago
             (0,             0,         [ NO,      NO,      NO,      NO,        NO     ]),
-            (MIB,           0,         [ NO,      NO,      NO,      NO,        NO     ]), // as short as it matters
-            (MIB + 1,       0,         [ TEN,     TEN,     TEN,     NO,        TEN    ]), // everything was deleted
+            (4 * MIB,       0,         [ NO,      NO,      NO,      NO,        NO     ]), // as short as it matters
+            (4 * MIB + 1,   0,         [ TEN,     TEN,     TEN,     NO,        TEN    ]), // everything was deleted
             (10 * MIB,      10 * MIB,  [ NO,      NO,      NO,      NO,        NO     ]),
             (20 * MIB,      10 * MIB,  [ NO,      NO,      NO,      NO,        NO     ]),
             (20 * MIB + 1,  10 * MIB,  [ MINUTE,  MINUTE,  MINUTE,  NO,        MINUTE ]),
