@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -183,30 +184,43 @@ pub(crate) enum What {
 /// Every entry below a directory, by its path from there.
 pub(crate) type Listing = BTreeMap<PathBuf, Entry>;
 
-/// Lists what lies below `top`, links not followed; empty if there is no such directory.
+/// Lists what lies below `top`, links not followed; empty if there is no such directory. An agent may be at work there:
+/// what is gone before it was read is not listed.
 pub(crate) fn listing(top: &Path) -> Listing {
     let mut found = Listing::new();
-    if top.exists() {
-        list(top, Path::new(""), &mut found);
-    }
+    list(top, Path::new(""), &mut found);
     found
 }
 
 fn list(top: &Path, at: &Path, found: &mut Listing) {
-    for entry in fs::read_dir(top.join(at)).unwrap() {
+    for entry in unless_gone(fs::read_dir(top.join(at))).into_iter().flatten() {
         let path = at.join(entry.unwrap().file_name());
-        let metadata = fs::symlink_metadata(top.join(&path)).unwrap();
-        let kind = metadata.file_type();
-        let what = match () {
-            () if kind.is_dir() => What::Directory,
-            () if kind.is_symlink() => What::Link(fs::read_link(top.join(&path)).unwrap()),
-            () if kind.is_file() => What::File(fs::read(top.join(&path)).unwrap()),
-            () => What::Other,
-        };
-        found.insert(path.clone(), Entry { mode: metadata.permissions().mode() & 0o7777, what });
-        if kind.is_dir() {
+        let Some(entry) = unless_gone(entry_at(&top.join(&path))) else { continue };
+        let directory = entry.what == What::Directory;
+        found.insert(path.clone(), entry);
+        if directory {
             list(top, &path, found);
         }
+    }
+}
+
+fn entry_at(path: &Path) -> io::Result<Entry> {
+    let metadata = fs::symlink_metadata(path)?;
+    let kind = metadata.file_type();
+    let what = match () {
+        () if kind.is_dir() => What::Directory,
+        () if kind.is_symlink() => What::Link(fs::read_link(path)?),
+        () if kind.is_file() => What::File(fs::read(path)?),
+        () => What::Other,
+    };
+    Ok(Entry { mode: metadata.permissions().mode() & 0o7777, what })
+}
+
+#[track_caller]
+fn unless_gone<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        result => Some(result.unwrap()),
     }
 }
 
