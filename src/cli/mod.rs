@@ -19,6 +19,7 @@ mod prompt;
 mod rebuilt;
 mod redact;
 mod render;
+mod report;
 mod restore;
 mod run;
 mod status;
