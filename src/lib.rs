@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod clear;
 pub mod crypto;
 pub mod date;
+pub mod feature_gates;
 pub mod hardening;
 pub mod keys;
 pub mod layout;

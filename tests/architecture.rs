@@ -8,12 +8,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each room may name of this crate. The small shared files (`clear`, `crypto`, `date`, `hardening`, `layout`,
+/// What each room may name of this crate. The small shared files (`clear`, `crypto`, `date`, `feature_gates`, `hardening`, `layout`,
 /// `lock`, `new_directory`, `regular_file`) know nothing but each other.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("clear", &[]),
     ("date", &[]),
     ("crypto", &["clear"]),
+    ("feature_gates", &[]),
     ("hardening", &[]),
     ("layout", &[]),
     ("lock", &[]),
@@ -35,6 +36,7 @@ const ROOMS: [(&str, &[&str]); 17] = [
             "checkpoint",
             "crypto",
             "date",
+            "feature_gates",
             "hardening",
             "keys",
             "layout",

@@ -6,6 +6,7 @@ mod backup;
 mod dump;
 mod env_file;
 mod follow;
+mod gates;
 mod hold;
 mod keeping;
 mod key;

@@ -16,6 +16,8 @@
 
 mod campaign;
 mod disk;
+#[path = "../common/gate.rs"]
+mod gate;
 mod images;
 mod initramfs;
 mod judge;
