@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 
 use crate::common::program::{CONFIGMAPS, MANIFESTS, Node, PREPARED, SECRETS, assert_same, listing};
-use crate::scene::{NASTY, assert_clean, assert_in_place, node_with};
+use crate::common::terminal::NASTY;
+use crate::scene::{assert_clean, assert_in_place, node_with};
 
 /// Names that a directory may hold, and that are hard on whoever lists it.
 fn names() -> Vec<Vec<u8>> {
