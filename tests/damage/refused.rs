@@ -141,8 +141,7 @@ fn refused_at_any_call_it_leaves_the_damaged_file_and_the_next_start_ends_it() {
             }
             if untouched {
                 assert_ne!(ran.code, Some(0), "{what}: it says that all is well: {}", ran.stderr);
-                let named =
-                    ran.stderr.lines().any(|line| line.contains("checkpoint-store.db") && line.contains(reason));
+                let named = ran.stderr.lines().any(|line| line.contains("/var/lib/ckpt-db") && line.contains(reason));
                 assert!(named, "{what}: {}", ran.stderr);
                 ended += 1;
             }
@@ -230,7 +229,7 @@ fn permissions_that_refuse_it() {
 fn assert_refused(damaged: &Damaged, ran: Ran, reason: &str) {
     println!("rebuild refused: {}", ran.stderr.lines().last().unwrap_or_default());
     let ran = ran.expect(2);
-    let named = ran.stderr.lines().any(|line| line.contains("checkpoint-store.db") && line.contains(reason));
+    let named = ran.stderr.lines().any(|line| line.contains("/var/lib/ckpt-db") && line.contains(reason));
     assert!(named, "{reason}: {}", ran.stderr);
     assert!(damaged.is_untouched(reason), "{reason}: something was replaced");
 }

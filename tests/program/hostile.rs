@@ -27,10 +27,12 @@ fn what_they_say_is_harmless_and_the_others_are_served() {
     let mut named = pod(&[], &[]);
     named["spec"]["containers"][0]["name"] = NASTY.into();
     let mut path = pod(&["texts"], &[]);
-    path["spec"]["volumes"][0]["secret"]["items"] = json!([{"key": "password", "path": format!("../../../../{NASTY}")}]);
+    path["spec"]["volumes"][0]["secret"]["items"] =
+        json!([{"key": "password", "path": format!("../../../../{NASTY}")}]);
     let mut volume = pod(&["texts"], &[]);
     volume["spec"]["volumes"][0]["name"] = format!("../../{NASTY}").into();
-    let pods = [("texts", texts), ("named", named), ("path", path), ("volume", volume), ("keys", pod(&["keys"], &["keys"]))];
+    let pods =
+        [("texts", texts), ("named", named), ("path", path), ("volume", volume), ("keys", pod(&["keys"], &["keys"]))];
     for (name, pod) in pods {
         scene.server.create(Kind::Pod, "shop", name, pod);
     }
