@@ -36,11 +36,13 @@ use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-pub(crate) use certificates::{ClientCertificate, Rotation, Validity};
-pub(crate) use contents::error_event;
 #[allow(unused_imports, reason = "each test program uses a part of it")]
-pub(crate) use faults::{Broken, CANARY, End, Fault, Times};
-pub(crate) use request::{Match, Request, Verb};
+pub(crate) use {
+    certificates::{Rotation, Validity},
+    contents::error_event,
+    faults::{Broken, CANARY, End, Fault, Times},
+    request::{Match, Request, Verb},
+};
 
 use certificates::Credentials;
 use state::{Shared, State};
