@@ -14,6 +14,7 @@ mod backup;
 mod connections;
 mod damage;
 mod gates;
+mod hostile;
 mod keys;
 mod lines;
 mod memory;
