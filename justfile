@@ -79,10 +79,10 @@ campaigns *names:
 bench:
     cargo bench --bench sealing
 
-# Cut the power of an emulated machine 200 times, and judge what could have been left (half an hour; as root on Debian)
+# Cut the power of an emulated machine 200 times, and judge what could have been left (an hour; as root on Debian)
 power:
     tests/power/components.sh
-    CKPT_DB_REQUIRE_QEMU=1 CKPT_DB_POWER_CUTS=200 CKPT_DB_POWER_RESTORES=20 CKPT_DB_POWER_IMAGES=25 cargo test --profile campaign --test power -- --nocapture
+    CKPT_DB_REQUIRE_QEMU=1 CKPT_DB_POWER_CUTS=200 CKPT_DB_POWER_RESTORES=20 CKPT_DB_POWER_IMAGES=12 cargo test --profile campaign --test power -- --nocapture
 
 # One static binary, without a C library to match: needs the musl target (`rustup target add x86_64-unknown-linux-musl`) and musl-gcc
 static:
