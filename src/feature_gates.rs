@@ -211,8 +211,9 @@ mod tests {
     fn what_is_read() {
         let no_value = |name: &str| Err(GateError::NoValue { name: name.to_owned() });
         let bad = |name: &str, value: &str| Err(GateError::BadValue { name: name.to_owned(), value: value.to_owned() });
+        type Settings<'a> = Result<&'a [(&'a str, bool)], GateError>;
         #[rustfmt::skip]
-        let rows: [(&str, Result<&[(&str, bool)], GateError>); 20] = [
+        let rows: [(&str, Settings<'_>); 20] = [
             ("",                     Ok(&[])),
             (",",                    Ok(&[])),
             ("A=true",               Ok(&[("A", true)])),
