@@ -5,11 +5,14 @@
 
 mod admin;
 mod api;
+mod bootstrap;
 mod cause;
 mod compaction;
 mod durable;
+mod export;
 mod eyes;
 mod follow;
+mod import;
 mod keeper;
 mod key_bell;
 mod key_slots;
@@ -27,11 +30,14 @@ mod view;
 
 pub use admin::{Desk, OwnKeys};
 pub use api::{FollowError, Following, Look, Observer, Status, follow};
+pub use bootstrap::{Bootstrap, Found, Mirrored, NoCheckpoint, NotRead, untold};
 pub use cause::is_full;
 pub use compaction::{Compaction, Last, quiet_before};
 pub use durable::{Batch, Durable, Limits, NotDurable};
+pub use export::{ExportError, Exported, Exporting, LeftOut, export, file_name as export_file_name};
 pub use eyes::{Sights, cri, images};
 pub use follow::{Follow, Tick};
+pub use import::{Conflict, Fate, Import};
 pub use keeper::{Keeper, Keeping, Kept};
 pub use key_bell::{KeyNews, KeyRinger, key_news, watch_keys};
 pub use key_slots::{AtHand, KeySlots, SlotNews, SlotRules, Told as SlotsTold, keep_slots};

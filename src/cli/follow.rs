@@ -217,7 +217,7 @@ impl Follow<'_> {
 }
 
 /// Whose the store is, where the credentials at hand are another node's or cluster's. Without credentials nobody can say.
-fn foreign(snapshot: &Snapshot, place: &Place) -> Option<String> {
+pub(super) fn foreign(snapshot: &Snapshot, place: &Place) -> Option<String> {
     let stored = snapshot.identity()?;
     let credentials = Credentials::load(place).ok()?;
     if let Some(node) = credentials.node_name()

@@ -5,8 +5,10 @@ mod args;
 mod backup;
 mod dump;
 mod env_file;
+mod export;
 mod follow;
 mod hold;
+mod import;
 mod keeping;
 mod key;
 mod key_look;
@@ -70,6 +72,8 @@ enum Command {
     Verify(verify::Verify),
     Backup(backup::Backup),
     Restore(restore::Restore),
+    Export(export::Export),
+    Import(import::Import),
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
@@ -127,6 +131,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(command) => command.run(&mut out),
         Command::Backup(command) => command.run(&mut out),
         Command::Restore(command) => command.run(&mut out),
+        Command::Export(command) => command.run(&mut out),
+        Command::Import(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),

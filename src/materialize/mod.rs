@@ -11,6 +11,7 @@
 mod clearing;
 mod dir;
 mod error;
+mod folder;
 mod gate;
 mod generation;
 mod layout;
@@ -48,6 +49,7 @@ use std::path::{Path, PathBuf};
 
 pub use clearing::{OnDisk, on_disk};
 pub use error::{ContentsProblem, Foreign, MaterializeError, NoMount, RenderingProblem, SecretRootError};
+pub use folder::{Contents, Folder};
 pub use medium::probe as probe_secret_root;
 
 use crate::checkpoint::lookup::Objects;
