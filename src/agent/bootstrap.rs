@@ -24,6 +24,8 @@ use crate::source::bootstrap::{
 use crate::store::{Change, Committed, Finding, Snapshot, Update};
 
 mod mirrored;
+#[cfg(test)]
+mod tests;
 
 pub use mirrored::Mirrored;
 

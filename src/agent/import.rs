@@ -176,3 +176,117 @@ fn named_by_pods(stored: Option<&Snapshot>) -> BTreeMap<ObjectKey, BTreeSet<Obje
     let named = |pod: &Object| references(pod).unwrap_or_default().into_iter().map(|reference| reference.key).collect();
     pods.iter().map(|pod| (pod.key.clone(), named(pod))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SystemEntropy;
+    use crate::store::{Backend, MemoryStore};
+
+    fn object(kind: Kind, name: &str, uid: &str, rest: serde_json::Value) -> Object {
+        let namespace = if kind.row().namespaced { "shop" } else { "" };
+        let mut body = serde_json::json!({"metadata": {"name": name, "namespace": namespace, "uid": uid}});
+        for (field, value) in rest.as_object().unwrap() {
+            body[field] = value.clone();
+        }
+        let key = ObjectKey::new(kind, namespace, name).unwrap();
+        Object { key, uid: uid.to_owned(), resource_version: String::new(), body: body.to_string().into() }
+    }
+
+    fn pod(name: &str, uid: &str, node: &str, map: &str) -> Object {
+        let spec = serde_json::json!({"nodeName": node, "containers": [{"name": "c", "image": "i:1"}],
+            "volumes": [{"name": "v", "configMap": {"name": map}}]});
+        object(Kind::Pod, name, uid, serde_json::json!({"spec": spec}))
+    }
+
+    fn map(name: &str, uid: &str, value: &str) -> Object {
+        object(Kind::ConfigMap, name, uid, serde_json::json!({"data": {"k": value}}))
+    }
+
+    fn store() -> MemoryStore {
+        let identity = store_format::Identity {
+            store_id: store_format::StoreId([7; 16]),
+            created_at_unix_ms: 0,
+            node_name: "edge-1".to_owned(),
+            node_uid: String::new(),
+            cluster_ca_sha256: Vec::new(),
+            kubelet_version: String::new(),
+        };
+        let mut store = MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap();
+        let objects = vec![
+            pod("web", "u1", "edge-1", "m1"),
+            map("m1", "m", "old"),
+            pod("other", "u2", "edge-1", "m2"),
+            map("m2", "m", "x"),
+        ];
+        let changes = objects.into_iter().map(|object| Change::Apply { object, with: Vec::new() });
+        let _durable = store.update(changes.collect(), 0).unwrap();
+        store
+    }
+
+    #[test]
+    fn each_conflict_is_refused_by_name() {
+        let snapshot = store().snapshot().unwrap().into_inner();
+        let node = |name: &str| object(Kind::Node, name, "n", serde_json::json!({}));
+        #[rustfmt::skip]
+        let rows = [
+            (pod("web", "u1", "edge-1", "m1"),   None),
+            (pod("new", "u7", "edge-1", "m1"),   None),
+            (pod("new", "", "edge-1", "m1"),     None),
+            (pod("new", "u7", "", "m1"),         None),
+            (pod("web", "u9", "edge-1", "m1"),   Some("UID u1, and this one is u9")),
+            (pod("web", "", "edge-1", "m1"),     Some("no metadata.uid")),
+            (pod("web", "u1", "edge-2", "m1"),   Some("of node edge-2")),
+            (map("m1", "m", "new"),              None),
+            (map("m1", "", "new"),               None),
+            (map("m1", "m9", "new"),             Some("UID m, and this one is m9")),
+            (node("edge-1"),                     None),
+            (node("edge-2"),                     Some("of node edge-2")),
+        ];
+        for (object, want) in rows {
+            let (key, uid) = (object.key.clone(), object.uid.clone());
+            let import = Import::new(vec![object], Some(&snapshot), "edge-1");
+            let said = import.refused.first().map(|(_, conflict)| conflict.to_string());
+            match want {
+                None => assert_eq!(said, None, "{key} {uid}"),
+                Some(want) => assert!(said.as_ref().is_some_and(|said| said.contains(want)), "{key} {uid}: {said:?}"),
+            }
+            assert_eq!(
+                import.changes.is_empty(),
+                want.is_some() || key.name() == "web",
+                "{key}: refused, or there already"
+            );
+        }
+    }
+
+    /// What a dry run says is what happens; what is not named stays.
+    #[test]
+    fn fates_are_told_beforehand() {
+        #[rustfmt::skip]
+        let rows = [
+            (vec![pod("new", "u7", "edge-1", "m7"), map("m7", "m", "x")],  vec![("m7", Fate::Created), ("new", Fate::Created)]),
+            (vec![map("m1", "", "new")],                                   vec![("m1", Fate::Configured)]),
+            (vec![map("m1", "", "old")],                                   vec![("m1", Fate::Configured)]),
+            (vec![map("m1", "m", "old")],                                  vec![("m1", Fate::Unchanged)]),
+            (vec![map("stray", "m", "x")],                                 vec![("stray", Fate::Unreferenced)]),
+            // The pod names another ConfigMap from now on.
+            (vec![pod("web", "u1", "edge-1", "m2")],                       vec![("m1", Fate::Removed), ("web", Fate::Configured)]),
+            (vec![pod("web", "u1", "edge-1", "m2"), map("m1", "m", "y")],  vec![("m1", Fate::Removed), ("web", Fate::Configured)]),
+        ];
+        for (number, (objects, want)) in rows.into_iter().enumerate() {
+            let mut store = store();
+            let before = store.snapshot().unwrap().into_inner();
+            let import = Import::new(objects, Some(&before), "edge-1");
+            let named = |fates: &BTreeMap<ObjectKey, Fate>| {
+                let mut named: Vec<(String, Fate)> =
+                    fates.iter().map(|(key, fate)| (key.name().to_owned(), *fate)).collect();
+                named.sort();
+                named
+            };
+            let want: Vec<(String, Fate)> = want.into_iter().map(|(name, fate)| (name.to_owned(), fate)).collect();
+            assert_eq!(named(&import.fates), want, "row {number}");
+            let update = store.update(import.changes.clone(), 0).unwrap().into_inner();
+            assert_eq!(named(&import.done(&update)), want, "row {number}, done");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod adopt;
 mod args;
 mod backup;
+mod bootstrap;
 mod dump;
 mod env_file;
 mod export;
@@ -29,6 +30,7 @@ mod uninstall;
 mod unlock;
 mod verdicts;
 mod verify;
+mod whose;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

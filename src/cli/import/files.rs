@@ -1,15 +1,15 @@
 //! `ckpt-db import -f`: manifests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 
 use ckpt_db::agent::{Fate, Import, open_or_create};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
-use ckpt_db::source::api::credentials::{Credentials, Place};
+use ckpt_db::source::api::credentials::Place;
 use ckpt_db::source::cluster::cluster_cas;
 use ckpt_db::source::manifests::{self, Input, Severity};
 use ckpt_db::store::{Backend as _, LockState, Snapshot, StoreError, open_offline};
@@ -19,7 +19,7 @@ use super::super::args::{StoreArgs, short};
 use super::super::dump::why_closed;
 use super::super::output::{line, plural};
 use super::super::unlock::Keys;
-use super::super::{Exit, follow, now_unix_ms, say, usage};
+use super::super::{Exit, follow, now_unix_ms, say, usage, whose};
 
 /// Where manifests are, and what to do with them.
 #[derive(Args, Debug)]
@@ -59,7 +59,8 @@ impl Files {
         let stored = self.stored(&path, &keys)?;
         let place = follow::place(None, self.store.layout()?.root());
         self.refuse_foreign(&path, stored.as_ref(), &loaded.objects, &place)?;
-        let own = self.own_name(stored.as_ref(), &loaded.objects, &place)?;
+        let own_place = self.store.is_of_this_node().then_some(&place);
+        let own = whose::own_name(stored.as_ref(), self.node_name.as_deref(), own_place, &loaded.objects)?;
         let secrets = loaded.objects.iter().any(|object| object.key.kind() == Kind::Secret);
         if stored.is_none() && secrets && keys.found.is_empty() {
             bail!(
@@ -144,27 +145,6 @@ impl Files {
         Ok(())
     }
 
-    /// Whose store it is, or will be.
-    fn own_name(&self, stored: Option<&Snapshot>, objects: &[Object], place: &Place) -> anyhow::Result<String> {
-        let known = stored.and_then(Snapshot::node_name).filter(|name| !name.is_empty());
-        let name = match (known, &self.node_name) {
-            (Some(known), Some(told)) if known != told => {
-                bail!("--node-name says {told}, but the store belongs to node {known}; nothing was changed")
-            }
-            (Some(known), _) => known.to_owned(),
-            (None, Some(told)) => told.clone(),
-            (None, None) => {
-                match Credentials::load(place).ok().and_then(|found| found.node_name().map(str::to_owned)) {
-                    Some(found) if self.store.is_of_this_node() => found,
-                    Some(_) | None => named_by(objects)?,
-                }
-            }
-        };
-        ObjectKey::new(Kind::Node, "", &name)
-            .with_context(|| format!("{name:?} is no node's name; give --node-name"))?;
-        Ok(name)
-    }
-
     fn tell(&self, out: &mut dyn Write, path: &Path, fates: &BTreeMap<ObjectKey, Fate>) -> anyhow::Result<()> {
         let dry = if self.dry_run { " (dry run)" } else { "" };
         let mut counts = BTreeMap::new();
@@ -196,23 +176,5 @@ impl Files {
             ),
         )?;
         Ok(())
-    }
-}
-
-/// The one node that the manifests speak of.
-fn named_by(objects: &[Object]) -> anyhow::Result<String> {
-    let node = manifests::node_name_of(objects);
-    let bound: BTreeSet<String> = objects.iter().filter_map(manifests::bound_to).collect();
-    match (node, bound.len()) {
-        (Some(node), _) => Ok(node),
-        (None, 1) => Ok(bound.into_iter().next().expect("there is one")),
-        (None, 0) => bail!("the manifests name no node; say with --node-name which one this is. Nothing was changed"),
-        (None, several) => {
-            let shown: Vec<String> = bound.into_iter().take(5).collect();
-            bail!(
-                "the manifests have pods of {several} nodes ({}); say with --node-name which one this is. Nothing was changed",
-                shown.join(", ")
-            )
-        }
     }
 }
