@@ -34,7 +34,7 @@ use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
 use super::key_look::KeyLook;
 use super::output::plural;
-use super::run::{about, problems};
+use super::report::{about, problems};
 use super::unlock::Keys;
 use super::{Exit, chain, chain_of, now_unix_ms, rebuilt, say};
 

@@ -22,6 +22,7 @@ mod prompt;
 mod rebuilt;
 mod redact;
 mod render;
+mod report;
 mod restore;
 mod run;
 mod status;
