@@ -30,6 +30,7 @@ use ckpt_db::store::{
 use store_format::{SlotKind, Unlocker};
 
 use super::args::StoreArgs;
+use super::bootstrap::{self, BootstrapArgs};
 use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
 use super::key_look::KeyLook;
@@ -56,6 +57,7 @@ pub(super) struct Follow<'a> {
     pub(super) keys: KeyLook,
     pub(super) slots: SlotRules,
     pub(super) keep: &'a KeepArgs,
+    pub(super) bootstrap: &'a BootstrapArgs,
     pub(super) settings: Settings,
     pub(super) rendered_to: Target,
     pub(super) node_name: Option<String>,
@@ -82,6 +84,13 @@ impl Follow<'_> {
         let own_name = self.node_name.clone();
         let keeping =
             self.keep.keeping(self.store, self.settings.clone(), own_name, self.rendered_to.clone(), false)?;
+        let files = self.bootstrap.begin(&bootstrap::Start {
+            path: &path,
+            keys: &self.keys.look()?,
+            place: &place,
+            node_name: self.node_name.as_deref(),
+            require_authentication: self.settings.require_authentication,
+        })?;
         let found = self.find(&path, keeping.rules.own_pod.is_some())?;
         if let Some(snapshot) = &found {
             say(format_args!("store {}", about(&path, snapshot.get())));
@@ -105,7 +114,8 @@ impl Follow<'_> {
             named: (Instant::now(), 0),
         };
         let started_ms = (now_unix_ms(), boot::now_ms());
-        let latest = Arc::new(Latest::new(About { path: path.clone(), policy, started_ms }));
+        let latest =
+            Arc::new(Latest::new(About { path: path.clone(), policy, started_ms }).with_bootstrap(files.clone()));
         let (ringer, news) = key_news();
         let following = Following {
             place,
@@ -145,7 +155,10 @@ impl Follow<'_> {
             open: Box::new({
                 let authentic = self.settings.require_authentication;
                 let (keys, path, policy) = (&self.keys, &path, self.slots.policy);
-                move || open(keys, path, policy, if authentic { Anew::Never } else { Anew::If(answers(&line)) })
+                move || {
+                    let anew = if authentic { Anew::Never } else { Anew::If(answers(&line)) };
+                    Ok(bootstrap::mirrored(open(keys, path, policy, anew)?, files.as_ref())?)
+                }
             }),
             is_in_use: |error: &anyhow::Error| {
                 let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());

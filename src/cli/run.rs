@@ -18,6 +18,7 @@ use ckpt_db::source::manifests::Input;
 
 use self::pass::Pass;
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
+use super::bootstrap::BootstrapArgs;
 use super::keeping::KeepArgs;
 use super::key_look::KeyLook;
 use super::output::Unheard;
@@ -43,6 +44,8 @@ pub(crate) struct Run {
     keep: KeepArgs,
     #[command(flatten)]
     key_slots: PolicyArgs,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
 
     /// One pass, then exit
     #[arg(long)]
@@ -133,6 +136,7 @@ impl Run {
             keys: KeyLook::new(&self.store),
             slots: self.slots(),
             keep: &self.keep,
+            bootstrap: &self.bootstrap,
             settings: self.translate.settings(&target.roots)?,
             rendered_to: target,
             node_name: self.translate.node_name.clone(),

@@ -77,6 +77,11 @@ impl Files {
             import.fates.clone()
         } else {
             let mut store = alone(open_or_create(&path, &keys.secrets(), &own, now_unix_ms()))?;
+            // What was compared is what is changed.
+            let now = store.snapshot()?.get().revision();
+            if stored.as_ref().is_some_and(|stored| stored.revision() != now) {
+                bail!("{} was changed meanwhile; nothing was changed by this import: try it again", path.display());
+            }
             let update = store.update(std::mem::take(&mut import.changes), now_unix_ms())?.into_inner();
             for refused in &update.rejected {
                 say(format_args!("error: {} was not stored: {}", refused.object, refused.problem));

@@ -3,23 +3,25 @@
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 
-use ckpt_db::agent::{Follow, Keeper, Kept, Seeded, SlotNews, SlotsTold, Target, Tick, keep_slots, seed};
+use ckpt_db::agent::{Bootstrap, Follow, Keeper, Kept, Seeded, SlotNews, SlotsTold, Target, Tick, keep_slots, seed};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
 use ckpt_db::source::stamp::{Stamp, stamp};
-use ckpt_db::store::{Backend as _, Committed, LockState, RedbStore, Snapshot, StoreError, open_offline};
+use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, open_offline};
 
+use super::super::bootstrap;
 use super::super::dump::{say_sealed, why_closed};
 use super::super::key_look::KeyLook;
 use super::super::output::{line, plural};
 use super::super::report::{about, report_problems, tally};
 use super::super::unlock::Keys;
-use super::super::{Exit, chain, now_unix_ms, rebuilt, say, verdicts};
+use super::super::{Exit, chain, follow, now_unix_ms, rebuilt, say, verdicts};
 use super::Run;
 
 /// What stays the same from pass to pass.
@@ -31,7 +33,9 @@ pub(super) struct Pass<'a> {
     /// Remembers from pass to pass.
     keeper: Option<Keeper>,
     /// Kept open by a resident agent: its lock keeps a second one out.
-    store: Option<RedbStore>,
+    store: Option<Box<dyn Backend>>,
+    /// The files of bootstrap checkpointing, if they are asked for.
+    bootstrap: Option<Arc<Bootstrap>>,
     /// Whether the cold start found a store that no key at hand opens.
     locked: bool,
     /// The node that it belongs to.
@@ -54,6 +58,7 @@ impl<'a> Pass<'a> {
             settings,
             keeper: None,
             store: None,
+            bootstrap: None,
             locked: false,
             stored_name: None,
             keyless: false,
@@ -77,6 +82,13 @@ impl<'a> Pass<'a> {
     /// Renders from the store, if there is one. Contacts nothing.
     pub(super) fn cold_start(&mut self, out: &mut dyn Write) -> anyhow::Result<Option<Exit>> {
         let keys = self.keys()?;
+        self.bootstrap = self.run.bootstrap.begin(&bootstrap::Start {
+            path: &self.path,
+            keys: &keys,
+            place: &follow::place(self.run.kubeconfig.clone(), self.run.store.layout()?.root()),
+            node_name: self.run.translate.node_name.as_deref(),
+            require_authentication: self.settings.require_authentication,
+        })?;
         let snapshot = match open_offline(&self.path, &keys.secrets()) {
             Ok(snapshot) => snapshot,
             Err(StoreError::NotFound(_)) => return Ok(None),
@@ -165,7 +177,7 @@ impl<'a> Pass<'a> {
         Ok(exit.and(Exit::findings(skipped || rejected)))
     }
 
-    fn open(&mut self, loaded: &Loaded, keys: &Keys, now: u64) -> anyhow::Result<&mut RedbStore> {
+    fn open(&mut self, loaded: &Loaded, keys: &Keys, now: u64) -> anyhow::Result<&mut dyn Backend> {
         if self.store.is_none() {
             let has_secrets = loaded.objects.iter().any(|object| object.key.kind() == Kind::Secret);
             if self.run.once && keys.found.is_empty() && has_secrets && !self.path.exists() {
@@ -186,7 +198,8 @@ impl<'a> Pass<'a> {
             };
             refuse_other_nodes(&loaded.objects, &node_name)?;
             let authentic = self.settings.require_authentication;
-            let store = rebuilt::open(&self.path, &keys.secrets(), authentic, &node_name)?;
+            let store = Box::new(rebuilt::open(&self.path, &keys.secrets(), authentic, &node_name)?);
+            let store = bootstrap::mirrored(store, self.bootstrap.as_ref())?;
             self.refuse_locked(store.snapshot()?.get())?;
             for source in keys.sources.iter().filter(|source| source.open_to_others) {
                 say(format_args!("warning: key {} can be read by others; its mode should be 0600", source.name));
@@ -196,13 +209,13 @@ impl<'a> Pass<'a> {
         self.keep_slots(keys, now)?;
         let store = self.store.as_mut().expect("it was opened above");
         refuse_other_nodes(&loaded.objects, &store.identity().node_name)?;
-        Ok(store)
+        Ok(&mut **store)
     }
 
     /// Gives the current keys their slots in the store, if it is open.
     fn keep_slots(&mut self, keys: &Keys, now: u64) -> anyhow::Result<()> {
         let Some(store) = &mut self.store else { return Ok(()) };
-        match keep_slots(store, keys.at_hand(), self.run.slots(), &mut self.slots_told, now)? {
+        match keep_slots(&mut **store, keys.at_hand(), self.run.slots(), &mut self.slots_told, now)? {
             Some(news @ (SlotNews::FirstKey | SlotNews::Changed { .. })) => say(format_args!("note: {news}")),
             Some(news @ SlotNews::NotKept(_)) => say(format_args!("warning: {news}")),
             None => {}
