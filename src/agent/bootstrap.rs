@@ -160,19 +160,12 @@ impl Bootstrap {
 
     /// What these changes say of pods, to be given to [`Bootstrap::follow`] when they are durable.
     pub(super) fn said(changes: &[Change]) -> Said {
-        let mut said = BTreeMap::new();
-        let mut tell = |object: &Object| {
-            if object.key.kind() == Kind::Pod {
-                let pod = if is_wanted(object) { Tells::Wanted(object.clone()) } else { Tells::Unwanted };
-                said.insert(object.key.clone(), pod);
-            }
-        };
-        let mut gone = Vec::new();
+        let mut said = Said::default();
         for change in changes {
             match change {
-                Change::Apply { object, with } => with.iter().chain([object]).for_each(&mut tell),
-                Change::Reset { objects, .. } => objects.iter().for_each(&mut tell),
-                Change::Gone { key, uid } => gone.push((key.clone(), uid.clone())),
+                Change::Apply { object, with } => with.iter().chain([object]).for_each(|object| said.tells(object)),
+                Change::Reset { objects, .. } => objects.iter().for_each(|object| said.tells(object)),
+                Change::Gone { key, uid } => said.gone.push((key.clone(), uid.clone())),
                 Change::Delete { .. }
                 | Change::Absent { .. }
                 | Change::Complete
@@ -185,7 +178,7 @@ impl Bootstrap {
                 | Change::Boot(_) => {}
             }
         }
-        Said { pods: said, gone }
+        said
     }
 
     /// Brings the files in line with a commit, and with what could not be done before.
@@ -243,10 +236,22 @@ impl Bootstrap {
     }
 }
 
-/// What changes say of pods.
+/// What changes say of pods, the last word of each.
+#[derive(Default)]
 pub(super) struct Said {
     pods: BTreeMap<ObjectKey, Tells>,
     gone: Vec<(ObjectKey, String)>,
+}
+
+impl Said {
+    fn tells(&mut self, object: &Object) {
+        if object.key.kind() == Kind::Pod {
+            // A pod that is there again is not gone.
+            self.gone.retain(|(key, _)| *key != object.key);
+            let pod = if is_wanted(object) { Tells::Wanted(object.clone()) } else { Tells::Unwanted };
+            self.pods.insert(object.key.clone(), pod);
+        }
+    }
 }
 
 enum Tells {

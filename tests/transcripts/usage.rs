@@ -17,6 +17,8 @@ fn help() {
         "verify",
         "backup",
         "restore",
+        "export",
+        "import",
         "key",
         "key init",
         "key list",
@@ -70,6 +72,11 @@ fn wrong_usage() {
         "backup",
         "backup one two",
         "restore",
+        "export",
+        "export out -o table",
+        "import",
+        "import more.yaml",
+        "import -f - --recovery-code-file -",
     ] {
         let answer = scene.run(arguments);
         assert_eq!((answer.code, answer.stdout.as_str()), (64, ""), "{arguments}");

@@ -28,8 +28,8 @@ pub(super) struct Files {
     store: StoreArgs,
 
     /// File or directory with manifests, YAML or JSON, or - for standard input
-    #[arg(short, long, value_name = "FILE")]
-    filename: PathBuf,
+    #[arg(short, long, value_name = "FILE", required = true)]
+    filename: Option<PathBuf>,
 
     /// Say what would be added and changed, and change nothing
     #[arg(long)]
@@ -42,7 +42,8 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let input = Input::from_option(&self.filename);
+        let Some(filename) = &self.filename else { return Err(usage("give the manifests with -f")) };
+        let input = Input::from_option(filename);
         if input == Input::Stdin && self.store.unlock.reads_stdin() {
             return Err(usage("standard input can be read once only: give the recovery code in a file"));
         }
@@ -52,13 +53,13 @@ impl Files {
         }
         let skipped = loaded.problems.iter().any(|problem| problem.severity == Severity::Skipped);
         if loaded.objects.is_empty() {
-            bail!("there is nothing in {} that the store keeps; nothing was changed", self.filename.display());
+            bail!("there is nothing in {} that the store keeps; nothing was changed", filename.display());
         }
         let (path, keys) = (self.store.store()?, self.store.keys()?);
         // Read first: what is refused, and what changes nothing, leaves no trace in the file.
         let stored = self.stored(&path, &keys)?;
         let place = follow::place(None, self.store.layout()?.root());
-        self.refuse_foreign(&path, stored.as_ref(), &loaded.objects, &place)?;
+        self.refuse_foreign(&path, stored.as_ref(), filename, &loaded.objects, &place)?;
         let own_place = self.store.is_of_this_node().then_some(&place);
         let own = whose::own_name(stored.as_ref(), self.node_name.as_deref(), own_place, &loaded.objects)?;
         let secrets = loaded.objects.iter().any(|object| object.key.kind() == Kind::Secret);
@@ -126,6 +127,7 @@ impl Files {
         &self,
         path: &Path,
         stored: Option<&Snapshot>,
+        filename: &Path,
         objects: &[Object],
         place: &Place,
     ) -> anyhow::Result<()> {
@@ -141,7 +143,7 @@ impl Files {
             let named = |cas: &mut dyn Iterator<Item = &[u8; 32]>| cas.map(short).collect::<Vec<_>>().join(", ");
             bail!(
                 "{} has manifests of another cluster (CA {} in kube-root-ca.crt) than {} (CA {}); nothing was changed",
-                self.filename.display(),
+                filename.display(),
                 named(&mut given.iter()),
                 path.display(),
                 named(&mut known.iter())
