@@ -17,7 +17,7 @@ use ckpt_db::store::{Backend as _, LockState, Snapshot, StoreError, open_offline
 use super::super::adopt::alone;
 use super::super::args::{StoreArgs, short};
 use super::super::dump::why_closed;
-use super::super::output::{line, plural};
+use super::super::output::line;
 use super::super::unlock::Keys;
 use super::super::{Exit, follow, now_unix_ms, say, usage, whose};
 
@@ -173,14 +173,9 @@ impl Files {
             say(format_args!("note: no stored pod names {unreferenced} of the ConfigMaps and Secrets: not stored"));
         }
         let (created, configured, unchanged) = (count(Fate::Created), count(Fate::Configured), count(Fate::Unchanged));
-        let to = if self.dry_run { "would go to" } else { "in" };
         line(
             out,
-            format_args!(
-                "{created} object{} created, {configured} configured, {unchanged} unchanged {to} {}{dry}",
-                plural(created),
-                path.display()
-            ),
+            format_args!("{}: {created} created, {configured} configured, {unchanged} unchanged{dry}", path.display()),
         )?;
         Ok(())
     }
