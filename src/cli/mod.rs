@@ -8,6 +8,7 @@ mod dump;
 mod env_file;
 mod export;
 mod follow;
+mod gates;
 mod hold;
 mod import;
 mod keeping;

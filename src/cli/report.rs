@@ -12,17 +12,24 @@ use super::{chain_of, say};
 
 /// `FILE: revision 3, node edge-1, 9 pods, 4 ConfigMaps, 5 Secrets`
 pub(crate) fn about(path: &Path, snapshot: &Snapshot) -> String {
-    let mut text = format!("{}: revision {}", path.display(), snapshot.revision());
+    format!("{}: revision {}, {}", path.display(), snapshot.revision(), contents(snapshot))
+        .trim_end_matches(", ")
+        .to_owned()
+}
+
+/// `node edge-1, 9 pods, 4 ConfigMaps, 5 Secrets`
+pub(crate) fn contents(snapshot: &Snapshot) -> String {
+    let mut parts = Vec::new();
     if let Some(node) = snapshot.node_name().filter(|name| !name.is_empty()) {
-        text.push_str(&format!(", node {node}"));
+        parts.push(format!("node {node}"));
     }
     for kind in Kind::ALL {
         let count = snapshot.objects().filter(|object| object.key.kind() == kind).count();
         if count > 0 {
-            text.push_str(&format!(", {count} {kind}{}", if count == 1 { "" } else { "s" }));
+            parts.push(format!("{count} {kind}{}", if count == 1 { "" } else { "s" }));
         }
     }
-    text
+    parts.join(", ")
 }
 
 /// Says what went wrong with files; whether anything did.

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
 use ckpt_db::agent::{Follow, SlotRules, Target};
+use ckpt_db::checkpoint::settings::{ActivationPolicy, Settings};
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::hardening::harden;
 use ckpt_db::keys::write_generated;
@@ -19,6 +20,7 @@ use ckpt_db::source::manifests::Input;
 use self::pass::Pass;
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::bootstrap::BootstrapArgs;
+use super::gates::{GateArgs, say_off};
 use super::keeping::KeepArgs;
 use super::key_look::KeyLook;
 use super::output::Unheard;
@@ -28,12 +30,15 @@ use super::{Exit, follow, say, usage};
 /// Keep the node's pods: render what the store holds, then follow the API server, or files
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  ckpt-db run --once                            render everything from the store, with no source
-  ckpt-db run --once --manifests DIR            store what DIR holds, then render it
-  ckpt-db run --manifests DIR                   the same, and again when DIR changes, or on SIGHUP
-  ckpt-db run --activation-policy off           follow the API server: store and report only
-  ckpt-db run                                   the same, and bring pods back while it is silent")]
+  G=--feature-gates=Checkpointing=true         without it nothing is stored or rendered
+  ckpt-db run $G --once                         render everything from the store, with no source
+  ckpt-db run $G --once --manifests DIR         store what DIR holds, then render it
+  ckpt-db run $G --manifests DIR                the same, and again when DIR changes, or on SIGHUP
+  ckpt-db run $G --activation-policy off        follow the API server: store and report only
+  ckpt-db run $G                                the same, and bring pods back while it is silent")]
 pub(crate) struct Run {
+    #[command(flatten)]
+    gates: GateArgs,
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
@@ -126,18 +131,21 @@ impl Run {
 
     /// Follows the API server.
     fn follow_api(&self) -> anyhow::Result<Exit> {
-        let target = self.target.target(&self.store)?;
-        self.say_trial(&target);
-        if self.generate_node_key {
-            self.generate_key()?;
+        let (target, mut settings) = self.begin()?;
+        let checkpointing = self.gates.checkpointing()?;
+        if !checkpointing {
+            settings.activation = ActivationPolicy::Off;
         }
+        let left_over = if checkpointing { None } else { say_off(&self.store.store()?, &target.roots) };
         let follow = follow::Follow {
             store: &self.store,
             keys: KeyLook::new(&self.store),
             slots: self.slots(),
             keep: &self.keep,
             bootstrap: &self.bootstrap,
-            settings: self.translate.settings(&target.roots)?,
+            settings,
+            checkpointing,
+            left_over,
             rendered_to: target,
             node_name: self.translate.node_name.clone(),
             kubeconfig: self.kubeconfig.clone(),
@@ -155,6 +163,12 @@ impl Run {
 
     /// Renders what the store holds, and nothing else.
     fn render_store(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
+        if !self.gates.checkpointing()? {
+            bail!(
+                "the feature gate Checkpointing is off: nothing is read from the store or rendered; give \
+                 --feature-gates=Checkpointing=true"
+            );
+        }
         let mut pass = self.prepare()?;
         match pass.cold_start(out)? {
             Some(exit) => Ok(exit),
@@ -166,13 +180,23 @@ impl Run {
 
     fn prepare(&self) -> anyhow::Result<Pass<'_>> {
         let path = self.store.store()?;
+        let (target, settings) = self.begin()?;
+        let checkpointing = self.gates.checkpointing()?;
+        if !checkpointing {
+            say_off(&path, &target.roots);
+        }
+        Ok(Pass::new(self, path, target, settings, checkpointing))
+    }
+
+    /// Where files are rendered to, and how; a node key is made where that is asked for.
+    fn begin(&self) -> anyhow::Result<(Target, Settings)> {
         let target = self.target.target(&self.store)?;
         let settings = self.translate.settings(&target.roots)?;
         self.say_trial(&target);
-        if self.generate_node_key {
+        if self.generate_node_key && self.gates.checkpointing()? {
             self.generate_key()?;
         }
-        Ok(Pass::new(self, path, target, settings))
+        Ok((target, settings))
     }
 
     fn say_trial(&self, target: &Target) {

@@ -58,6 +58,7 @@ fn it_is_there_before_its_commit_is_told_and_goes_with_the_pod() {
     label("second");
     let mut agent = scene.start(&options);
     agent.until("in step");
+    agent.stored(1, 0);
     assert!(texts(&scene)[0].contains("at: second"));
     let annotate = |value: &str| {
         let value = value.to_owned();

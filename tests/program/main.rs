@@ -14,6 +14,8 @@ mod backup;
 mod bootstrap;
 mod connections;
 mod damage;
+mod gates;
+mod hostile;
 mod keys;
 mod lines;
 mod memory;

@@ -4,6 +4,9 @@ mod agent;
 mod backup;
 mod exchange;
 mod fake_agent;
+#[path = "../common/gate.rs"]
+mod gate;
+mod gates;
 mod inspect;
 mod key_slots;
 mod keys;

@@ -8,18 +8,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 
-use ckpt_db::agent::{Bootstrap, Follow, Keeper, Kept, Seeded, SlotNews, SlotsTold, Target, Tick, keep_slots, seed};
+use ckpt_db::agent::{
+    Bootstrap, Follow, Keeper, Keeping, Kept, Seeded, SlotNews, SlotsTold, Target, Tick, in_memory, keep_slots, seed,
+};
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
 use ckpt_db::source::stamp::{Stamp, stamp};
-use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, open_offline};
+use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, Update, open_offline};
 
 use super::super::bootstrap;
 use super::super::dump::{say_sealed, why_closed};
 use super::super::key_look::KeyLook;
 use super::super::output::{line, plural};
-use super::super::report::{about, report_problems, tally};
+use super::super::report::{about, contents, report_problems, tally};
 use super::super::unlock::Keys;
 use super::super::{Exit, chain, follow, now_unix_ms, rebuilt, say, verdicts};
 use super::Run;
@@ -30,6 +32,8 @@ pub(super) struct Pass<'a> {
     path: PathBuf,
     target: Target,
     settings: Settings,
+    /// The feature gate: without it everything stays in memory, and nothing is rendered.
+    checkpointing: bool,
     /// Remembers from pass to pass.
     keeper: Option<Keeper>,
     /// Kept open by a resident agent: its lock keeps a second one out.
@@ -50,12 +54,13 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(run: &'a Run, path: PathBuf, target: Target, settings: Settings) -> Self {
+    pub(super) fn new(run: &'a Run, path: PathBuf, target: Target, settings: Settings, checkpointing: bool) -> Self {
         Self {
             run,
             path,
             target,
             settings,
+            checkpointing,
             keeper: None,
             store: None,
             bootstrap: None,
@@ -74,13 +79,19 @@ impl<'a> Pass<'a> {
     }
 
     fn keys(&mut self) -> anyhow::Result<Keys> {
+        if !self.checkpointing {
+            return Ok(Keys::default());
+        }
         let keys = self.keys.look()?;
         self.tried = keys.tried();
         Ok(keys)
     }
 
-    /// Renders from the store, if there is one. Contacts nothing.
+    /// Renders from the store, if there is one, and the feature gate is on. Contacts nothing.
     pub(super) fn cold_start(&mut self, out: &mut dyn Write) -> anyhow::Result<Option<Exit>> {
+        if !self.checkpointing {
+            return Ok(None);
+        }
         let keys = self.keys()?;
         self.bootstrap = self.run.bootstrap.begin(&bootstrap::Start {
             path: &self.path,
@@ -115,6 +126,7 @@ impl<'a> Pass<'a> {
                 let own_name = self.run.translate.node_name.clone();
                 let (settings, target) = (self.settings.clone(), self.target.clone());
                 let keeping = self.run.keep.keeping(&self.run.store, settings, own_name, target, true)?;
+                let keeping = Keeping { acts: self.checkpointing, ..keeping };
                 self.keeper.insert(Keeper::new(keeping, Some(snapshot.get())))
             }
         };
@@ -160,16 +172,10 @@ impl<'a> Pass<'a> {
             say(format_args!("note: since documents were skipped, nothing was removed for not being in the source"));
         }
         let (exit, decided) = {
-            let store = self.store.as_ref().expect("it was opened above");
+            let store = self.store.as_deref().expect("it was opened above");
             let snapshot = store.snapshot()?;
             let kept = self.pass(&snapshot)?;
-            let (stored, removed) = (update.get().stored.len(), update.get().removed.len());
-            let unchanged = update.get().unchanged;
-            line(
-                out,
-                format_args!("stored {stored} object{}, removed {removed}, {unchanged} unchanged", plural(stored)),
-            )?;
-            line(out, format_args!("store {}", about(&self.path, snapshot.get())))?;
+            self.tell(out, update.get(), snapshot.get())?;
             (self.account(out, snapshot.get(), &kept, true)?, kept.changes)
         };
         self.record(decided, now);
@@ -177,7 +183,21 @@ impl<'a> Pass<'a> {
         Ok(exit.and(Exit::findings(skipped || rejected)))
     }
 
+    /// What one transaction did.
+    fn tell(&self, out: &mut dyn Write, update: &Update, snapshot: &Snapshot) -> anyhow::Result<()> {
+        if !self.checkpointing {
+            return Ok(line(out, format_args!("would store: {}", contents(snapshot)))?);
+        }
+        let (stored, removed, unchanged) = (update.stored.len(), update.removed.len(), update.unchanged);
+        line(out, format_args!("stored {stored} object{}, removed {removed}, {unchanged} unchanged", plural(stored)))?;
+        Ok(line(out, format_args!("store {}", about(&self.path, snapshot)))?)
+    }
+
     fn open(&mut self, loaded: &Loaded, keys: &Keys, now: u64) -> anyhow::Result<&mut dyn Backend> {
+        if self.store.is_none() && !self.checkpointing {
+            let node_name = self.node_name(&loaded.objects)?;
+            self.store = Some(Box::new(in_memory(&node_name, now)?));
+        }
         if self.store.is_none() {
             let has_secrets = loaded.objects.iter().any(|object| object.key.kind() == Kind::Secret);
             if self.run.once && keys.found.is_empty() && has_secrets && !self.path.exists() {
@@ -206,10 +226,12 @@ impl<'a> Pass<'a> {
             }
             self.store = Some(store);
         }
-        self.keep_slots(keys, now)?;
-        let store = self.store.as_mut().expect("it was opened above");
+        if self.checkpointing {
+            self.keep_slots(keys, now)?;
+        }
+        let store = self.store.as_deref_mut().expect("it was opened above");
         refuse_other_nodes(&loaded.objects, &store.identity().node_name)?;
-        Ok(&mut **store)
+        Ok(store)
     }
 
     /// Gives the current keys their slots in the store, if it is open.
@@ -285,6 +307,8 @@ impl<'a> Pass<'a> {
             writeln!(out)?;
             verdicts::write(out, &kept.decision, |_| true)?;
             writeln!(out, "\n{}", verdicts::summary(&kept.decision, |_| true))?;
+        }
+        if full && self.checkpointing {
             for (what, path) in [
                 ("static pod manifests", &self.target.roots.manifests),
                 ("prepared manifests", &self.target.roots.prepared),
@@ -294,7 +318,11 @@ impl<'a> Pass<'a> {
                 line(out, format_args!("{:<22}{}", format!("{what}:"), path.display()))?;
             }
         }
-        writeln!(out, "ready: {}", tally(&report))?;
+        if self.checkpointing {
+            writeln!(out, "ready: {}", tally(&report))?;
+        } else {
+            writeln!(out, "nothing was stored or rendered: the feature gate Checkpointing is off")?;
+        }
         out.flush()?;
         let sealed = snapshot.lock_state() == LockState::Locked;
         Ok(Exit::findings(problems || sealed || !snapshot.findings().is_empty()))
