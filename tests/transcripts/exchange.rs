@@ -4,6 +4,7 @@
 
 use std::fs;
 
+use crate::operator::credentials;
 use crate::scene::{SEED, STORE, Scene};
 
 const KEY: &str = "--root node --node-key key.pem";
@@ -103,6 +104,30 @@ fn import_to_a_new_store() {
     scene.expect("import_to_a_new_store");
 }
 
+/// The ConfigMap that each namespace has tells the cluster.
+#[test]
+fn import_of_another_cluster() {
+    let mut scene = Scene::seeded();
+    let ours = credentials(&scene, "node/etc/kubernetes/kubelet.conf", "edge-1");
+    assert_eq!(scene.answer(&format!("adopt {KEY}")).code, 0);
+    let theirs = credentials(&scene, "other.conf", "edge-1");
+    let source = |ca: &str| {
+        let ca = serde_json::json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-root-ca.crt", "namespace": "shop"},
+            "data": {"ca.crt": ca},
+        });
+        format!("{}---\n{ca}\n", include_str!("pods.yaml"))
+    };
+    scene.write("theirs.yaml", source(&theirs));
+    scene.run(&format!("import {KEY} -f theirs.yaml"));
+    scene.write("ours.yaml", source(&ours));
+    scene.run(&format!("import {KEY} -f ours.yaml --dry-run"));
+    // The node was given to another cluster.
+    fs::copy(scene.path("other.conf"), scene.path("node/etc/kubernetes/kubelet.conf")).unwrap();
+    scene.run(&format!("import {KEY} -f ours.yaml"));
+    scene.expect("import_of_another_cluster");
+}
+
 /// By an old kubelet, for a pod that the API server was never asked for since.
 const OF_KUBELET: &str = r#"{"Pod":{"metadata":{"name":"proxy","namespace":"kube-system","uid":"u-proxy","creationTimestamp":null,"annotations":{"node.kubernetes.io/bootstrap-checkpoint":"true"}},"spec":{"nodeName":"edge-1","hostNetwork":true,"containers":[{"name":"c","image":"registry.example/proxy:1","resources":{}}]},"status":{"phase":"Running"}},"Checksum":77}"#;
 
@@ -137,5 +162,9 @@ fn bootstrap_checkpoints() {
     scene.run(&seed);
     assert!(!scene.path("node/boot/Pod_u-proxy.yaml").exists() && scene.path(file).exists());
     assert!(scene.path("node/boot/Pod_u-torn.yaml").exists());
+    // With the feature gate off nothing is kept there either.
+    let off = seed.replace("--once", "--once --feature-gates=Checkpointing=false").replace("node/boot", "node/off");
+    assert_eq!(scene.answer(&off).code, 0);
+    assert!(!scene.path("node/off").exists());
     scene.expect("bootstrap_checkpoints");
 }
