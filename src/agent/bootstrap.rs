@@ -21,7 +21,7 @@ use crate::ops::status;
 use crate::source::bootstrap::{
     Checkpoint, FILE_MAX_BYTES, Unreadable, Writer, file_name, is_wanted, read, uid_of, write,
 };
-use crate::store::{Change, Committed, Finding, Snapshot, Update};
+use crate::store::{Change, Committed, Finding, Missing, Snapshot, Update};
 
 mod mirrored;
 #[cfg(test)]
@@ -164,10 +164,16 @@ impl Bootstrap {
         for change in changes {
             match change {
                 Change::Apply { object, with } => with.iter().chain([object]).for_each(|object| said.tells(object)),
-                Change::Reset { objects, .. } => objects.iter().for_each(|object| said.tells(object)),
+                Change::Reset { objects, kinds, missing } => {
+                    if *missing == Missing::Delete && kinds.contains(&Kind::Pod) {
+                        // What came before it in the same batch is not there any more. What is stored is named as removed.
+                        said.pods.clear();
+                    }
+                    objects.iter().for_each(|object| said.tells(object));
+                }
+                Change::Delete { key, uid } => said.is_deleted(key, uid),
                 Change::Gone { key, uid } => said.gone.push((key.clone(), uid.clone())),
-                Change::Delete { .. }
-                | Change::Absent { .. }
+                Change::Absent { .. }
                 | Change::Complete
                 | Change::NodeName(_)
                 | Change::Cluster { .. }
@@ -250,6 +256,15 @@ impl Said {
             self.gone.retain(|(key, _)| *key != object.key);
             let pod = if is_wanted(object) { Tells::Wanted(object.clone()) } else { Tells::Unwanted };
             self.pods.insert(object.key.clone(), pod);
+        }
+    }
+
+    /// A pod that comes and goes in one batch is never stored.
+    fn is_deleted(&mut self, key: &ObjectKey, uid: &str) {
+        if let Some(Tells::Wanted(pod)) = self.pods.get(key)
+            && (uid.is_empty() || pod.uid == uid)
+        {
+            self.pods.remove(key);
         }
     }
 }

@@ -55,7 +55,7 @@ pub enum ExportError {
         directory: PathBuf,
         /// Why.
         #[source]
-        source: MaterializeError,
+        source: Box<MaterializeError>,
     },
 }
 
@@ -100,7 +100,7 @@ pub fn export(
             Err(why) => exported.left_out.push((key, why)),
         }
     }
-    let failed = |source| ExportError::Files { directory: directory.to_owned(), source };
+    let failed = |error| ExportError::Files { directory: directory.to_owned(), source: Box::new(error) };
     let folder = Folder::open(directory).map_err(failed)?;
     if !exporting.overwrite {
         let mut there = Vec::new();

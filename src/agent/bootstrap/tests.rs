@@ -111,7 +111,7 @@ fn when_a_commit_is_known_its_files_are_there() {
 /// Random changes against the rule that files are what the store has.
 #[test]
 fn files_are_what_the_store_has_whatever_happens() {
-    for seed in 0..8_u64 {
+    for seed in 0..24_u64 {
         let scratch = tempfile::tempdir().unwrap();
         let files = Arc::new(Bootstrap::new(scratch.path()));
         let mut store: Box<dyn Backend> = Box::new(Mirrored::new(memory(), Arc::clone(&files)).unwrap());
@@ -120,18 +120,21 @@ fn files_are_what_the_store_has_whatever_happens() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % below
         };
-        for step in 0..60 {
+        for step in 0..40 {
             let count = 1 + next(3);
             let changes = (0..count)
                 .map(|_| {
                     let name = ["a", "b", "c"][next(3) as usize];
                     let uid = format!("{name}{}", next(2));
                     let object = pod(name, &uid, next(3) as u32, next(3) > 0);
-                    match next(6) {
+                    let reset =
+                        |missing| Change::Reset { objects: vec![object.clone()], kinds: vec![Kind::Pod], missing };
+                    match next(12) {
                         0 => delete(name),
                         1 => Change::Delete { key: key(name), uid },
                         2 => Change::Gone { key: key(name), uid },
-                        3 => Change::Reset { objects: vec![object], kinds: vec![Kind::Pod], missing: Missing::Report },
+                        3 => reset(Missing::Report),
+                        4 => reset(Missing::Delete),
                         _ => apply(object),
                     }
                 })
