@@ -7,6 +7,7 @@ mod dump;
 mod env_file;
 mod follow;
 mod hold;
+mod import;
 mod keeping;
 mod key;
 mod key_look;
@@ -72,6 +73,7 @@ enum Command {
     Restore(restore::Restore),
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
+    Import(import::Import),
     Uninstall(uninstall::Uninstall),
     /// Not for people: its arguments stand in manifests.
     #[command(hide = true)]
@@ -129,6 +131,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Restore(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
+        Command::Import(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
         Command::EnvFile(command) => command.run(),
     };
