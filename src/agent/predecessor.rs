@@ -107,7 +107,8 @@ pub struct Cleared {
 pub fn unneeded<'a>(imported: &'a Imported, inventory: &'a Inventory) -> impl Iterator<Item = &'a Leftover> {
     inventory.leftovers.iter().filter(|leftover| {
         let adopted = imported.trees.iter().any(|(pod, root, object)| {
-            leftover.place == Place::Tree(*root) && leftover.below == [&pod.namespace, &pod.name, object].map(String::clone)
+            leftover.place == Place::Tree(*root)
+                && leftover.below == [&pod.namespace, &pod.name, object].map(String::clone)
         });
         !adopted && leftover.after.iter().all(|key| has(imported.stored.get(), key))
     })

@@ -92,7 +92,8 @@ impl Manifests<'_> {
     }
 
     fn adopt(&self, name: &ManifestName) -> Result<Published> {
-        let no_file = || MaterializeError::io("find a file name for", self.active.path(), rustix::io::Errno::NAMETOOLONG);
+        let no_file =
+            || MaterializeError::io("find a file name for", self.active.path(), rustix::io::Errno::NAMETOOLONG);
         let (theirs, marker) = (name.theirs().ok_or_else(no_file)?, name.marker().ok_or_else(no_file)?);
         let Some((_, json)) = self.active.read(&theirs, MANIFEST_MAX_BYTES)? else {
             return Err(self.active.conflict(&theirs));
@@ -129,7 +130,8 @@ impl Materializer {
     /// There is something in it that is no value of an object: the directory stays as it is. Any other error leaves every
     /// value readable, and the next attempt goes on from there.
     pub fn adopt_tree(&self, pod: &Committed<PodName>, root: TreeRoot, object: &str) -> Result<Published> {
-        let (Some(pod_dir), Some(object)) = (removal::open_pod_dir(self.root(root)?, pod.get())?, Name::new(object)) else {
+        let (Some(pod_dir), Some(object)) = (removal::open_pod_dir(self.root(root)?, pod.get())?, Name::new(object))
+        else {
             return Ok(Published::Unchanged);
         };
         adopted_tree::adopt(&pod_dir, &object, self.owners, self.selinux)

@@ -16,7 +16,8 @@ use crate::store::Committed;
 /// # Errors
 /// It, or a part of it, is there still.
 pub fn remove_leftover(root: &Path, below: &Committed<Vec<String>>) -> Result<bool, MaterializeError> {
-    let invalid = || MaterializeError::io("remove", &root.join(PathBuf::from_iter(below.get())), rustix::io::Errno::INVAL);
+    let invalid =
+        || MaterializeError::io("remove", &root.join(PathBuf::from_iter(below.get())), rustix::io::Errno::INVAL);
     let names: Option<Vec<Name>> = below.get().iter().map(Name::new).collect();
     let names = names.ok_or_else(invalid)?;
     let (last, above) = names.split_last().ok_or_else(invalid)?;

@@ -28,6 +28,8 @@ mod selinux;
 mod tree;
 
 #[cfg(test)]
+mod adopting;
+#[cfg(test)]
 mod as_it_is;
 #[cfg(test)]
 mod crash;

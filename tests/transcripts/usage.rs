@@ -25,6 +25,8 @@ fn help() {
         "key rewrap",
         "key rotate",
         "adopt",
+        "import",
+        "import pod-checkpointer",
         "uninstall",
     ] {
         let mut scene = Scene::empty();

@@ -86,12 +86,9 @@ impl PodCheckpointer {
         };
         let _kept_out = self.keep_out(&layout.root().join("var/run/lock/pod-checkpointer.lock"))?;
         // Read first: what is refused leaves no trace in the file.
-        let present = match alone(match open_offline(&path, &keys.secrets()) {
-            Err(StoreError::NotFound(_)) => Ok(None),
-            opened => opened.map(Some),
-        })? {
-            Some(present) => Some(present.into_inner()),
-            None => None,
+        let present = match open_offline(&path, &keys.secrets()) {
+            Err(StoreError::NotFound(_)) => None,
+            opened => Some(alone(opened)?.into_inner()),
         };
         if let Some(present) = present.as_ref().filter(|present| present.lock_state() == LockState::Locked) {
             bail!("cannot write to {}: {}", path.display(), why_closed(present, &keys.tried()));
@@ -120,7 +117,9 @@ impl PodCheckpointer {
         exit = exit.and(account(out, &inventory, &imported, &stored)?);
         let left = self.leave(out, &inventory, &imported, &places)?;
         if !inventory.found.is_empty() {
-            say(format_args!("next: start the agent (systemctl start ckpt-db); the API server's answer replaces what was imported"));
+            say(format_args!(
+                "next: start the agent (systemctl start ckpt-db); the API server's answer replaces what was imported"
+            ));
         }
         Ok(exit.and(left))
     }
@@ -131,7 +130,10 @@ impl PodCheckpointer {
         match keep_out(path) {
             Ok(lock) => Ok(lock),
             Err(error) if error.kind() == ErrorKind::WouldBlock && self.dry_run => {
-                say(format_args!("note: a pod-checkpointer runs: it holds {}. Stop it before the import", path.display()));
+                say(format_args!(
+                    "note: a pod-checkpointer runs: it holds {}. Stop it before the import",
+                    path.display()
+                ));
                 Ok(None)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(
@@ -220,6 +222,12 @@ impl PodCheckpointer {
             }
             return Ok(Exit::Fine);
         }
+        if inventory.blind {
+            say(format_args!(
+                "note: a file in {} can't be read, which may mount anything, so no directory of values is removed",
+                places.active.display()
+            ));
+        }
         let mut exit = Exit::Fine;
         for Cleared { path, result } in clear_away(imported, inventory, places) {
             match result {
@@ -257,7 +265,9 @@ fn account(
         say(format_args!("error: {} was not stored: {}", rejected.object, rejected.problem));
     }
     for key in &update.unsealed {
-        say(format_args!("warning: {key} was not stored: there is no node key yet; its files stay. Import again when there is one"));
+        say(format_args!(
+            "warning: {key} was not stored: there is no node key yet; its files stay. Import again when there is one"
+        ));
     }
     for (pod, problem) in &imported.problems {
         say(format_args!("warning: {pod}: {}", chain_of(problem)));

@@ -52,7 +52,9 @@ pub enum Finding {
         pod: PodName,
     },
     /// Two pods have one file name, and this one's manifest was overwritten.
-    #[error("{pod} has no manifest: that of {other} has its file name, {file}; it is not adopted, and comes back when the API server answers")]
+    #[error(
+        "{pod} has no manifest: that of {other} has its file name, {file}; it is not adopted, and comes back when the API server answers"
+    )]
     Collision {
         /// The pod that is lost.
         pod: PodName,
@@ -65,7 +67,9 @@ pub enum Finding {
     #[error("{0} has values of Secrets or ConfigMaps, but no manifest; it is not adopted")]
     NoManifest(PodName),
     /// A volume's directory is missing.
-    #[error("{pod} mounts {object}, of which there is no directory; it does not come back before the API server has given it (whether it is optional was not kept)")]
+    #[error(
+        "{pod} mounts {object}, of which there is no directory; it does not come back before the API server has given it (whether it is optional was not kept)"
+    )]
     MissingObject {
         /// The pod.
         pod: PodName,
@@ -73,7 +77,9 @@ pub enum Finding {
         object: ObjectKey,
     },
     /// The pod names an object that the pod-checkpointer never keeps.
-    #[error("{pod} names {object} ({field}), which the pod-checkpointer does not keep; it does not come back before the API server has given it")]
+    #[error(
+        "{pod} names {object} ({field}), which the pod-checkpointer does not keep; it does not come back before the API server has given it"
+    )]
     NotKept {
         /// The pod.
         pod: PodName,
@@ -101,7 +107,9 @@ pub enum Finding {
         key: Shown,
     },
     /// A value that was not written when the others of its object were.
-    #[error("{object} of {pod}: key {key} was written {older_s} s before the others and may be gone from the object since; it is adopted with it")]
+    #[error(
+        "{object} of {pod}: key {key} was written {older_s} s before the others and may be gone from the object since; it is adopted with it"
+    )]
     StaleKey {
         /// The pod.
         pod: PodName,

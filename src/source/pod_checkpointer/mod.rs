@@ -105,6 +105,9 @@ pub struct Inventory {
     pub leftovers: Vec<Leftover>,
     /// The nodes that the pods name.
     pub nodes: BTreeSet<String>,
+    /// Whether the kubelet's directory has a file that can't be read, so that nobody knows all that is mounted: no directory of
+    /// values is among the leftovers then.
+    pub blind: bool,
 }
 
 /// Keeps a pod-checkpointer on this node from doing anything for as long as the answer lives; `None` if there is no lock file.
@@ -273,10 +276,14 @@ impl<'a> Look<'a> {
             let refused = manifest.copy.0.get("spec").and_then(refused::refused);
             let Manifest { path, file, place, copy } = &mut manifest;
             let parent = parent::parent(&mut copy.0, &pod);
-            self.wanted.insert(pod.clone(), parent.mounts.iter().map(|(kind, name)| (root_of(*kind), name.clone())).collect());
+            self.wanted
+                .insert(pod.clone(), parent.mounts.iter().map(|(kind, name)| (root_of(*kind), name.clone())).collect());
             let findings = &mut self.out.findings;
             findings.extend(
-                parent.others.iter().map(|volume| Finding::OthersDirectory { pod: pod.clone(), volume: volume.clone() }),
+                parent
+                    .others
+                    .iter()
+                    .map(|volume| Finding::OthersDirectory { pod: pod.clone(), volume: volume.clone() }),
             );
             let object = match admit(Tree(parent.body)) {
                 Ok(object) => object,
@@ -314,7 +321,9 @@ impl<'a> Look<'a> {
         let mut trees = Vec::new();
         let needed = references(object).unwrap_or_default();
         for reference in &needed {
-            let of_volume = mounts.iter().any(|(kind, name)| (*kind, name.as_str()) == (reference.key.kind(), reference.key.name()));
+            let of_volume = mounts
+                .iter()
+                .any(|(kind, name)| (*kind, name.as_str()) == (reference.key.kind(), reference.key.name()));
             if !of_volume && !reference.optional && !(self.stored)(&reference.key) {
                 let (object, field) = (reference.key.clone(), reference.field.clone());
                 self.out.findings.push(Finding::NotKept { pod: pod.clone(), object, field });
@@ -386,7 +395,11 @@ impl<'a> Look<'a> {
         for (name, path) in self.entries(path) {
             let plain = fs::symlink_metadata(&path).is_ok_and(|entry| entry.is_dir());
             // Trees of ours, and their markers.
-            if !plain || name.contains('~') || name.starts_with('.') || fs::symlink_metadata(path.join("..data")).is_ok() {
+            if !plain
+                || name.contains('~')
+                || name.starts_with('.')
+                || fs::symlink_metadata(path.join("..data")).is_ok()
+            {
                 self.temporary(root, pod, &name, &path);
                 continue;
             }
@@ -461,6 +474,7 @@ impl<'a> Look<'a> {
         let mut objects: Vec<_> = self.objects.into_values().map(|(_, _, object)| object).collect();
         objects.sort_by(|one, other| one.key.cmp(&other.key));
         self.out.objects = objects;
+        self.out.blind = blind;
         self.out
     }
 }

@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::checkpoint::object::{Kind, Shown};
 use crate::checkpoint::rendering::PodName;
-use crate::checkpoint::{ANNOTATION_CHECKPOINT, ANNOTATION_CHECKPOINT_OF, ANNOTATION_IMPORTED_FROM, ANNOTATION_PARENT_UID};
+use crate::checkpoint::{
+    ANNOTATION_CHECKPOINT, ANNOTATION_CHECKPOINT_OF, ANNOTATION_IMPORTED_FROM, ANNOTATION_PARENT_UID,
+};
 
 /// Where the pod-checkpointer keeps values; compiled into it.
 pub(super) const SECRETS: &str = "/etc/kubernetes/checkpoint-secrets";

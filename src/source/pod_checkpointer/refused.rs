@@ -30,7 +30,10 @@ pub(super) fn refused(spec: &Value) -> Option<String> {
             }
         }
     }
-    items(spec, "volumes").iter().enumerate().find_map(|(n, volume)| volume_refused(volume, &format!("spec.volumes[{n}]")))
+    items(spec, "volumes")
+        .iter()
+        .enumerate()
+        .find_map(|(n, volume)| volume_refused(volume, &format!("spec.volumes[{n}]")))
 }
 
 fn volume_refused(volume: &Value, path: &str) -> Option<String> {
