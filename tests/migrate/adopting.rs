@@ -132,7 +132,7 @@ fn the_store_of_another_node_takes_nothing() {
 /// What the API server said is newer than any file.
 #[test]
 fn what_the_api_server_said_stays() {
-    let left = Predecessor::usual();
+    let left = Predecessor::new();
     let mut truth = plain("kube-scheduler");
     truth["metadata"] =
         json!({"name": "kube-scheduler", "namespace": SYSTEM, "uid": "u-truth", "resourceVersion": "7"});
@@ -142,6 +142,7 @@ fn what_the_api_server_said_stays() {
         left.node.command("run", &["--once", "--activation-policy", "off", "--node-name", NODE, "--manifests"]);
     command.arg(left.node.source());
     crate::common::program::Ran::of(command).expect(0);
+    let left = left.with_usual();
     let ran = left.import(&[]).expect(0);
     assert!(ran.stdout.contains("kube-system/kube-scheduler was stored already\n"), "{}", ran.stdout);
     assert_eq!(left.stored("Pod", "kube-scheduler")["metadata"]["uid"], "u-truth");

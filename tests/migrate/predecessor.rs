@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::common::program::{CONFIGMAPS, KEY, MANIFESTS, Node, PREPARED, Ran, SECRETS};
+use crate::common::program::{CONFIGMAPS, KEY, MANIFESTS, Node, PREPARED, Ran, SECRETS, program};
 
 pub(crate) const NODE: &str = "edge-1";
 pub(crate) const SYSTEM: &str = "kube-system";
@@ -30,7 +30,9 @@ impl Predecessor {
     /// A node with a key, and nothing of the pod-checkpointer yet.
     pub(crate) fn new() -> Self {
         let node = Node::new();
-        node.ran("key", &["init"]).expect(0);
+        let mut command = program();
+        command.args(["key", "init", "--root"]).arg(node.root());
+        Ran::of(command).expect(0);
         assert!(node.at(KEY).exists());
         for directory in [MANIFESTS, PREPARED] {
             fs::create_dir_all(node.at(directory)).unwrap();
@@ -41,7 +43,12 @@ impl Predecessor {
 
     /// The usual: an active API server with a Secret and a ConfigMap, and an inactive scheduler with a Secret.
     pub(crate) fn usual() -> Self {
-        let left = Self::new();
+        Self::new().with_usual()
+    }
+
+    /// The same on this node.
+    pub(crate) fn with_usual(self) -> Self {
+        let left = self;
         left.value("secrets", "kube-apiserver", "kube-apiserver", "apiserver.key", b"the key");
         left.value("secrets", "kube-apiserver", "kube-apiserver", "apiserver.crt", b"the certificate");
         left.value("configmaps", "kube-apiserver", "kube-apiserver-config", "audit.yaml", b"rules: []\n");
@@ -95,7 +102,7 @@ impl Predecessor {
     pub(crate) fn import(&self, options: &[&str]) -> Ran {
         let options: Vec<&str> = ["pod-checkpointer"].iter().chain(options).copied().collect();
         // The subcommand's own options follow its name.
-        let mut command = crate::common::program::program();
+        let mut command = program();
         command.arg("import").arg(options[0]).arg("--root").arg(self.node.root()).args(&options[1..]);
         Ran::of(command)
     }
