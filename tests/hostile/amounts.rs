@@ -42,6 +42,8 @@ fn a_pod_that_asks_for_too_much_is_refused_alone() {
             "a manifest of more than 10 MiB",
         ),
         (pod("reasons", &json!({"containers": [{"name": "c", "image": "i", "env": missing}]})), "is not stored"),
+        (annotated("annotations", "shop.example/note"), ""),
+        (annotated("kept", "io.kubernetes.cri-o.note"), ""),
         (pod("laughs", &json!({"containers": [{"name": "c", "image": "i", "env": laughs}]})), ""),
     ];
     let node = refused_alone(vec![large(), map("ConfigMap", "many", &many.into())], &rows);
@@ -59,6 +61,13 @@ fn a_pod_that_would_read_too_much_is_refused_alone() {
 
 fn large() -> Value {
     map("ConfigMap", "large", &json!({"K": "x".repeat(1_000_000)}))
+}
+
+/// An annotation larger than any API server takes, of a name that copies don't keep, or do.
+fn annotated(name: &str, annotation: &str) -> Value {
+    let mut pod = pod(name, &json!({}));
+    pod["metadata"]["annotations"] = json!({annotation: "x".repeat(2_000_000)});
+    pod
 }
 
 /// A node that was given these pods: each is refused for its reason, or, where that is empty, served.
