@@ -83,6 +83,8 @@ fn take_over(imported: &mut Imported, materializer: &Materializer, found: &Found
         }
         match materializer.adopt_tree(&name, *root, object) {
             Ok(_) => imported.trees.push((found.name.clone(), *root, object.clone())),
+            // Values on a disk, as they always were there: ours will be in memory, and these are leftovers.
+            Err(MaterializeError::SecretRoot(_)) => {}
             Err(error) => imported.problems.push((found.name.clone(), error)),
         }
     }

@@ -2,7 +2,10 @@
 
 use std::fs;
 
+use ckpt_db::agent::{Target, clear_away, import, unneeded};
 use ckpt_db::crypto::SystemEntropy;
+use ckpt_db::materialize::{Owners, Roots, SecretRootPolicy};
+use ckpt_db::source::pod_checkpointer::{Places, look};
 use ckpt_db::store::RedbStore;
 use serde_json::json;
 
@@ -163,4 +166,48 @@ fn without_a_key_secrets_stay_where_they_are() {
     assert!(listing(&left.node.at("etc/kubernetes/checkpoint-secrets")) == before, "something changed");
     assert!(!left.node.at(PREPARED).join("kube-system-kube-scheduler.json").exists());
     assert!(left.node.at(CONFIGMAPS).join("kube-system/kube-apiserver/kube-apiserver-config/..data").exists());
+}
+
+/// On a node that keeps Secrets in memory only, which is the default, theirs stay the files on the disk that they are, and are
+/// leftovers unless an active checkpoint mounts them.
+#[test]
+fn without_memory_secrets_are_left_where_they_are() {
+    // A store, and another node's files beside it.
+    let left = Predecessor::usual();
+    left.import(&[]).expect(0);
+    let elsewhere = Predecessor::usual();
+    let at = |path: &str| elsewhere.node.at(path);
+    let roots = Roots {
+        manifests: at(MANIFESTS),
+        prepared: at(PREPARED),
+        secrets: at("etc/kubernetes/checkpoint-secrets"),
+        configmaps: at(CONFIGMAPS),
+    };
+    let places = Places {
+        active: roots.manifests.clone(),
+        inactive: roots.prepared.clone(),
+        secrets: roots.secrets.clone(),
+        configmaps: roots.configmaps.clone(),
+    };
+    if ckpt_db::materialize::probe_secret_root(&roots.secrets, SecretRootPolicy::RequireMemory).is_ok() {
+        // Temporary files lie in memory here.
+        return;
+    }
+    let target = Target { roots, secret_root: SecretRootPolicy::RequireMemory, owners: Owners::Unchanged };
+    let key = crate::taking_over::unlocker(&left.node.at(crate::common::program::KEY));
+    let mut store = RedbStore::open(&left.node.at(STORE), &[&key], Box::new(SystemEntropy)).unwrap();
+    let inventory = look(&places, Some(NODE), &|_| false);
+    let imported = import(&mut store, &inventory, &places, &target, 0).unwrap();
+    assert!(imported.problems.is_empty(), "{:?}", imported.problems);
+    assert_eq!(imported.taken_over.len(), 1);
+    let secrets = |pod: &str, path: &str| at("etc/kubernetes/checkpoint-secrets/kube-system").join(pod).join(path);
+    let (active, inactive) = (
+        secrets("kube-apiserver", "kube-apiserver/apiserver.key"),
+        secrets("kube-scheduler", "kubeconfig-in-cluster/kubeconfig"),
+    );
+    assert!(fs::symlink_metadata(&active).unwrap().is_file() && inactive.exists());
+    // Two inactive manifests, and the values of the inactive pod.
+    assert_eq!(unneeded(&imported, &inventory).count(), 3);
+    assert!(clear_away(&imported, &inventory, &places).iter().all(|cleared| matches!(cleared.result, Ok(true))));
+    assert!(active.exists() && !inactive.exists());
 }

@@ -132,7 +132,7 @@ impl<'a> Agent<'a> {
     }
 }
 
-fn unlocker(path: &Path) -> Unlocker {
+pub(crate) fn unlocker(path: &Path) -> Unlocker {
     Unlocker::NodeKey(ckpt_db::keys::load(path).unwrap().secret)
 }
 
