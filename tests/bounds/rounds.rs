@@ -111,6 +111,7 @@ fn rounds(root: &Path, shared: Arc<Shared>, store: &Path) -> Rounds {
         boot: boot::Source::File(root.join("no-boot-id")),
     };
     let keeping = Keeping {
+        acts: true,
         settings: Settings { activation: ActivationPolicy::All, ..Settings::default() },
         own_name: None,
         target: Target { roots, secret_root: SecretRootPolicy::AllowDisk, owners: Owners::Unchanged },
@@ -119,7 +120,13 @@ fn rounds(root: &Path, shared: Arc<Shared>, store: &Path) -> Rounds {
         network: Box::new(|| PodNetwork::Yes),
         sights,
     };
-    let about = About { path: store.to_owned(), policy: ActivationPolicy::All, started_ms: (NOW, 0) };
+    let about = About {
+        path: store.to_owned(),
+        checkpointing: true,
+        left_over: None,
+        policy: ActivationPolicy::All,
+        started_ms: (NOW, 0),
+    };
     let latest = Arc::new(Latest::new(about));
     Rounds::new(Keeper::new(keeping, None), shared, latest, None, clock_ms, Box::new(Strict), LastAnswer::at(None))
 }

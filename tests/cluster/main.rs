@@ -12,6 +12,8 @@ mod certificates;
 mod consumer;
 mod control_plane;
 mod facts;
+#[path = "../common/gate.rs"]
+mod gate;
 #[path = "../kubelet_env_file/mod.rs"]
 mod kubelet_env_file;
 #[path = "../manifest_checker/mod.rs"]

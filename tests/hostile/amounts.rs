@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::common::gate::GATE;
 use crate::common::program::{Node, Ran, listing, program};
 use crate::scene::{assert_clean, assert_in_place, map, node_with, pod};
 
@@ -122,7 +123,7 @@ fn deep_and_self_repeating_documents_end_early() {
         // The limit is set by the shell, which then becomes the program.
         let mut command = std::process::Command::new("sh");
         command.arg("-c").arg("ulimit -v 1048576; exec \"$@\"").arg("sh").arg(program().get_program());
-        command.args(["run", "--once", "--generate-node-key", "--node-name", "edge-1", "--root"]);
+        command.args(["run", GATE, "--once", "--generate-node-key", "--node-name", "edge-1", "--root"]);
         command.arg(directory.path().join("root")).arg("--manifests").arg(&source);
         let started = Instant::now();
         let ran = Ran::of(crate::common::program::clean(command));

@@ -71,7 +71,7 @@ next() {
 next
 $busybox mkfifo /said
 # It looks at the source when it is told to, and not between two steps.
-agent run --manifests /source --file-check-frequency 86400 >/said &
+agent run --feature-gates=Checkpointing=true --manifests /source --file-check-frequency 86400 >/said &
 pid=$!
 stored=
 while read -r line; do

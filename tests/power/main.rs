@@ -18,6 +18,8 @@
 
 mod campaign;
 mod disk;
+#[path = "../common/gate.rs"]
+mod gate;
 mod images;
 mod initramfs;
 mod judge;

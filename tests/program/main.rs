@@ -13,6 +13,7 @@ mod agent;
 mod backup;
 mod connections;
 mod damage;
+mod gates;
 mod hostile;
 mod keys;
 mod lines;
