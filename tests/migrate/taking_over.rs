@@ -56,6 +56,7 @@ impl<'a> Agent<'a> {
         };
         let keeping = Keeping {
             settings,
+            acts: true,
             own_name: None,
             target: Target {
                 roots: roots.clone(),
