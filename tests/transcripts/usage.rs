@@ -18,7 +18,6 @@ fn help() {
         "backup",
         "restore",
         "export",
-        "import",
         "key",
         "key init",
         "key list",
@@ -27,6 +26,8 @@ fn help() {
         "key rewrap",
         "key rotate",
         "adopt",
+        "import",
+        "import pod-checkpointer",
         "uninstall",
     ] {
         let mut scene = Scene::empty();
