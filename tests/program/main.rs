@@ -11,6 +11,7 @@ mod fake;
 
 mod agent;
 mod backup;
+mod bootstrap;
 mod connections;
 mod damage;
 mod gates;
