@@ -91,6 +91,15 @@ impl Manifests<'_> {
         Ok(())
     }
 
+    /// Refuses a place beside an active manifest of theirs that was not taken over: the kubelet would have two of one pod.
+    pub(super) fn check_beside_theirs(&self, name: &ManifestName) -> Result<()> {
+        let Some(theirs) = name.theirs() else { return Ok(()) };
+        match self.active.read(&theirs, MANIFEST_MAX_BYTES)? {
+            Some((_, json)) if is_theirs(json.expose(), &name.pod) => Err(self.active.conflict(&theirs)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     fn adopt(&self, name: &ManifestName) -> Result<Published> {
         let no_file =
             || MaterializeError::io("find a file name for", self.active.path(), rustix::io::Errno::NAMETOOLONG);
@@ -98,7 +107,7 @@ impl Manifests<'_> {
         let Some((_, json)) = self.active.read(&theirs, MANIFEST_MAX_BYTES)? else {
             return Err(self.active.conflict(&theirs));
         };
-        if !is_theirs(json.expose()) {
+        if !is_theirs(json.expose(), &name.pod) {
             return Err(self.active.conflict(&theirs));
         }
         let published = publish::file(self.prepared, &marker, json.expose(), private_file(self.owners))?;
@@ -138,8 +147,8 @@ impl Materializer {
     }
 }
 
-/// Whether `json` is a copy that the pod-checkpointer made: it names its parent, and not as translation does.
-fn is_theirs(json: &[u8]) -> bool {
+/// Whether `json` is a copy of `pod` that the pod-checkpointer made: it names its parent, and not as translation does.
+fn is_theirs(json: &[u8], pod: &PodName) -> bool {
     #[derive(Deserialize)]
     struct Copy {
         kind: String,
@@ -147,9 +156,15 @@ fn is_theirs(json: &[u8]) -> bool {
     }
     #[derive(Deserialize)]
     struct Metadata {
+        #[serde(default = "default_namespace")]
+        namespace: String,
         annotations: std::collections::BTreeMap<String, String>,
     }
-    let copy = serde_json::from_slice::<Copy>(json);
-    copy.is_ok_and(|copy| copy.kind == "Pod" && copy.metadata.annotations.contains_key(ANNOTATION_CHECKPOINT_OF))
-        && !is_copy(json)
+    let Ok(Copy { kind, metadata }) = serde_json::from_slice::<Copy>(json) else { return false };
+    let parent = metadata.annotations.get(ANNOTATION_CHECKPOINT_OF);
+    kind == "Pod" && metadata.namespace == pod.namespace && parent == Some(&pod.name) && !is_copy(json)
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
 }

@@ -85,6 +85,12 @@ fn what_was_not_taken_over_stays_somebody_elses() {
             fine(&sandbox.open().reconcile(&plan, &Shelf::default(), NOW));
             assert_eq!(sandbox.read(THEIRS), before);
         }
+        // Beside it the kubelet would have two manifests of one pod.
+        let report = sandbox.open().reconcile(&web(Activity::Active), &Shelf::default(), NOW);
+        assert!(
+            matches!(failure(&report, "web"), MaterializeError::Conflict { path, .. } if path.ends_with("default-web.json"))
+        );
+        assert!(sandbox.read(THEIRS) == before && !sandbox.exists(OURS));
         assert!(sandbox.open().active().unwrap().is_empty());
         assert!(!sandbox.open().take_down(&evidence("web"), NOW).unwrap());
     }
@@ -98,6 +104,8 @@ fn only_a_copy_of_theirs_is_taken_over() {
         ("a pod of others",      Some(r#"{"kind":"Pod","metadata":{"name":"web"}}"#.to_owned())),
         ("a copy of ours",       Some(json("ours"))),
         ("no JSON",              Some("kind: Pod".to_owned())),
+        // Two pods can have one file name.
+        ("another pod's",        Some(copy("v1").replace(":\"web\"", ":\"other\""))),
     ];
     for (about, file) in rows {
         let sandbox = SandBox::fast();

@@ -140,6 +140,9 @@ impl Manifests<'_> {
     /// Refuses a name that somebody else's file has in the directory in which the manifest belongs.
     pub(super) fn check_free(&self, name: &ManifestName, place: Place) -> Result<()> {
         let dir = self.dir(place);
+        if place == Place::Active {
+            self.check_beside_theirs(name)?;
+        }
         match self.holder(dir, name)? {
             Holder::Nobody | Holder::File | Holder::Link => Ok(()),
             Holder::Other(found) => Err(MaterializeError::Conflict { path: dir.path_of(&name.file), found }),
