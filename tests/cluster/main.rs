@@ -11,9 +11,11 @@ mod campaign;
 mod certificates;
 mod consumer;
 mod control_plane;
+mod deployment;
 mod facts;
 #[path = "../kubelet_env_file/mod.rs"]
 mod kubelet_env_file;
+mod kustomize;
 #[path = "../manifest_checker/mod.rs"]
 mod manifest_checker;
 mod manners;

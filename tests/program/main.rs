@@ -13,6 +13,7 @@ mod agent;
 mod backup;
 mod connections;
 mod damage;
+mod instances;
 mod keys;
 mod lines;
 mod memory;
