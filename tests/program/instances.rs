@@ -52,7 +52,7 @@ fn a_pod_waits_for_the_service_and_takes_over() {
         let mut pod = scene.start_command(in_pod(&scene, false));
         pod.until(OTHER);
         // It keeps nothing from the one that works.
-        assert_eq!(scene.node.ran("status", &[]).code, Some(0));
+        assert_ne!(scene.node.ran("status", &[]).code, Some(2));
         service.stop(end);
         pod.until("in step");
         assert_eq!(pod.stop(Signal::TERM).code, Some(0));
@@ -63,12 +63,16 @@ fn a_pod_waits_for_the_service_and_takes_over() {
 fn a_copy_yields_to_its_parent_and_takes_over_when_that_ends() {
     let scene = scene();
     let mut copy = scene.start_command(in_pod(&scene, true));
-    copy.until("in step");
-    for end in [Signal::TERM, Signal::KILL] {
+    // With the node and a Service.
+    copy.in_step(5);
+    for (end, [first, second]) in [(Signal::TERM, ["a", "b"]), (Signal::KILL, ["c", "d"])] {
         let mut parent = scene.start_command(in_pod(&scene, false));
         parent.until("in step");
+        scene.pod("shop", first);
+        parent.stored(3, 0);
         parent.stop(end);
-        copy.until("in step");
+        scene.pod("shop", second);
+        copy.stored(3, 0);
     }
     assert_eq!(copy.stop(Signal::TERM).code, Some(0));
 }
