@@ -202,18 +202,22 @@ impl StoreError {
         move |source| Self::Refused { action, source: Box::new(source) }
     }
 
-    /// Whether the handle is of no use after this: what its memory says and what the disk says may differ.
+    /// Whether the handle is of no use after this: what its memory says and what the disk says may differ, or redb refuses
+    /// everything from now on, as it does after any error of its medium, one of reading too.
     #[must_use]
     pub fn needs_reopening(&self) -> bool {
-        matches!(
-            self,
-            Self::OutcomeUnknown { .. }
-                | Self::NotCompacted { .. }
-                | Self::Damaged { .. }
-                | Self::Panicked
-                | Self::Unusable
-                | Self::Closed
-        )
+        match self {
+            Self::Refused { source, .. } => matches!(**source, redb::Error::Io(_) | redb::Error::PreviousIo),
+            other => matches!(
+                other,
+                Self::OutcomeUnknown { .. }
+                    | Self::NotCompacted { .. }
+                    | Self::Damaged { .. }
+                    | Self::Panicked
+                    | Self::Unusable
+                    | Self::Closed
+            ),
+        }
     }
 
     /// Whether there is no room, on the file system or in somebody's quota.

@@ -10,7 +10,7 @@ use store_format::Unlocker;
 
 use crate::disk::{Class, Disk, Fault, Lasts, Op};
 use crate::images::Recorded;
-use crate::{Run, common, keyless, told, wanted};
+use crate::{Run, common, keyless, slots_wanted, told};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -23,7 +23,7 @@ fn open(disk: &Disk, unlockers: &[&Unlocker]) -> RedbStore {
 fn sparse(unlocker: &Unlocker) -> Vec<u8> {
     let disk = Disk::with(keyless());
     let mut store = open(&disk, &[]);
-    let _ = store.keep_slots(&wanted(&[unlocker]), common::NOW).unwrap();
+    let _ = store.keep_slots(&slots_wanted(&[unlocker], Some(2)), common::NOW).unwrap();
     let names: Vec<String> = (0..20).map(|n| format!("large-{n}")).collect();
     for name in &names {
         let body = json!({

@@ -64,8 +64,9 @@ struct Run {
     unlockers: Vec<Unlocker>,
 }
 
-fn wanted<'a>(key: &'a [&'a Unlocker]) -> SlotsWanted<'a> {
-    SlotsWanted { add: key, fresh: false, remove: &[], node_keys_max: Some(2), policy: SlotPolicy::Any }
+/// One commit of a rotation: the new slot, or without it what is removed, so that each state is known.
+fn slots_wanted<'a>(key: &'a [&'a Unlocker], node_keys_max: Option<usize>) -> SlotsWanted<'a> {
+    SlotsWanted { add: key, fresh: false, remove: &[], node_keys_max, policy: SlotPolicy::Any }
 }
 
 fn take(store: &mut RedbStore, step: Step, unlockers: &[Unlocker]) -> Result<Revision, StoreError> {
@@ -80,7 +81,14 @@ fn take(store: &mut RedbStore, step: Step, unlockers: &[Unlocker]) -> Result<Rev
             store.compact()?;
             Ok(store.snapshot()?.get().revision())
         }
-        Step::Key(number) => Ok(store.keep_slots(&wanted(&[&unlockers[number]]), common::NOW)?.get().revision),
+        Step::Key(number) => {
+            let key = [&unlockers[number]];
+            Ok(store.keep_slots(&slots_wanted(&key, None), common::NOW)?.get().revision)
+        }
+        Step::OldSlots(number) => {
+            let key = [&unlockers[number]];
+            Ok(store.keep_slots(&slots_wanted(&key, Some(2)), common::NOW)?.get().revision)
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) enum Step {
     Update(Vec<Change>),
     /// The n-th key of the node gets its slot.
     Key(usize),
+    /// All slots but the newest of the node's keys go, never the one of the n-th key.
+    OldSlots(usize),
     /// The file is made as short as it can be.
     Compact,
 }
@@ -38,7 +40,8 @@ pub(crate) fn workload(seed: u64, pods: usize, commits: usize) -> Vec<Step> {
     let all: Vec<Object> = listing.iter().filter(|object| object.key.kind() == Kind::Pod).cloned().collect();
     for round in 0..commits {
         if round % 25 == 24 {
-            steps.push(Step::Key(1 + (round / 25) % (KEYS - 1)));
+            let key = 1 + (round / 25) % (KEYS - 1);
+            steps.extend([Step::Key(key), Step::OldSlots(key)]);
         }
         if round % 12 == 11 {
             steps.push(Step::Compact);
