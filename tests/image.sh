@@ -23,7 +23,7 @@ say() { echo "$*" >&2; }
 # Needs no daemon, no registry and no configuration of the machine's.
 builder() { buildah --storage-driver vfs --root "$work/root" --runroot "$work/run" "$@"; }
 build() {
-  builder bud --quiet --isolation chroot --format docker --timestamp 0 --pull-never --build-arg PROGRAM=prebuilt --tag "$image" . 9>&-
+  builder bud --quiet --isolation chroot --format oci --timestamp 0 --pull-never --build-arg PROGRAM=prebuilt --tag "$image" . 9>&-
 }
 
 if command -v buildah >/dev/null; then
@@ -35,7 +35,9 @@ if command -v buildah >/dev/null; then
     container=$(builder from --pull-never "$image")
     within() { builder run --isolation chroot --volume "$PWD/examples:/examples:ro" "$container" -- "$@" </dev/null; }
     within /ckpt-db --version >&2
-    within /ckpt-db run --once --root /demo --generate-node-key --manifests /examples/node >&2
+    said=$(within /ckpt-db run --once --root /demo --generate-node-key --manifests /examples/node)
+    say "$said"
+    grep -q "^ready: [1-9][0-9]* pods rendered" <<<"$said"
     builder rm "$container" >/dev/null
     say "ok: $image is $id, built twice, run twice"
   fi

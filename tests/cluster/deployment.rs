@@ -93,7 +93,8 @@ fn no_form_allows_more_than_it_needs() {
             "--checkpoint-grace-period=5m",
         ];
         assert_eq!(agent["args"], json!([&common[..], &options].concat()), "{form}");
-        let fields = [("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace")];
+        let fields =
+            [("NODE_NAME", "spec.nodeName"), ("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace")];
         let from = |(name, path)| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         assert_eq!(agent["env"], json!(fields.map(from)), "the predecessor's names");
 
@@ -104,7 +105,11 @@ fn no_form_allows_more_than_it_needs() {
             assert_eq!(*host, mount["mountPath"], "{form}");
             assert_eq!(mount["mountPropagation"], Value::Null, "{form}");
             let place = host.as_str().unwrap().to_owned();
-            if mount["readOnly"] == true { read.insert(place) } else { written.insert(place) };
+            if mount["readOnly"] == true {
+                read.insert(place)
+            } else {
+                written.insert(place)
+            };
         }
         assert_eq!(written, WRITTEN.map(str::to_owned).into(), "{form}");
         assert_eq!(read, READ.iter().chain(&more).map(|&place| place.to_owned()).collect(), "{form}");
@@ -154,7 +159,10 @@ fn rights_of_the_role_form() {
     let wide = the("ClusterRoleBinding", &objects);
     assert_eq!(wide["roleRef"]["name"], "ckpt-db");
     let narrow = the("RoleBinding", &objects);
-    assert_eq!((&narrow["roleRef"]["name"], &narrow["metadata"]["namespace"]), (&json!("ckpt-db-objects"), &json!("kube-system")));
+    assert_eq!(
+        (&narrow["roleRef"]["name"], &narrow["metadata"]["namespace"]),
+        (&json!("ckpt-db-objects"), &json!("kube-system"))
+    );
 }
 
 fn restricted(added: &Value) -> Value {
