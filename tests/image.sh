@@ -35,7 +35,7 @@ if command -v buildah >/dev/null; then
     container=$(builder from --pull-never "$image")
     within() { builder run --isolation chroot --volume "$PWD/examples:/examples:ro" "$container" -- "$@" </dev/null; }
     within /ckpt-db --version >&2
-    said=$(within /ckpt-db run --once --root /demo --generate-node-key --manifests /examples/node)
+    said=$(within /ckpt-db run --feature-gates=Checkpointing=true --once --root /demo --generate-node-key --manifests /examples/node)
     say "$said"
     grep -q "^ready: [1-9][0-9]* pods rendered" <<<"$said"
     builder rm "$container" >/dev/null

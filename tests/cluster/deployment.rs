@@ -40,11 +40,12 @@ fn the_api_server_takes_every_form() {
 #[test]
 fn no_form_allows_more_than_it_needs() {
     // What is mounted with leave to write in every form, and what else can only be read.
-    const WRITTEN: [&str; 5] = [
+    const WRITTEN: [&str; 6] = [
         "/etc/kubernetes/checkpoint-configmaps",
         "/etc/kubernetes/inactive-manifests",
         "/etc/kubernetes/manifests",
         "/run/ckpt-db",
+        "/run/ckpt-db-secrets",
         "/var/lib/ckpt-db",
     ];
     const READ: [&str; 4] = [
@@ -89,7 +90,7 @@ fn no_form_allows_more_than_it_needs() {
         let common = [
             "run",
             "--feature-gates=Checkpointing=true",
-            "--secret-root=/run/ckpt-db/checkpoint-secrets",
+            "--secret-root=/run/ckpt-db-secrets",
             "--checkpoint-grace-period=5m",
         ];
         assert_eq!(agent["args"], json!([&common[..], &options].concat()), "{form}");
