@@ -65,7 +65,7 @@ damage:
 
 # Kill the example run at every write-class system call (needs strace)
 kills:
-    CKPT_DB_KILLS=all cargo test --test kill --test backup -- --nocapture
+    CKPT_DB_KILLS=all cargo test --test kill --test backup --test data_key -- --nocapture
 
 # Break the program on purpose, one way after the other: the test that is there for it has to say so
 mutations *names:
@@ -82,7 +82,7 @@ bench:
 # Cut the power of an emulated machine 200 times, and judge what could have been left (half an hour; as root on Debian)
 power:
     tests/power/components.sh
-    CKPT_DB_REQUIRE_QEMU=1 CKPT_DB_POWER_CUTS=200 CKPT_DB_POWER_IMAGES=25 cargo test --profile campaign --test power -- --nocapture
+    CKPT_DB_REQUIRE_QEMU=1 CKPT_DB_POWER_CUTS=200 CKPT_DB_POWER_RESTORES=20 CKPT_DB_POWER_IMAGES=25 cargo test --profile campaign --test power -- --nocapture
 
 # One static binary, without a C library to match: needs the musl target (`rustup target add x86_64-unknown-linux-musl`) and musl-gcc
 static:
@@ -118,6 +118,6 @@ storage-faults:
 render-cuts:
     CKPT_DB_RENDER_CUTS=50000 cargo test --profile campaign --lib materialize::power -- --nocapture
 
-# What grows, and how far: 100,000 changes, 1,000,000 events, 10,000 reconnects, full disks; one at a time, so that the figures are those of each
+# What grows, and how far: 100,000 changes, 1,000,000 events, 10,000 reconnects, 20,000 rounds, full disks; one at a time, so that the figures are those of each
 bounds:
     CKPT_DB_BOUNDS=full cargo test --profile campaign --test bounds -- --nocapture --test-threads 1

@@ -105,7 +105,9 @@ fn cold_start(root: &Path) -> Duration {
 
 fn run(root: &Path, options: impl FnOnce(&mut Command)) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ckpt-db"));
-    command.args(["run", "--once", "--secret-root-medium", "disk", "--root"]).arg(root);
+    command
+        .args(["run", "--feature-gates=Checkpointing=true", "--once", "--secret-root-medium", "disk", "--root"])
+        .arg(root);
     options(&mut command);
     let output = command.env_clear().stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -14,6 +14,7 @@ use std::process::Stdio;
 
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys;
+use common::gate::{GATE, gate};
 use common::program::{KEY, Node, Ran, SECRETS, STORE, assert_same, program};
 use common::search::{Canary, Search, below};
 use data_encoding::{BASE64, BASE64URL, HEXLOWER, HEXUPPER};
@@ -155,7 +156,7 @@ fn nothing_secret_is_written_or_said_where_it_should_not_be() {
     let other = node.source().join("other.pem");
     Ran::of({
         let mut command = program();
-        command.args(["run", "--once", "--generate-node-key", "--manifests"]).arg(node.source());
+        command.args(["run", GATE, "--once", "--generate-node-key", "--manifests"]).arg(node.source());
         command.arg("--root").arg(node.source().join("stranger"));
         command
     })
@@ -218,7 +219,9 @@ fn changes_of_keys_leave_nothing_secret_behind() {
     fs::write(&key_file, KEY_FILE).unwrap();
     let command = |arguments: &str| {
         let mut command = program();
-        command.args(arguments.split(' ')).arg("--root").arg(node.root()).env("RUST_LOG", "trace");
+        let (subcommand, options) = arguments.split_once(' ').unwrap_or((arguments, ""));
+        command.arg(subcommand).args(gate(subcommand)).args(options.split_whitespace());
+        command.arg("--root").arg(node.root()).env("RUST_LOG", "trace");
         command
     };
     let with_key_file = |arguments: &str| {

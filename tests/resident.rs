@@ -17,6 +17,11 @@ use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::write_generated;
 use rustix::process::{Pid, Signal, kill_process};
 
+#[path = "common/gate.rs"]
+mod gate;
+
+use gate::gate;
+
 const EXE: &str = env!("CARGO_BIN_EXE_ckpt-db");
 
 /// Far longer than anything here takes; a test that meets it has failed.
@@ -55,7 +60,13 @@ impl Place {
 
     fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(EXE);
-        command.args(arguments.split(' ')).current_dir(self.0.path()).env_clear();
+        let (subcommand, options) = arguments.split_once(' ').unwrap_or((arguments, ""));
+        command
+            .arg(subcommand)
+            .args(gate(subcommand))
+            .args(options.split_whitespace())
+            .current_dir(self.0.path())
+            .env_clear();
         command
     }
 

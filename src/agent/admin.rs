@@ -55,6 +55,18 @@ impl Desk {
         Ok(())
     }
 
+    /// What is asked of checkpoints, where none is kept.
+    fn refuse_while_off(&self, what: &str) -> Result<(), String> {
+        match self.latest.checkpointing() {
+            true => Ok(()),
+            false => Err(format!(
+                "cannot {what}: the feature gate Checkpointing is off, and this agent keeps nothing \
+                 (--feature-gates=Checkpointing=true turns it on); what an earlier run has left, 'ckpt-db uninstall' removes \
+                 with the agent stopped"
+            )),
+        }
+    }
+
     fn why_no_store(&self) -> String {
         let why = self.shared.problem().unwrap_or_else(|| "it is being opened".to_owned());
         format!("the store {} {NO_STORE}: {why}", self.path.display())
@@ -68,6 +80,7 @@ impl Admin for Desk {
     }
 
     async fn hold(&self, pod: PodName) -> Result<String, String> {
+        self.refuse_while_off(&format!("hold {pod}"))?;
         if self.latest.is_answered() {
             return Err(format!(
                 "cannot hold {pod}: the API server answers, which ends every hold; delete the pod there, or annotate it \
@@ -82,17 +95,20 @@ impl Admin for Desk {
     }
 
     async fn release(&self, pod: PodName) -> Result<String, String> {
+        self.refuse_while_off(&format!("release {pod}"))?;
         self.set_held(pod.clone(), false).await?;
         Ok(format!("{pod} is released: its copy is started where it is due"))
     }
 
     async fn image(&self) -> Result<Image, String> {
+        self.refuse_while_off("give the store")?;
         let store = self.shared.store().ok_or_else(|| self.why_no_store())?;
         let bytes = store.image().await.map_err(|error| error.to_string())?;
         Ok(Image { path: self.path.clone(), bytes })
     }
 
     async fn change_keys(&self, change: KeyChange) -> Result<KeysChanged, String> {
+        self.refuse_while_off("change key slots")?;
         let store = self.shared.store().ok_or_else(|| self.why_no_store())?;
         let KeyChange { mut add, remove, rewrap, credential_only } = change;
         if rewrap {

@@ -21,6 +21,8 @@ use crate::store::{Change, Committed, Revision, Snapshot};
 
 /// What to keep, and how.
 pub struct Keeping {
+    /// Whether anything is rendered and recorded at all; if not, what would be is still decided. It takes the feature gate.
+    pub acts: bool,
     /// The operator's settings.
     pub settings: Settings,
     /// The name of this node, where the operator says it.
@@ -189,11 +191,11 @@ impl Keeper {
         images: &NodeImages,
         now_unix_s: u64,
     ) -> Result<Kept, PassError> {
-        let Keeping { settings, own_name, target, rules, network, .. } = &self.keeping;
+        let Keeping { acts, settings, own_name, target, rules, network, .. } = &self.keeping;
         let stored = snapshot.get();
         // Before any directory is made.
         refuse_other_node(stored, own_name.as_deref())?;
-        let acting = settings.activation != ActivationPolicy::Off || rules.break_glass;
+        let acting = *acts && (settings.activation != ActivationPolicy::Off || rules.break_glass);
         let materializer = match acting {
             true => Some(
                 Materializer::open(target.roots.clone(), target.secret_root, target.owners)?
@@ -207,7 +209,7 @@ impl Keeper {
                 Ok(active) => Fact::Known(active),
                 Err(error) => Fact::Unknown(error.to_string()),
             },
-            None => Fact::Unknown("the activation policy is off".to_owned()),
+            None => Fact::Unknown("nothing is rendered".to_owned()),
         };
         let network = network();
         let rules = with_room(rules.clone(), stored);
@@ -404,6 +406,7 @@ mod tests {
         };
         let boot = Source::File(root.join("no-boot-id"));
         let keeping = Keeping {
+            acts: true,
             settings: Settings { activation, ..Settings::default() },
             own_name: None,
             target: Target { roots, secret_root: SecretRootPolicy::AllowDisk, owners: Owners::Unchanged },

@@ -19,8 +19,12 @@ use crate::store::{LockState, Snapshot, kept_beside};
 /// What does not change while the process lives.
 #[derive(Clone, Debug)]
 pub struct About {
-    /// The store.
+    /// The store; empty while there is none but in memory.
     pub path: PathBuf,
+    /// The feature gate: without it everything is kept in memory only.
+    pub checkpointing: bool,
+    /// What an earlier run has left that does harm while the gate is off.
+    pub left_over: Option<String>,
     /// Which pods are activated.
     pub policy: ActivationPolicy,
     /// When it started, in milliseconds since 1970 and since boot.
@@ -102,6 +106,12 @@ impl Latest {
         round.as_ref().is_some_and(|round| round.look.api.reach == Answers::Answering && round.look.api.in_step)
     }
 
+    /// Whether the feature gate is on.
+    #[must_use]
+    pub fn checkpointing(&self) -> bool {
+        self.about.checkpointing
+    }
+
     /// No round could be made.
     pub(super) fn fails(&self, why: String) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
@@ -119,7 +129,14 @@ impl Latest {
             round.as_ref().map_or(status::Store { path, ..Default::default() }, |round| round.store.clone());
         store.read_only = store_problem.is_some();
         store.problem = problem.or(store_problem);
-        store.damaged_files = kept_beside(&self.about.path).iter().map(|path| path.display().to_string()).collect();
+        if self.about.checkpointing {
+            store.damaged_files = kept_beside(&self.about.path).iter().map(|path| path.display().to_string()).collect();
+        }
+        let left_over = self.about.left_over.iter().map(|message| status::Alarm {
+            code: "LeftOver".to_owned(),
+            pod: None,
+            message: message.clone(),
+        });
         let pods: Vec<status::Pod> = round.iter().flat_map(|round| round.pods(now_ms)).collect();
         let nobody = || "no round was made yet".to_owned();
         let (runtime, kubelet) = match &*round {
@@ -142,14 +159,19 @@ impl Latest {
                 ActivationPolicy::Annotated => status::Policy::Annotated,
                 ActivationPolicy::All => status::Policy::All,
             },
-            checkpointing: true,
+            checkpointing: self.about.checkpointing,
             api_server: api_server(round.as_ref(), now_ms, now_unix_s, self.about.started_ms.1),
             store,
             runtime,
             kubelet,
             next_deadline: CheckpointerStatus::soonest(&pods),
             pods,
-            alarms: round.iter().flat_map(|round| round.alarms.iter().map(alarm)).chain(files).collect(),
+            alarms: round
+                .iter()
+                .flat_map(|round| round.alarms.iter().map(alarm))
+                .chain(files)
+                .chain(left_over)
+                .collect(),
         }
     }
 }

@@ -41,7 +41,7 @@ pub use operator::{Adoption, Clearing, HeldDown, hold, release};
 pub use pass::{Outcome, PassError, Target, assess, render};
 pub use resident::{KeyFiles, Resident};
 pub use rounds::{Rounds, Watcher};
-pub use seed::{Seeded, open_or_create, open_or_rebuild, seed};
+pub use seed::{Seeded, in_memory, open_or_create, open_or_rebuild, seed};
 pub use shared::Shared;
 pub use steps::{Departed, changes};
 pub use store_thread::{Answer, Idle, KeepSlots, StoreHandle, StoreThread};

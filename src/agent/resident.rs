@@ -107,6 +107,8 @@ pub struct Resident<'a, E> {
     /// The name of the node in the store that was found, if there was one: with it the agent begins although the store can't
     /// be written to.
     pub found_node: Option<String>,
+    /// The store lies in memory only (the feature gate is off): it stays over a reload, and nothing is rendered.
+    pub in_memory: bool,
 }
 
 impl<E: From<io::Error>> Resident<'_, E> {
@@ -141,7 +143,10 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 None
             }
         };
-        self.notifier.ready("what the store holds is rendered");
+        self.notifier.ready(match self.in_memory {
+            false => "what the store holds is rendered",
+            true => "nothing is rendered: the feature gate Checkpointing is off",
+        });
         let boot = self.keeps.as_ref().and_then(|(rounds, _)| rounds.boot_id());
         let (mut keeping, events) = match self.keeps {
             Some((rounds, sights)) => (
@@ -216,7 +221,11 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 }
                 // Its file is closed, and so unlocked, before it is opened again.
                 drop(handle);
-                drop(thread.close().await);
+                let closed = thread.close().await;
+                // What nothing but this process has would be forgotten with it.
+                if self.in_memory && matches!(ended, Interrupted::Reload | Interrupted::Ceded) {
+                    store = closed.ok();
+                }
                 ended
             };
             let ended = session.await;

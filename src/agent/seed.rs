@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use store_format::{Identity, StoreId, Unlocker};
+use store_format::{Identity, StoreId, SymmetricSecret, Unlocker};
 
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::crypto::{Entropy, SystemEntropy, fresh};
 use crate::source::manifests::bound_to;
 use crate::store::{
-    Backend, Carry, Change, Committed, LockState, Missing, NewStore, Rebuilt, RedbStore, SlotsWanted, StoreError,
-    Update, fingerprint, rebuild,
+    Backend, Carry, Change, Committed, LockState, MemoryStore, Missing, NewStore, Rebuilt, RedbStore, SlotsWanted,
+    StoreError, Update, fingerprint, rebuild,
 };
 
 /// What a source brought into the store.
@@ -37,15 +37,7 @@ pub fn open_or_create(
     let mut store = match RedbStore::open(path, secrets, Box::new(SystemEntropy)) {
         Ok(store) => store,
         Err(StoreError::NotFound(_)) => {
-            let identity = Identity {
-                store_id: StoreId(fresh(&SystemEntropy as &dyn Entropy)?),
-                created_at_unix_ms: now_unix_ms,
-                node_name: node_name.to_owned(),
-                node_uid: String::new(),
-                cluster_ca_sha256: Vec::new(),
-                kubelet_version: String::new(),
-            };
-            let new = NewStore { identity, secret: first_usable(secrets) };
+            let new = NewStore { identity: identity(node_name, now_unix_ms)?, secret: first_usable(secrets) };
             RedbStore::create(path, new, Box::new(SystemEntropy))?
         }
         Err(error) => return Err(error),
@@ -80,6 +72,32 @@ pub fn open_or_rebuild(
         }
         Err(error) => Err(error),
     }
+}
+
+/// A store that is forgotten with the process: what there is while the feature gate `Checkpointing` is off.
+///
+/// Secrets are sealed in it with a key that is nowhere else.
+///
+/// # Errors
+/// There is no randomness to be had, or `node_name` is longer than the format allows.
+pub fn in_memory(node_name: &str, now_unix_ms: u64) -> Result<MemoryStore, StoreError> {
+    let mut store = MemoryStore::new(identity(node_name, now_unix_ms)?, Box::new(SystemEntropy))?;
+    let key = Unlocker::RecoveryCode(SymmetricSecret::of_recovery_code(&fresh(&SystemEntropy as &dyn Entropy)?));
+    let wanted = SlotsWanted { add: &[&key], ..SlotsWanted::default() };
+    let _kept = store.keep_slots(&wanted, now_unix_ms)?;
+    Ok(store)
+}
+
+/// Of a store that is made now.
+fn identity(node_name: &str, now_unix_ms: u64) -> Result<Identity, StoreError> {
+    Ok(Identity {
+        store_id: StoreId(fresh(&SystemEntropy as &dyn Entropy)?),
+        created_at_unix_ms: now_unix_ms,
+        node_name: node_name.to_owned(),
+        node_uid: String::new(),
+        cluster_ca_sha256: Vec::new(),
+        kubelet_version: String::new(),
+    })
 }
 
 /// The first key that a slot can be made for: one with a public part.

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
-    About, Batch, Departed, Desk, FollowError, Following, Keeper, Kept, KeySlots, Latest, Look, Observer, PassError,
-    Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target, Watcher, key_news,
+    About, Batch, Departed, Desk, FollowError, Following, Keeper, Keeping, Kept, KeyFiles, KeySlots, LastAnswer,
+    Latest, Look, Observer, PassError, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target,
+    Watcher, in_memory, key_news,
 };
 use ckpt_db::checkpoint::lifecycle::{Record, State};
 use ckpt_db::checkpoint::node::Fact;
@@ -34,7 +35,7 @@ use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
 use super::key_look::KeyLook;
 use super::output::plural;
-use super::run::{about, problems};
+use super::report::{about, problems};
 use super::unlock::Keys;
 use super::{Exit, chain, chain_of, now_unix_ms, rebuilt, say};
 
@@ -57,6 +58,10 @@ pub(super) struct Follow<'a> {
     pub(super) slots: SlotRules,
     pub(super) keep: &'a KeepArgs,
     pub(super) settings: Settings,
+    /// The feature gate: without it everything stays in memory, and nothing is rendered.
+    pub(super) checkpointing: bool,
+    /// What an earlier run has left that does harm while it is off.
+    pub(super) left_over: Option<String>,
     pub(super) rendered_to: Target,
     pub(super) node_name: Option<String>,
     pub(super) kubeconfig: Option<PathBuf>,
@@ -74,7 +79,7 @@ impl Follow<'_> {
             ActivationPolicy::Off => Departed::Remove,
             ActivationPolicy::Annotated | ActivationPolicy::All => Departed::Keep,
         };
-        if policy == ActivationPolicy::Off {
+        if policy == ActivationPolicy::Off && self.checkpointing {
             say(format_args!("note: activation policy off: pods are stored and reported, and nothing is rendered"));
         }
         let place = place(self.kubeconfig.clone(), layout.root());
@@ -82,7 +87,8 @@ impl Follow<'_> {
         let own_name = self.node_name.clone();
         let keeping =
             self.keep.keeping(self.store, self.settings.clone(), own_name, self.rendered_to.clone(), false)?;
-        let found = self.find(&path, keeping.rules.own_pod.is_some())?;
+        let keeping = Keeping { acts: self.checkpointing, ..keeping };
+        let found = if self.checkpointing { self.find(&path, keeping.rules.own_pod.is_some())? } else { None };
         if let Some(snapshot) = &found {
             say(format_args!("store {}", about(&path, snapshot.get())));
             let other = foreign(snapshot.get(), &place);
@@ -90,13 +96,13 @@ impl Follow<'_> {
                 say(format_args!("error: {other}; nothing is brought back (`ckpt-db adopt` makes it this node's)"));
             }
             shared.belongs_to(other);
-        } else if std::fs::symlink_metadata(&path).is_err() {
+        } else if self.checkpointing && std::fs::symlink_metadata(&path).is_err() {
             say(format_args!("there is no store at {} yet: it is made now", path.display()));
         }
         let interrupted = Mutex::new(None);
         let mut observer = Narrator {
             interrupted: &interrupted,
-            path: path.clone(),
+            path: if self.checkpointing { path.clone() } else { "memory".into() },
             answering: false,
             listed: false,
             unsealed: BTreeSet::new(),
@@ -105,7 +111,13 @@ impl Follow<'_> {
             named: (Instant::now(), 0),
         };
         let started_ms = (now_unix_ms(), boot::now_ms());
-        let latest = Arc::new(Latest::new(About { path: path.clone(), policy, started_ms }));
+        let latest = Arc::new(Latest::new(About {
+            path: if self.checkpointing { path.clone() } else { PathBuf::new() },
+            checkpointing: self.checkpointing,
+            left_over: self.left_over.clone(),
+            policy,
+            started_ms,
+        }));
         let (ringer, news) = key_news();
         let following = Following {
             place,
@@ -117,14 +129,17 @@ impl Follow<'_> {
             newest_stored_at_unix_s: found.as_ref().map_or(0, |snapshot| newest(snapshot.get()) / 1000),
             departed,
             shared: Arc::clone(&shared),
-            keys: KeySlots {
-                look: Box::new({
-                    let keys = self.keys.clone();
-                    move || keys.look().map(|keys| keys.at_hand()).unwrap_or_default()
-                }),
-                news,
-                rules: self.slots,
-                told: SlotsTold::default(),
+            keys: match self.checkpointing {
+                true => KeySlots {
+                    look: Box::new({
+                        let keys = self.keys.clone();
+                        move || keys.look().map(|keys| keys.at_hand()).unwrap_or_default()
+                    }),
+                    news,
+                    rules: self.slots,
+                    told: SlotsTold::default(),
+                },
+                false => KeySlots::none(),
             },
         };
         let desk = Desk::new(Arc::clone(&shared), Arc::clone(&latest), path.clone(), now_unix_ms, is_copy());
@@ -136,7 +151,7 @@ impl Follow<'_> {
         let sights = keeping.sights.clone();
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
-        let last_answer = self.keep.last_answer(self.store)?;
+        let last_answer = if self.checkpointing { self.keep.last_answer(self.store)? } else { LastAnswer::at(None) };
         let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
         let line = Arc::clone(&shared);
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
@@ -144,8 +159,11 @@ impl Follow<'_> {
         let resident = Resident {
             open: Box::new({
                 let authentic = self.settings.require_authentication;
-                let (keys, path, policy) = (&self.keys, &path, self.slots.policy);
-                move || open(keys, path, policy, if authentic { Anew::Never } else { Anew::If(answers(&line)) })
+                let (keys, path, policy, checkpointing) = (&self.keys, &path, self.slots.policy, self.checkpointing);
+                move || match checkpointing {
+                    true => open(keys, path, policy, if authentic { Anew::Never } else { Anew::If(answers(&line)) }),
+                    false => Ok(Box::new(in_memory("", now_unix_ms())?)),
+                }
             }),
             is_in_use: |error: &anyhow::Error| {
                 let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
@@ -173,15 +191,13 @@ impl Follow<'_> {
             }),
             keeps: Some((rounds, sights)),
             notifier: Arc::new(Notifier::from_env()),
-            key_files: Some((
-                Box::new({
-                    let keys = self.keys.clone();
-                    move || keys.files()
-                }),
-                ringer,
-            )),
+            key_files: self.checkpointing.then(|| {
+                let keys = self.keys.clone();
+                (Box::new(move || keys.files()) as KeyFiles, ringer)
+            }),
             desk: Some((self.store.admin_socket()?, Arc::new(desk))),
             found_node,
+            in_memory: !self.checkpointing,
         };
         resident.run()?;
         Ok(Exit::Fine)

@@ -70,7 +70,7 @@ impl KeepArgs {
             Box::new(move || node::network(&layout, &target))
         };
         let settings = Settings { own_pod: rules.own_pod.clone(), ..settings };
-        Ok(Keeping { settings, own_name, target, rules, network, sights })
+        Ok(Keeping { acts: true, settings, own_name, target, rules, network, sights })
     }
 
     /// Where it is remembered when the API server answered last.

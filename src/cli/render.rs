@@ -13,7 +13,7 @@ use ckpt_db::materialize::{Owners, SecretRootPolicy};
 use super::args::{StoreArgs, TranslateArgs};
 use super::dump::say_sealed;
 use super::output::line;
-use super::run::report_problems;
+use super::report::report_problems;
 use super::{Exit, now_unix_ms, say, verdicts};
 
 /// Render the static pods and trees of a store below a directory

@@ -24,6 +24,10 @@ use super::{Exit, table};
 /// The plain form fits a small terminal.
 const LINES_MAX: usize = 20;
 
+/// What there is to know, and to do, while the feature gate is off.
+const GATE_OFF: &str = "gate         Checkpointing=false: nothing is stored or rendered, and no pod comes back; start the agent with \
+                        --feature-gates=Checkpointing=true";
+
 /// Alarms that the plain form names; the others are counted.
 const ALARMS_MAX: usize = 3;
 
@@ -176,7 +180,11 @@ fn wide(out: &mut dyn Write, status: &CheckpointerStatus) -> anyhow::Result<()> 
 
 /// What there is to say of the node, one subject a line.
 fn head(status: &CheckpointerStatus, alarms_max: usize) -> Vec<String> {
-    let mut lines = vec![node(status), api_server(status), store(status)];
+    let mut lines = vec![node(status)];
+    if !status.checkpointing {
+        lines.push(GATE_OFF.to_owned());
+    }
+    lines.extend([api_server(status), store(status)]);
     if !status.runtime.known {
         let reason = status.runtime.reason.as_deref().unwrap_or("nobody knows why");
         lines.push(format!("runtime      DOES NOT ANSWER, so that nothing is activated on its account: {reason}"));
@@ -207,10 +215,9 @@ fn node(status: &CheckpointerStatus) -> String {
         Policy::Annotated => "annotated",
         Policy::All => "all",
     };
-    let gate = if status.checkpointing { "" } else { "; Checkpointing=false: nothing is kept" };
     let clock = if status.clock_is_set { "" } else { "; the node's CLOCK IS NOT SET" };
     let up = duration(status.up_s);
-    format!("node         {name}; agent {} up {up}, activation policy {policy}{gate}{clock}", status.version)
+    format!("node         {name}; agent {} up {up}, activation policy {policy}{clock}", status.version)
 }
 
 fn api_server(status: &CheckpointerStatus) -> String {
@@ -231,8 +238,9 @@ fn store(status: &CheckpointerStatus) -> String {
     if let Some(problem) = &store.problem {
         return format!("store        NOT USED: {problem}");
     }
+    let place = if status.checkpointing { "" } else { "none; in memory " };
     let mut text =
-        format!("store        revision {}, {} object{}", store.revision, store.objects, plural(store.objects));
+        format!("store        {place}revision {}, {} object{}", store.revision, store.objects, plural(store.objects));
     if !store.populated {
         text.push_str("; no complete listing yet");
     }
@@ -276,7 +284,8 @@ fn pods(status: &CheckpointerStatus) -> String {
     ];
     let told: String =
         counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("; {what}: {count}")).collect();
-    format!("pods         {} stored{told}", status.pods.len())
+    let known = if status.checkpointing { "stored" } else { "followed" };
+    format!("pods         {} {known}{told}", status.pods.len())
 }
 
 fn health(pod: &Pod) -> &'static str {

@@ -24,7 +24,7 @@ use ckpt_db::store::{Backend as _, Committed, MemoryStore, Snapshot, StoreError,
 
 use super::args::{StoreArgs, TargetArgs};
 use super::output::{line, plural};
-use super::run::report_problems;
+use super::report::report_problems;
 use super::{Exit, now_unix_ms, say};
 
 /// How often it is looked whether containers are gone.

@@ -139,6 +139,7 @@ pub(crate) struct KeySource {
 }
 
 /// The keys at hand.
+#[derive(Default)]
 pub(crate) struct Keys {
     pub(crate) found: Vec<NodeKey>,
     /// Everything that may open the store: the node keys of `found`, in the same order, and then what else was named.

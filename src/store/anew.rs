@@ -10,7 +10,6 @@ use store_format::{Envelope, Event, Form, State, Table, Unlocker, meta_key};
 
 use super::file::{self, Access};
 use super::fresh::Fresh;
-use super::overlay::Base;
 use super::rotate::is_slot;
 use super::tables::{Row, RowKey, Tables};
 use super::vault::Vault;
@@ -50,9 +49,7 @@ pub fn begin_anew(
     now_unix_ms: u64,
     entropy: &dyn Entropy,
 ) -> Result<Committed<BegunAnew>, StoreError> {
-    let old_file = file::open(path, Access::Write)?;
-    file::lock_exclusive(path, &old_file)?;
-    let base = Base::from(old_file.try_clone().map_err(|error| StoreError::io("open again", path, error))?);
+    let (old_file, base) = offline::locked(path, file::open(path, Access::Write)?)?;
     let before = offline::open_base(path, &base, unlockers)?.into_inner();
     match before.lock {
         LockState::Locked => {}
@@ -82,17 +79,7 @@ pub fn begin_anew(
     )?;
     let revision = fresh.revision;
     let kept_at = file::aside_name(path, "locked", now_unix_ms / 1000, &old_file);
-    if let Err(error) = file::keep_aside(path, &kept_at, &old_file) {
-        fresh.discard();
-        return Err(error);
-    }
-    if let Err(error) = fresh.replace(&old_file) {
-        // Where the old file still has its own name, it needs no second one.
-        if file::is_at(&old_file, path) {
-            let _ = std::fs::remove_file(&kept_at);
-        }
-        return Err(error);
-    }
+    fresh.replace_keeping(&old_file, &kept_at)?;
     Ok(Committed::new(BegunAnew { revision, kept_at, carried: objects, left }))
 }
 

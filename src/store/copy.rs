@@ -119,31 +119,21 @@ impl StoreCopy {
         let old = present(path)?;
         let (unpublished, file) =
             if old.is_some() { Unpublished::restoring(path)? } else { Unpublished::create(path)? };
-        let kept_at = self.fill(&unpublished, file).and_then(|_| match &old {
-            Some(old) => {
-                let kept_at = file::aside_name(path, "replaced", now_unix_s, old);
-                file::keep_aside(path, &kept_at, old).map(|()| Some(kept_at))
-            }
-            None => Ok(None),
-        });
-        let kept_at = match kept_at {
-            Ok(kept_at) => kept_at,
-            Err(error) => {
-                unpublished.discard();
-                return Err(error);
-            }
-        };
-        let Some(old) = old else {
-            unpublished.publish()?;
-            return Ok(Committed::new(PutInPlace { kept_at: None }));
-        };
-        if let Err(error) = unpublished.replace(&old) {
-            // Where the old file still has its own name, it needs no second one.
-            if let Some(kept_at) = kept_at.filter(|_| file::is_at(&old, path)) {
-                let _ = std::fs::remove_file(kept_at);
-            }
+        if let Err(error) = self.fill(&unpublished, file) {
+            unpublished.discard();
             return Err(error);
         }
+        let kept_at = match old {
+            Some(old) => {
+                let kept_at = file::aside_name(path, "replaced", now_unix_s, &old);
+                unpublished.replace_keeping(&old, &kept_at)?;
+                Some(kept_at)
+            }
+            None => {
+                unpublished.publish()?;
+                None
+            }
+        };
         Ok(Committed::new(PutInPlace { kept_at }))
     }
 
@@ -184,13 +174,7 @@ impl StoreCopy {
                 Ok(((), Outcome::Commit))
             })
         });
-        written.map_err(|error| match error {
-            // Of a file that nobody has heard of yet, it does not matter how far it came.
-            StoreError::OutcomeUnknown { source } | StoreError::Refused { source, .. } => {
-                StoreError::NotCopied { path: path.to_owned(), source }
-            }
-            other => other,
-        })
+        written.map_err(|error| error.of_new_file(path))
     }
 
     /// Reads the new file as a whole, as if it was opened after a restart.

@@ -169,10 +169,10 @@ pub enum StoreError {
         /// Its key.
         key: String,
     },
-    /// A copy of a store could not be written. It was given up; nothing was replaced.
-    #[error("cannot write the copy {}; it was given up", .path.display())]
-    NotCopied {
-        /// The copy.
+    /// A file that was to become a store, or a copy of one, could not be written. It was given up; nothing was replaced.
+    #[error("cannot write the new file {}; it was given up", .path.display())]
+    NotWritten {
+        /// The new file.
         path: PathBuf,
         /// The database's answer.
         source: Box<redb::Error>,
@@ -202,6 +202,16 @@ impl StoreError {
         move |source| Self::Refused { action, source: Box::new(source) }
     }
 
+    /// The same of a file that nobody has heard of yet: how far it came does not matter, as it is given up.
+    pub(super) fn of_new_file(self, path: &Path) -> Self {
+        match self {
+            Self::OutcomeUnknown { source } | Self::Refused { source, .. } => {
+                Self::NotWritten { path: path.to_owned(), source }
+            }
+            other => other,
+        }
+    }
+
     /// Whether the handle is of no use after this: what its memory says and what the disk says may differ, or redb refuses
     /// everything from now on, as it does after any error of its medium, one of reading too.
     #[must_use]
@@ -225,7 +235,10 @@ impl StoreError {
     pub fn is_full(&self) -> bool {
         let source = match self {
             Self::Io { source, .. } => source,
-            Self::Refused { source, .. } | Self::OutcomeUnknown { source } | Self::NotCompacted { source } => {
+            Self::Refused { source, .. }
+            | Self::OutcomeUnknown { source }
+            | Self::NotCompacted { source }
+            | Self::NotWritten { source, .. } => {
                 let redb::Error::Io(source) = &**source else { return false };
                 source
             }

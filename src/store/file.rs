@@ -194,6 +194,26 @@ impl Unpublished {
         sync_directory(&directory)
     }
 
+    /// The same; `old` stays under the name `kept_at`, which is durable before its own is taken.
+    ///
+    /// # Errors
+    /// As for [`Self::replace`], and that name is another file's. Where nothing was replaced `old` has its own name only, as
+    /// far as the other can be removed.
+    pub(super) fn replace_keeping(self, old: &File, kept_at: &Path) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let replaced = match keep_aside(&path, kept_at, old) {
+            Ok(()) => self.replace(old),
+            Err(error) => {
+                self.discard();
+                Err(error)
+            }
+        };
+        if replaced.is_err() && is_at(old, &path) && is_at(old, kept_at) {
+            let _ = std::fs::remove_file(kept_at);
+        }
+        replaced
+    }
+
     /// Removes the file; what can't be removed the next attempt removes.
     pub(super) fn discard(self) {
         if is_at(&self.file, &self.temporary) {
@@ -272,7 +292,7 @@ pub(super) fn kept_aside(path: &Path, why: &str) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// That name is taken, or the system refuses.
-pub(super) fn keep_aside(path: &Path, kept_at: &Path, old: &File) -> Result<(), StoreError> {
+fn keep_aside(path: &Path, kept_at: &Path, old: &File) -> Result<(), StoreError> {
     if !is_at(old, kept_at) {
         std::fs::hard_link(path, kept_at).map_err(|error| StoreError::io("keep the old store at", kept_at, error))?;
     }

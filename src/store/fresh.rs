@@ -61,9 +61,12 @@ impl Fresh {
         self.unpublished.replace(old)
     }
 
-    /// Removes it; what can't be removed the next attempt removes.
-    pub(super) fn discard(self) {
-        self.unpublished.discard();
+    /// The same; `old` stays under the name `kept_at`, which is durable before its own is taken.
+    ///
+    /// # Errors
+    /// As for [`Self::replace`], and that name is another file's.
+    pub(super) fn replace_keeping(self, old: &File, kept_at: &Path) -> Result<(), StoreError> {
+        self.unpublished.replace_keeping(old, kept_at)
     }
 }
 
@@ -75,9 +78,9 @@ fn written(
     holds: impl FnOnce(&Snapshot) -> bool,
 ) -> Result<Revision, StoreError> {
     let path = &unpublished.temporary;
-    let db = open_file(path, file)?;
-    let revision = write(&db, |tables| Ok((fill(tables)?, Outcome::Commit)))?;
-    drop(db);
+    let revision = open_file(path, file)
+        .and_then(|db| write(&db, |tables| Ok((fill(tables)?, Outcome::Commit))))
+        .map_err(|error| error.of_new_file(path))?;
     unpublished.lock()?;
     let after = offline::open_base(path, &Base::from(unpublished.again()?), unlockers)?.into_inner();
     if after.revision == revision && holds(&after) {

@@ -4,6 +4,7 @@
 //! records that still read are read one by one: each carries its own digest, so that none is believed for being found.
 //! What can't be found is named by the records that refer to it.
 
+use std::fs::File;
 use std::path::Path;
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -40,6 +41,16 @@ pub fn open_image(image: Vec<u8>, secrets: &[&Unlocker]) -> Result<Committed<Sna
 
 /// What an image is called in messages.
 const IMAGE: &str = "the image of the store";
+
+/// A file that is to be replaced, with the lock that keeps everybody else out, and what is read of it.
+///
+/// # Errors
+/// Somebody else has it ([`StoreError::InUse`]), or the system refuses.
+pub(super) fn locked(path: &Path, file: File) -> Result<(File, Base), StoreError> {
+    file::lock_exclusive(path, &file)?;
+    let again = file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
+    Ok((file, Base::from(again)))
+}
 
 pub(super) fn open_base(path: &Path, base: &Base, secrets: &[&Unlocker]) -> Result<Committed<Snapshot>, StoreError> {
     let (rows, structure) = rows(path, base)?;

@@ -76,9 +76,7 @@ pub fn rebuild(
     now_unix_ms: u64,
     entropy: &dyn Entropy,
 ) -> Result<Committed<Rebuilt>, StoreError> {
-    let old_file = file::open_even_empty(path, Access::Write)?;
-    file::lock_exclusive(path, &old_file)?;
-    let base = Base::from(old_file.try_clone().map_err(|error| StoreError::io("open again", path, error))?);
+    let (old_file, base) = offline::locked(path, file::open_even_empty(path, Access::Write)?)?;
     let salvage = Salvage::read(path, &base, unlockers, carry, node_name, now_unix_ms, entropy)?;
     if kept_beside(path).len() >= KEPT_MAX {
         return Err(StoreError::TooManyKept { path: path.to_owned(), kept: KEPT_MAX });
@@ -92,17 +90,7 @@ pub fn rebuild(
         |after| salvage.is_in(after),
     )?;
     let revision = fresh.revision;
-    if let Err(error) = file::keep_aside(path, &kept_at, &old_file) {
-        fresh.discard();
-        return Err(error);
-    }
-    if let Err(error) = fresh.replace(&old_file) {
-        // Where the old file still has its own name, it needs no second one.
-        if file::is_at(&old_file, path) {
-            let _ = std::fs::remove_file(&kept_at);
-        }
-        return Err(error);
-    }
+    fresh.replace_keeping(&old_file, &kept_at)?;
     let Salvage { what, objects, lost, began_anew, .. } = salvage;
     Ok(Committed::new(Rebuilt { revision, what, kept_at, carried: objects, lost, began_anew }))
 }

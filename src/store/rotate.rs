@@ -12,7 +12,6 @@ use store_format::{Envelope, Event, Form, Table, Unlocker, meta_key};
 use super::file::{self, Access};
 use super::fresh::Fresh;
 use super::load::{self, SlotRow};
-use super::overlay::Base;
 use super::tables::{Row, RowKey, Tables};
 use super::vault::Vault;
 use super::{Committed, LockState, Revision, SlotInfo, StoreError, engine, offline, record};
@@ -46,10 +45,7 @@ pub fn rotate(
     now_unix_ms: u64,
     entropy: &dyn Entropy,
 ) -> Result<Committed<Rotated>, StoreError> {
-    let old_file = file::open(path, Access::Write)?;
-    file::lock_exclusive(path, &old_file)?;
-    let again = old_file.try_clone().map_err(|error| StoreError::io("open again", path, error))?;
-    let base = Base::from(again);
+    let (old_file, base) = offline::locked(path, file::open(path, Access::Write)?)?;
     let before = offline::open_base(path, &base, unlockers)?.into_inner();
     let old = match (before.lock, before.vault.clone()) {
         (LockState::Keyless, _) => return Err(StoreError::NoDataKey),

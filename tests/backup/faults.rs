@@ -191,10 +191,7 @@ fn campaign(work: Work) {
     let points = strace::points(&fs::read_to_string(&log).unwrap());
 
     // With the last ones, which come after the work is done.
-    let mut chosen = strace::choose(&points);
-    chosen.extend(points.iter().skip(points.len() - 4).cloned());
-    chosen.sort_by_key(|point| points.iter().position(|other| other == point));
-    chosen.dedup();
+    let chosen = strace::choose_with_last(&points, 4);
     let (mut killed, mut refused, mut failed, mut unmoved, mut finished) = (0, 0, 0, 0, 0);
     let all = std::env::var_os("CKPT_DB_KILLS").is_some_and(|kills| kills == "all");
     for (at, (call, number)) in chosen.iter().enumerate() {

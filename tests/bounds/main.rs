@@ -1,7 +1,7 @@
 //! What grows, and how far: the store's file, memory, descriptors, and what happens when there is no room on a disk.
 //!
 //! `CKPT_DB_BOUNDS=full cargo test --profile campaign --test bounds -- --nocapture --test-threads 1` (`just bounds`) is the long
-//! form, which prints the figures: 100,000 changes, 1,000,000 events, 10,000 reconnects. Otherwise a sample of each.
+//! form, which prints the figures: 100,000 changes, 1,000,000 events, 10,000 reconnects, 20,000 rounds. Otherwise a sample of each.
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 #![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 
@@ -17,6 +17,7 @@ mod fake;
 mod file_size;
 mod follower;
 mod memory;
+mod rounds;
 #[allow(dead_code, reason = "tests/program uses the rest")]
 #[path = "../program/scene.rs"]
 mod scene;

@@ -143,6 +143,7 @@ fn as_a_process() {
         key_files: None,
         desk: None,
         found_node: None,
+        in_memory: false,
     };
     resident.run().unwrap();
 }

@@ -13,6 +13,8 @@ mod consumer;
 mod control_plane;
 mod deployment;
 mod facts;
+#[path = "../common/gate.rs"]
+mod gate;
 #[path = "../kubelet_env_file/mod.rs"]
 mod kubelet_env_file;
 mod kustomize;

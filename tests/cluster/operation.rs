@@ -12,6 +12,7 @@ use ckpt_db::source::manifests::{Input, read};
 use crate::api::{Api, collection, one};
 use crate::certificates::Validity;
 use crate::control_plane::{Cluster, Options, node_user};
+use crate::gate::GATE;
 use crate::process::Agent;
 use crate::program::{IN_STEP, Node, PATIENCE, manifests, said, stop};
 use crate::truth;
@@ -202,9 +203,9 @@ fn sandbox() {
 A control plane ({version}) and node {NODE}, which lies below {root} as kubeadm lays it out.
 
   alias ckpt-db={program}
-  ckpt-db run --root {root} --activation-policy off     # as the service runs it; Ctrl-C ends it
+  ckpt-db run {GATE} --root {root} --activation-policy off     # as the service runs it; Ctrl-C ends it
   ckpt-db plan --root {root}                            # and dump, verify; while it does not run
-  ckpt-db run --root {root} --once                      # after a power cut: everything from the store
+  ckpt-db run {GATE} --root {root} --once                      # after a power cut: everything from the store
 
   export KUBECONFIG={admin}                             # the administrator
   kubectl get pods -A -o wide

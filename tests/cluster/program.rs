@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::gate::gate;
 use crate::process::Agent;
 use crate::until;
 
@@ -27,7 +28,7 @@ impl Node {
     /// `ckpt-db COMMAND --root ROOT`, cut off from the environment of whoever runs the tests.
     pub(crate) fn command(&self, command: &str) -> Command {
         let mut program = Command::new(env!("CARGO_BIN_EXE_ckpt-db"));
-        program.arg(command).arg("--root").arg(&self.0);
+        program.arg(command).args(gate(command)).arg("--root").arg(&self.0);
         for variable in ["NODE_NAME", "KUBERNETES_SERVICE_HOST", "RUST_LOG"] {
             program.env_remove(variable);
         }

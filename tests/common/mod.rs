@@ -2,10 +2,13 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 
+pub(crate) mod gate;
+pub(crate) mod namespaces;
 pub(crate) mod program;
 pub(crate) mod random;
 pub(crate) mod search;
 pub(crate) mod strace;
+pub(crate) mod terminal;
 
 use std::path::Path;
 

@@ -7,6 +7,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::gate::gate;
+
 pub(crate) const STORE: &str = "var/lib/ckpt-db/checkpoint-store.db";
 pub(crate) const KEY: &str = "var/lib/ckpt-db/node-key.pem";
 pub(crate) const MANIFESTS: &str = "etc/kubernetes/manifests";
@@ -105,10 +107,10 @@ impl Node {
         copy(&example(), &self.source());
     }
 
-    /// `ckpt-db <subcommand> --root ROOT <args>`.
+    /// `ckpt-db <subcommand> --root ROOT <args>`, and for `run` the feature gate. A later one in `args` counts.
     pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(&self, subcommand: &str, args: &[S]) -> Command {
         let mut command = program();
-        command.arg(subcommand).arg("--root").arg(self.root()).args(args);
+        command.arg(subcommand).args(gate(subcommand)).arg("--root").arg(self.root()).args(args);
         command
     }
 

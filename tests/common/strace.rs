@@ -47,10 +47,37 @@ const SAMPLE: usize = 11;
 
 /// Runs `command` under strace. Its output is of no interest.
 pub(crate) fn run(log: &Path, options: &[&str], command: &Command) -> ExitStatus {
+    traced(log, options, command).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+}
+
+/// The command that runs `command` under strace.
+pub(crate) fn traced(log: &Path, options: &[&str], command: &Command) -> Command {
     let mut strace = clean(Command::new("strace"));
     strace.args(["-f", "-qq", "-o"]).arg(log).arg("-e").arg(format!("trace={}", CALLS.join(","))).args(options);
+    strace.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     strace.arg("--").arg(command.get_program()).args(command.get_args());
-    strace.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+    strace
+}
+
+/// A test of the running test program that does one thing to a file, ignored but for this: alone in a process of its own, so
+/// that it can be killed in the middle of it.
+pub(crate) struct Victim<'a> {
+    pub(crate) test: &'a str,
+    /// The variable of the environment that tells it the file.
+    pub(crate) variable: &'a str,
+    pub(crate) path: &'a Path,
+}
+
+impl Victim<'_> {
+    /// Runs it under strace, killed at one call if any.
+    pub(crate) fn run(&self, log: &Path, killed_at: Option<&(String, usize)>) -> ExitStatus {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", self.test, "--ignored", "--test-threads=1"]);
+        command.env(self.variable, self.path).env("RUST_BACKTRACE", "0");
+        let inject = killed_at.map(|(call, number)| format!("inject={call}:signal=SIGKILL:when={number}"));
+        let options: Vec<&str> = inject.iter().flat_map(|inject| ["-e", inject]).collect();
+        run(log, &options, &command)
+    }
 }
 
 /// Whether strace can be used. Where it can't the test is skipped, loudly; never in CI.
@@ -72,22 +99,27 @@ pub(crate) fn say(line: &str) {
 
 /// The calls in a log that change something: name and number among those of that name.
 pub(crate) fn points(log: &str) -> Vec<(String, usize)> {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut processes = BTreeSet::new();
-    let mut points = Vec::new();
+    let threads: BTreeSet<&str> = log.lines().filter_map(|line| line.split(' ').next()).collect();
+    // strace counts by thread.
+    assert_eq!(threads.len(), 1, "one thread does it all");
+    points_from(log, "")
+}
+
+/// The same from the first call on that names `first`, also where there are threads of a test harness.
+pub(crate) fn points_from(log: &str, first: &str) -> Vec<(String, usize)> {
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let (mut points, mut begun) = (Vec::new(), false);
     for line in log.lines() {
-        let (process, rest) = line.split_once(' ').unwrap();
+        let (thread, rest) = line.split_once(' ').unwrap();
         let Some((call, arguments)) = rest.trim_start().split_once('(') else { continue };
-        processes.insert(process);
-        let count = counts.entry(call).or_default();
+        let count = counts.entry((thread, call)).or_default();
         *count += 1;
+        begun |= arguments.contains(first);
         let reads_only = call.starts_with("open") && !arguments.contains("O_CREAT") && !arguments.contains("O_TRUNC");
-        if !reads_only {
+        if begun && !reads_only {
             points.push((call.to_owned(), *count));
         }
     }
-    // strace counts by thread.
-    assert_eq!(processes.len(), 1, "one thread does it all");
     points
 }
 
@@ -102,4 +134,13 @@ pub(crate) fn choose(points: &[(String, usize)]) -> Vec<(String, usize)> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let first = now.as_secs() as usize % points.len();
     (0..wanted).map(|n| points[(first + n * points.len() / wanted) % points.len()].clone()).collect()
+}
+
+/// The same, and the last ones in any case: those with which a file gets its name.
+pub(crate) fn choose_with_last(points: &[(String, usize)], last: usize) -> Vec<(String, usize)> {
+    let mut chosen = choose(points);
+    chosen.extend(points.iter().skip(points.len().saturating_sub(last)).cloned());
+    chosen.sort_by_key(|point| points.iter().position(|other| other == point));
+    chosen.dedup();
+    chosen
 }

@@ -12,6 +12,7 @@ mod flips;
 mod kills;
 mod kinds;
 mod rebuilding;
+mod refused;
 
 use std::collections::BTreeMap;
 use std::fs;

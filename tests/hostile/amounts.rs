@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::common::gate::GATE;
 use crate::common::program::{Node, Ran, listing, program};
 use crate::scene::{assert_clean, assert_in_place, map, node_with, pod};
 
@@ -42,6 +43,8 @@ fn a_pod_that_asks_for_too_much_is_refused_alone() {
             "a manifest of more than 10 MiB",
         ),
         (pod("reasons", &json!({"containers": [{"name": "c", "image": "i", "env": missing}]})), "is not stored"),
+        (annotated("annotations", "shop.example/note"), ""),
+        (annotated("kept", "io.kubernetes.cri-o.note"), ""),
         (pod("laughs", &json!({"containers": [{"name": "c", "image": "i", "env": laughs}]})), ""),
     ];
     let node = refused_alone(vec![large(), map("ConfigMap", "many", &many.into())], &rows);
@@ -59,6 +62,13 @@ fn a_pod_that_would_read_too_much_is_refused_alone() {
 
 fn large() -> Value {
     map("ConfigMap", "large", &json!({"K": "x".repeat(1_000_000)}))
+}
+
+/// An annotation larger than any API server takes, of a name that copies don't keep, or do.
+fn annotated(name: &str, annotation: &str) -> Value {
+    let mut pod = pod(name, &json!({}));
+    pod["metadata"]["annotations"] = json!({annotation: "x".repeat(2_000_000)});
+    pod
 }
 
 /// A node that was given these pods: each is refused for its reason, or, where that is empty, served.
@@ -113,7 +123,7 @@ fn deep_and_self_repeating_documents_end_early() {
         // The limit is set by the shell, which then becomes the program.
         let mut command = std::process::Command::new("sh");
         command.arg("-c").arg("ulimit -v 1048576; exec \"$@\"").arg("sh").arg(program().get_program());
-        command.args(["run", "--once", "--generate-node-key", "--node-name", "edge-1", "--root"]);
+        command.args(["run", GATE, "--once", "--generate-node-key", "--node-name", "edge-1", "--root"]);
         command.arg(directory.path().join("root")).arg("--manifests").arg(&source);
         let started = Instant::now();
         let ran = Ran::of(crate::common::program::clean(command));

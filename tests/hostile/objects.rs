@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::scene::{NASTY, assert_all_clean, assert_clean, assert_in_place, map, node_with, pod};
+use crate::common::terminal::NASTY;
+use crate::scene::{assert_all_clean, assert_clean, assert_in_place, map, node_with, pod};
 
 /// What becomes of a document.
 enum Fate {

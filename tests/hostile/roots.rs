@@ -4,9 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
-use crate::common::program::{CONFIGMAPS, MANIFESTS, Node, PREPARED, SECRETS, assert_same, listing};
-use crate::scene::{NASTY, assert_clean, assert_in_place, node_with};
+use crate::common::program::{CONFIGMAPS, MANIFESTS, Node, PREPARED, Ran, SECRETS, assert_same, clean, listing};
+use crate::common::terminal::NASTY;
+use crate::scene::{assert_clean, assert_in_place, node_with};
 
 /// Names that a directory may hold, and that are hard on whoever lists it.
 fn names() -> Vec<Vec<u8>> {
@@ -78,6 +80,34 @@ fn a_link_in_a_root_is_not_followed() {
     }
 }
 
+/// Files of a terabyte under the names of ours: the program, which may take 1 GiB, does not read them.
+#[test]
+fn a_file_without_end_is_not_read() {
+    for place in [
+        format!("{MANIFESTS}/shop_honest.json"),
+        format!("{MANIFESTS}/kubelet.json"),
+        format!("{PREPARED}/shop_gone.json"),
+        format!("{SECRETS}/.manifests/shop_honest.json"),
+        format!("{SECRETS}/shop/honest/honest/..data/token"),
+        format!("{SECRETS}/shop/gone/.ckpt-db.remove-after"),
+        format!("{CONFIGMAPS}/shop/gone/v/k"),
+    ] {
+        let (node, _) = node_with(Vec::new());
+        fs::create_dir_all(node.at(&place).parent().unwrap()).unwrap();
+        let _ = fs::remove_file(node.at(&place));
+        fs::File::create(node.at(&place)).unwrap().set_len(1 << 40).unwrap();
+        // The limit is set by the shell, which then becomes the program.
+        let run = node.command("run", &["--once"]);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg("ulimit -v 1048576; exec \"$@\"").arg("sh").arg(run.get_program()).args(run.get_args());
+        let ran = Ran::of(clean(command));
+        assert!(matches!(ran.code, Some(0 | 1)), "{place}: {:?} {}", ran.code, ran.stderr);
+        assert_clean(&ran);
+        let token = fs::metadata(node.at(SECRETS).join("shop/honest/honest/token"));
+        assert!(token.is_ok_and(|token| token.len() == 6), "{place}: the honest pod lost its Secret");
+    }
+}
+
 #[test]
 fn names_of_files_in_messages_leave_the_terminal_alone() {
     let node = Node::new();
@@ -91,7 +121,7 @@ fn names_of_files_in_messages_leave_the_terminal_alone() {
             node.command("run", &["--once", "--generate-node-key", "--node-name", "edge-1", "--manifests"]);
         command.arg(&source);
         // Text of others may be no UTF-8; what is said of it is.
-        assert_clean(&crate::common::program::Ran::of(command));
+        assert_clean(&Ran::of(command));
         let options: [(&str, &[&str]); 4] = [
             ("run", &["--once", "--manifests"]),
             ("plan", &["--store"]),
@@ -101,7 +131,7 @@ fn names_of_files_in_messages_leave_the_terminal_alone() {
         for (subcommand, options) in options {
             let mut command = node.command(subcommand, options);
             command.arg(node.at("no").join(OsStr::from_bytes(&name)));
-            assert_clean(&crate::common::program::Ran::of(command));
+            assert_clean(&Ran::of(command));
         }
     }
 }

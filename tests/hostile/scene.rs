@@ -5,9 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::common::program::{Node, Ran, SECRETS, What, listing};
-
-/// Clears the screen, colours, sets the title, ends the line, goes back on it, and turns the text round.
-pub(crate) const NASTY: &str = "a\u{1b}[2J\u{1b}[31m\u{1b}]0;t\u{7}\r\nb\u{9b}31m\u{7f}\u{202e}c\u{2066}\u{2028}";
+use crate::common::terminal::assert_harmless;
 
 pub(crate) fn pod(name: &str, spec: &Value) -> Value {
     let mut whole = json!({"nodeName": "edge-1", "containers": [{"name": "c", "image": "registry.example/app:1"}]});
@@ -72,20 +70,10 @@ fn is_rendered(path: &str) -> bool {
             || manifests && (rest.is_empty() || rest.starts_with("shop_") && rest.ends_with(".json")))
 }
 
-/// What a command said stays on its lines, leaves the terminal alone, and is no book.
+/// What a command said leaves whoever reads it alone.
 #[track_caller]
 pub(crate) fn assert_clean(ran: &Ran) {
-    for text in [&ran.stdout, &ran.stderr] {
-        for line in text.lines() {
-            let acts = |c: char| {
-                c.is_control()
-                    || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-            };
-            assert!(!line.contains(acts), "{}: {line:?}", ran.what);
-            assert!(line.len() < 16 * 1024, "{}: a line of {} bytes: {line:.200}", ran.what, line.len());
-        }
-        assert!(!text.contains("panicked"), "{}: {text}", ran.what);
-    }
+    assert_harmless(&ran.what, ran.stdout.lines().chain(ran.stderr.lines()));
 }
 
 /// Every command that shows what is stored, in every format: clean, and JSON where it says so.

@@ -15,10 +15,21 @@ use crate::judge::{Told, judge};
 use crate::log_writes::{self, Operation};
 use crate::machine::{Machine, Parts, Start};
 use crate::random::Random;
-use crate::steps::{TOKEN, TOKEN_ENCODED};
+use crate::restoring::{self, Backups};
+use crate::steps::{self, TOKEN, TOKEN_ENCODED};
+
+/// What the machines do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// The agent follows a source.
+    Follow,
+    /// One backup after the other is put in the place of the store.
+    Restore,
+}
 
 /// How much is done.
 pub(crate) struct Plan {
+    pub(crate) work: Work,
     pub(crate) cuts: usize,
     /// How many images are made of each, beside the one that the machine goes on with.
     pub(crate) images: usize,
@@ -81,6 +92,7 @@ pub(crate) struct Campaign {
     plan: Plan,
     parts: Parts,
     key: Unlocker,
+    backups: Backups,
     directory: tempfile::TempDir,
     left: AtomicUsize,
     tally: Mutex<Tally>,
@@ -94,15 +106,22 @@ impl Campaign {
         let directory = tempfile::Builder::new().prefix("power-").tempdir_in(scratch()).unwrap();
         let parts = Parts::collect(components, directory.path());
         let key = ckpt_db::keys::load(&parts.node_key).unwrap().secret.into();
+        let backups = Backups::new(directory.path(), &parts.node_key);
         let left = AtomicUsize::new(plan.cuts);
-        Self { plan, parts, key, directory, left, tally: Mutex::default() }
+        Self { plan, parts, key, backups, directory, left, tally: Mutex::default() }
     }
 
     /// Carries it out, a machine for each processor. Where something is wrong its disks and logs are kept.
     pub(crate) fn run(self) -> Tally {
         let begun = Instant::now();
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(self.plan.cuts).max(1);
-        eprintln!("power: {} cuts on {workers} machines, CKPT_DB_POWER_SEED={}", self.plan.cuts, self.plan.seed);
+        let enough = match self.plan.work {
+            Work::Follow => self.plan.cuts,
+            // So that each is switched on again.
+            Work::Restore => self.plan.cuts / 2,
+        };
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).min(enough).max(1);
+        let Plan { work, cuts, seed, .. } = self.plan;
+        eprintln!("power: {work:?}, {cuts} cuts on {workers} machines, CKPT_DB_POWER_SEED={seed}");
         let panics = std::thread::scope(|scope| {
             let campaign = &self;
             let running: Vec<_> = (0..workers).map(|worker| scope.spawn(move || campaign.work(worker))).collect();
@@ -124,7 +143,11 @@ impl Campaign {
             let directory = self.directory.path().join(format!("{worker}-{}", random.next() % 1_000_000));
             fs::create_dir(&directory).unwrap();
             let mut node = Node::new(directory.clone(), &mut random);
-            for cut in 0..1 + random.below(15) {
+            let cuts = match self.plan.work {
+                Work::Follow => 1 + random.below(15),
+                Work::Restore => 2 + random.below(3),
+            };
+            for cut in 0..cuts {
                 let one_less = |left: usize| left.checked_sub(1);
                 if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_err() {
                     break;
@@ -154,13 +177,20 @@ impl Campaign {
             disk: &disk,
             log: &log,
             mount_options: node.mount_options,
-            step: node.stored,
-            steps: 100,
+            work: match self.plan.work {
+                Work::Follow => "follow",
+                Work::Restore => "restore",
+            },
+            files: self.files(node.stored),
         };
         let mut machine = Machine::start(&self.parts, &start);
         // On a new disk there is nothing to recover, and nothing to lose.
         let early = node.acknowledged > 0 && random.below(3) == 0;
-        wait_for_a_moment(&mut machine, early, random);
+        let steps = match self.plan.work {
+            Work::Follow => 2 + random.below(20),
+            Work::Restore => 1 + random.below(RESTORES / 2),
+        };
+        wait_for_a_moment(&mut machine, early, steps, random);
         let said = machine.cut();
         fs::write(node.directory.join("serial"), said.join("\n")).unwrap();
         wrong.extend(complaints(&said, node.stored));
@@ -203,7 +233,7 @@ impl Campaign {
 
         // A disk that does not keep its word must be noticed, or nothing here would notice anything.
         let (mut lies, mut lies_noticed) = (0, 0);
-        if marks.len() > 2 {
+        if marks.len() > 2 && self.plan.work == Work::Follow {
             lies = 1;
             let image = lying_disk(medium, operations, 8, random);
             let (_, problems) = self.look(&image, told_at(operations.len()), node, true);
@@ -244,6 +274,20 @@ impl Campaign {
         wrong
     }
 
+    /// What the machine is given to do after step `stored`.
+    fn files(&self, stored: u64) -> Vec<(String, Vec<u8>)> {
+        match self.plan.work {
+            Work::Follow => {
+                let steps = stored + 1..=stored + 100;
+                steps.map(|step| (format!("steps/{step}.json"), steps::source(step).into_bytes())).collect()
+            }
+            Work::Restore => {
+                let steps = stored + 1..=stored + RESTORES as u64;
+                steps.map(|step| (format!("backups/{step}.db"), self.backups.of(step))).collect()
+            }
+        }
+    }
+
     /// Recovers an image and judges what is on it.
     fn look(&self, image: &[u8], told: Told, node: &Node, at_any_price: bool) -> (u64, Vec<String>) {
         let file = node.directory.join("image");
@@ -256,7 +300,10 @@ impl Campaign {
             disk::recover_at_any_price(&file);
         }
         disk::extract(&file, &files);
-        let judged = judge(&files, told, &self.key);
+        let judged = match self.plan.work {
+            Work::Follow => judge(&files, told, &self.key),
+            Work::Restore => restoring::judge(&files, told, &self.key),
+        };
         if judged.1.is_empty() || at_any_price {
             fs::remove_dir_all(&files).unwrap();
         }
@@ -304,8 +351,12 @@ impl Node {
 
 const ACKNOWLEDGED: &str = "ACKNOWLEDGED ";
 
-/// Waits for a random moment of a machine's life: an `early` one is before it can have acknowledged anything.
-fn wait_for_a_moment(machine: &mut Machine, early: bool, random: &mut Random) {
+/// How many backups a machine is given at each start.
+const RESTORES: usize = 8;
+
+/// Waits for a random moment of a machine's life: an `early` one is before it can have acknowledged anything, others are after
+/// so many `steps` or in the middle of one that follows.
+fn wait_for_a_moment(machine: &mut Machine, early: bool, steps: usize, random: &mut Random) {
     let milliseconds = |random: &mut Random, below| Duration::from_millis(random.below(below) as u64);
     if early {
         // The file system and the store are being recovered, or the agent starts.
@@ -314,7 +365,6 @@ fn wait_for_a_moment(machine: &mut Machine, early: bool, random: &mut Random) {
     } else {
         machine.wait_for(ACKNOWLEDGED, 1);
         let begun = Instant::now();
-        let steps = 2 + random.below(20);
         machine.wait_for(ACKNOWLEDGED, 1 + steps);
         // Somewhere in a step, or in the one after it.
         let step = usize::try_from(begun.elapsed().as_millis()).unwrap() / steps;

@@ -16,7 +16,7 @@ use store_format::Unlocker;
 
 use crate::steps;
 
-const STORE: &str = "var/lib/ckpt-db/checkpoint-store.db";
+pub(crate) const STORE: &str = "var/lib/ckpt-db/checkpoint-store.db";
 const KUBERNETES: &str = "etc/kubernetes";
 
 /// What the machine had said by the time of the cut.
@@ -52,7 +52,7 @@ pub(crate) fn judge(root: &Path, told: Told, key: &Unlocker) -> (u64, Vec<String
 }
 
 /// The step that the store holds, if it is sound and holds one step and nothing else.
-fn stored(path: &Path, key: &Unlocker) -> Result<u64, String> {
+pub(crate) fn stored(path: &Path, key: &Unlocker) -> Result<u64, String> {
     let snapshot = match open_offline(path, &[key]) {
         Ok(snapshot) => snapshot.into_inner(),
         Err(StoreError::NotFound(_)) => return Ok(0),

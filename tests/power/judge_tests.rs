@@ -6,6 +6,7 @@ use std::process::Command;
 
 use store_format::Unlocker;
 
+use crate::gate::GATE;
 use crate::judge::{Told, judge};
 use crate::steps;
 
@@ -19,7 +20,11 @@ fn node(directory: &Path, steps: &[u64]) -> (PathBuf, Unlocker) {
     for step in steps {
         fs::write(&source, steps::source(*step)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ckpt-db"));
-        command.args(["run", "--once", "--generate-node-key", "--root"]).arg(&root).arg("--manifests").arg(&source);
+        command
+            .args(["run", GATE, "--once", "--generate-node-key", "--root"])
+            .arg(&root)
+            .arg("--manifests")
+            .arg(&source);
         let output = command.env_remove("NODE_NAME").env_remove("RUST_LOG").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
+use crate::disk;
 use crate::initramfs::Archive;
-use crate::{disk, steps};
 
 /// In the order in which they have to be loaded.
 const MODULES: [&str; 6] = [
@@ -107,9 +107,10 @@ pub(crate) struct Start<'a> {
     pub(crate) log: &'a Path,
     /// How ext4 is mounted.
     pub(crate) mount_options: &'a str,
-    /// The step that the disk holds: the source goes on from there, for so many steps.
-    pub(crate) step: u64,
-    pub(crate) steps: u64,
+    /// What it does once its disk is mounted, as `guest.sh` calls it.
+    pub(crate) work: &'a str,
+    /// What it is given for that: paths, and what is there.
+    pub(crate) files: Vec<(String, Vec<u8>)>,
 }
 
 impl Machine {
@@ -118,14 +119,15 @@ impl Machine {
         let mut archive = Archive::default();
         let names = MODULES.map(|module| module.rsplit('/').next().unwrap());
         let settings = format!(
-            "modules='{}'\nmount_options={}\nmark_page={}\n",
+            "modules='{}'\nmount_options={}\nmark_page={}\nwork={}\n",
             names.join(" "),
             start.mount_options,
-            disk::MARK_SECTOR / 8
+            disk::MARK_SECTOR / 8,
+            start.work
         );
         archive.file("settings", settings.as_bytes());
-        for step in start.step + 1..=start.step + start.steps {
-            archive.file(&format!("steps/{step}.json"), steps::source(step).as_bytes());
+        for (path, contents) in &start.files {
+            archive.file(path, contents);
         }
         let initrd = start.directory.join("initrd");
         let mut file = File::create(&initrd).unwrap();

@@ -13,6 +13,8 @@ mod agent;
 mod backup;
 mod connections;
 mod damage;
+mod gates;
+mod hostile;
 mod instances;
 mod keys;
 mod lines;

@@ -16,6 +16,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getuid, kill_process, prlim
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, at_once};
+use crate::common::gate::GATE;
 use crate::common::program::{SECRETS, program};
 use crate::common::search::{Canary, Search, below};
 use crate::scene::{PEM, Scene, pod, secret};
@@ -163,7 +164,7 @@ fn in_its_own_directory(user: Option<u32>) -> (tempfile::TempDir, Command) {
     // for writing.
     assert!(Command::new("cp").arg(program().get_program()).arg(&copy).status().unwrap().success());
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(copy).args(["run", "--root", "node"]);
+    command.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(copy).args(["run", GATE, "--root", "node"]);
     command.current_dir(directory.path()).env_clear().stdin(Stdio::null()).stderr(Stdio::piped());
     if let Some(user) = user {
         command.uid(user);

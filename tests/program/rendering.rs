@@ -14,7 +14,7 @@ use crate::common::program::{
 use crate::scene::{OFF, Scene, secret};
 
 /// What an earlier start left, with a manifest for each pod in the kubelet's directory: as after a cold start offline.
-fn activated(scene: &Scene) {
+pub(crate) fn activated(scene: &Scene) {
     let source = tempfile::tempdir().unwrap();
     for kind in [Kind::Pod, Kind::Secret, Kind::ConfigMap] {
         for (n, mut object) in scene.server.objects(kind).into_iter().enumerate() {

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::gate::{GATE, gate};
+
 const EXE: &str = env!("CARGO_BIN_EXE_ckpt-db");
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd");
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/systemd");
@@ -112,7 +114,7 @@ impl Scene {
     /// was empty.
     pub(crate) fn store(&self, manifests: &Path) {
         let output = Command::new(EXE)
-            .args(["run", "--once", "--generate-node-key", "--root"])
+            .args(["run", GATE, "--once", "--generate-node-key", "--root"])
             .arg(self.path(""))
             .arg("--manifests")
             .arg(manifests)
@@ -127,7 +129,8 @@ impl Scene {
     /// Runs the program on the machine's files, with these directories of it in the environment.
     pub(crate) fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) {
         let mut command = Command::new(EXE);
-        command.args(arguments).arg("--root").arg(self.path("")).env_remove("NODE_NAME");
+        let gate = arguments.first().and_then(|subcommand| gate(subcommand));
+        command.args(arguments).args(gate).arg("--root").arg(self.path("")).env_remove("NODE_NAME");
         command.envs(environment.iter().map(|(name, directory)| (name, self.path(directory))));
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is the failure of a test")]
 #![allow(clippy::print_stderr, reason = "what is skipped is said")]
 
+#[path = "../common/gate.rs"]
+mod gate;
 mod machine;
 
 use std::fs;

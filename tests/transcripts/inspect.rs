@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::scene::{EXE, SEED, STORE, Scene, look};
+use crate::scene::{EXE, SEED, STORE, Scene, look, words};
 
 const STORE_AND_KEY: &str = "--root node --node-key key.pem";
 
@@ -174,7 +174,7 @@ fn a_closed_pipe_ends_quietly() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = Command::new(EXE)
-            .args(format!("{command} {STORE_AND_KEY}").split(' '))
+            .args(words(&format!("{command} {STORE_AND_KEY}")))
             .current_dir(scene.path(""))
             .env_clear()
             .stdout(Stdio::from(writer))
@@ -194,7 +194,7 @@ fn an_unread_run_does_its_work() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = Command::new(EXE);
-    command.args(SEED.split(' ')).current_dir(scene.path("")).env_clear();
+    command.args(words(SEED)).current_dir(scene.path("")).env_clear();
     let output = command.stdout(Stdio::from(writer)).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(scene.path("node/etc/kubernetes/manifests/shop_web.json").exists(), "{output:?}");

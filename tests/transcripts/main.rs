@@ -3,6 +3,9 @@
 mod agent;
 mod backup;
 mod fake_agent;
+#[path = "../common/gate.rs"]
+mod gate;
+mod gates;
 mod inspect;
 mod key_slots;
 mod keys;

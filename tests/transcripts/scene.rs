@@ -3,6 +3,8 @@
 //! Each scene ends in a comparison with `expected/NAME.txt`; `SNAPSHOTS=overwrite cargo test` writes these files anew. In
 //! them `$` starts a command, `|` a line of standard output, `!` one of standard error, and `?` the exit code.
 //!
+//! `run` has its feature gate on, which is not shown; `gates.rs` has it off.
+//!
 //! Every run is held to a rule besides: what a command has no business with is left as it was, byte for byte, with its
 //! mode and time of change. See [`Scene::may_change`].
 
@@ -17,6 +19,8 @@ use std::process::{Command, Output, Stdio};
 
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::keys::write_generated;
+
+use crate::gate::gate;
 
 pub(crate) const EXE: &str = env!("CARGO_BIN_EXE_ckpt-db");
 
@@ -195,7 +199,8 @@ impl Scene {
         answer
     }
 
-    /// What a command may change: `run` the node's directories unless it could not be done, `render` its output.
+    /// What a command may change: `run` the node's directories unless it could not be done or
+    /// its feature gate is off, `render` its output.
     fn may_change(&self, arguments: &str, code: i32, path: &Path) -> bool {
         // Where the socket of a fake agent comes and goes.
         if path.starts_with("node/run") {
@@ -205,6 +210,7 @@ impl Scene {
             return true;
         }
         match arguments.split(' ').next() {
+            Some("run") if arguments.contains("--feature-gates") && !arguments.contains("Checkpointing=true") => false,
             Some("run" | "hold" | "release" | "adopt" | "uninstall") => {
                 code < 2 && (path.starts_with("node") || path == Path::new(""))
             }
@@ -251,8 +257,17 @@ fn output(mut command: Command, stdin: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
+/// The arguments, with the feature gate for `run`, as the packaged unit gives it, unless they set one.
+pub(crate) fn words(arguments: &str) -> Vec<String> {
+    let mut words = split(arguments);
+    if let (Some(gate), false) = (words.first().and_then(|word| gate(word)), arguments.contains("--feature-gates")) {
+        words.insert(1, gate.to_owned());
+    }
+    words
+}
+
 /// Words as a shell splits them, with single quotes only.
-fn words(arguments: &str) -> Vec<String> {
+fn split(arguments: &str) -> Vec<String> {
     let mut words = Vec::new();
     for (index, part) in arguments.split('\'').enumerate() {
         if index % 2 == 1 {

@@ -261,10 +261,13 @@ impl Standing {
                 Verdict::NotRecoverable { .. } | Verdict::NotMeant(_) => None,
             },
             (Why::RunningUnknown, _) => Some(
-                "make the container runtime answer, or run `ckpt-db run --once` if the pod does not run".to_owned(),
+                "make the container runtime answer, or run `ckpt-db run --feature-gates=Checkpointing=true --once` if the pod does \
+                 not run"
+                    .to_owned(),
             ),
             (Why::Refusing, _) => Some(
-                "mend what answers in the API server's place, or run `ckpt-db run --once` to start the copies now"
+                "mend what answers in the API server's place, or run `ckpt-db run --feature-gates=Checkpointing=true --once` to start \
+                 the copies now"
                     .to_owned(),
             ),
             (Why::NoRoom, _) => Some("raise the kubelet's maxPods, or hold another copy".to_owned()),

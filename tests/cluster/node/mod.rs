@@ -28,6 +28,7 @@ pub(crate) use manifests::Watched;
 pub(crate) use probe::Probe;
 
 use crate::control_plane::{Cluster, binaries};
+use crate::gate::{GATE, gate};
 use crate::{directory, until};
 
 /// Longer than a kubelet and a runtime take to do anything once on a busy machine.
@@ -255,7 +256,7 @@ impl RealNode {
     /// `ckpt-db COMMAND` on the node, with no `--root`: every path is where a node has it.
     pub(crate) fn program(&self, command: &str) -> Command {
         let mut program = self.machine.command("/opt/ckpt-db");
-        program.arg(command);
+        program.arg(command).args(gate(command));
         program
     }
 
@@ -287,7 +288,7 @@ impl RealNode {
     pub(crate) fn start_agent(&mut self, more: &[&str]) {
         // What stands before the program is for env(1).
         let mut command = self.machine.command("RUST_LOG=info");
-        command.args(self.preloaded).args(["NOTIFY_SOCKET=/run/notify", "/opt/ckpt-db", "run"]).args(more);
+        command.args(self.preloaded).args(["NOTIFY_SOCKET=/run/notify", "/opt/ckpt-db", "run", GATE]).args(more);
         let socket = self.machine.seen("run/notify");
         let _ = fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).unwrap();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::pods::{pod, small};
 use super::{DELAY_S, GRACE, Stage, copy_of, file_of, seconds};
 use crate::api::one;
+use crate::gate::GATE;
 use crate::node::{Options, PATIENCE};
 use crate::{full, until};
 
@@ -17,7 +18,8 @@ const SOON: Duration = Duration::from_secs(30);
 /// from the node.
 fn agent() -> Value {
     let program = format!(
-        "exec /node/opt/ckpt-db run --activation-delay {DELAY_S}s --checkpoint-grace-period {}s --boot-id-file /node/host/boot_id",
+        "exec /node/opt/ckpt-db run {GATE} --activation-delay {DELAY_S}s --checkpoint-grace-period {}s --boot-id-file \
+         /node/host/boot_id",
         GRACE.as_secs()
     );
     pod("ckpt-db", &program, |pod| {
