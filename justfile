@@ -92,6 +92,10 @@ static:
 static-glibc:
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target x86_64-unknown-linux-gnu
 
+# The container image around a static build for tests: built twice, run (Debian's buildah, no registry); prints the archive's path
+image-for-tests:
+    tests/image.sh --check
+
 # A static build without optimization, for the tests that run it in images of its own; prints its path
 static-for-tests:
     tests/static-binary.sh

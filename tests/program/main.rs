@@ -16,6 +16,7 @@ mod connections;
 mod damage;
 mod gates;
 mod hostile;
+mod instances;
 mod keys;
 mod lines;
 mod memory;
