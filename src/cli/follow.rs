@@ -431,7 +431,6 @@ impl Observer for Narrator<'_> {
         say(format_args!("{level}{status}"));
         if let Status::Credentials { warnings, .. } = status {
             warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
-            *self.interrupted.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 
@@ -465,6 +464,8 @@ impl Observer for Narrator<'_> {
         let first = listed && !self.listed;
         self.listed |= listed;
         if first {
+            // Only here: what can't be stored stops each new attempt after its credentials were read.
+            *self.interrupted.lock().unwrap_or_else(PoisonError::into_inner) = None;
             match look() {
                 Ok(snapshot) => say(format_args!("in step with the API server: {}", about(&self.path, snapshot.get()))),
                 Err(error) => say(format_args!("warning: cannot look into the store: {}", chain(&error.into()))),
