@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("checkpoint", &["clear"]),
     ("store", &["checkpoint", "clear", "crypto", "lock", "new_directory"]),
     ("keys", &["clear", "crypto", "new_directory", "regular_file"]),
-    ("source", &["checkpoint", "clear", "crypto", "date", "regular_file"]),
+    ("source", &["checkpoint", "clear", "crypto", "date", "lock", "regular_file"]),
     ("node", &["checkpoint", "clear", "regular_file"]),
     ("ops", &["checkpoint", "lock"]),
     // `Committed` alone, the evidence that it asks for.

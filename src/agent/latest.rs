@@ -1,8 +1,9 @@
 //! What the last round came to, kept for whoever asks: the status document.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::bootstrap::Bootstrap;
 use super::cause::{chain, is_full};
 use super::keeper::Kept;
 use crate::checkpoint::lifecycle::{Alarm, CopyStatus, Running, Standing, State, Why};
@@ -38,6 +39,7 @@ pub struct Latest {
     problem: Mutex<Option<String>>,
     /// What went wrong with files, as of the last round that touched any.
     files: Mutex<Vec<status::Alarm>>,
+    bootstrap: Option<Arc<Bootstrap>>,
 }
 
 struct Round {
@@ -56,7 +58,13 @@ impl Latest {
     /// Of a process that has made no round yet.
     #[must_use]
     pub fn new(about: About) -> Self {
-        Self { about, round: Mutex::default(), problem: Mutex::default(), files: Mutex::default() }
+        Self { about, round: Mutex::default(), problem: Mutex::default(), files: Mutex::default(), bootstrap: None }
+    }
+
+    /// With how the files of bootstrap checkpointing do, where there are any.
+    #[must_use]
+    pub fn with_bootstrap(self, bootstrap: Option<Arc<Bootstrap>>) -> Self {
+        Self { bootstrap, ..self }
     }
 
     /// A round is over.
@@ -162,6 +170,7 @@ impl Latest {
             checkpointing: self.about.checkpointing,
             api_server: api_server(round.as_ref(), now_ms, now_unix_s, self.about.started_ms.1),
             store,
+            bootstrap: self.bootstrap.as_ref().map(|bootstrap| bootstrap.status()),
             runtime,
             kubelet,
             next_deadline: CheckpointerStatus::soonest(&pods),

@@ -22,7 +22,7 @@ pub struct Look {
     /// Whether this boot is another one than that of the last commit.
     pub boot: Fact<Boot>,
     /// Manifests of ours in the kubelet's directory, each with the UID of the parent that it stands in for; empty where
-    /// that can't be read any more.
+    /// that can't be read any more. Of one that was taken over from the pod-checkpointer: [`super::named_parent`].
     pub manifests: Fact<BTreeMap<PodName, String>>,
 }
 
@@ -78,7 +78,8 @@ pub struct Sandbox {
     pub uid: String,
     /// Whether it is `SANDBOX_READY`.
     pub ready: bool,
-    /// Of a copy of ours: the UID of its parent (annotation `ckpt-db.io/parent-uid`).
+    /// Of a copy of ours: the UID of its parent (annotation `ckpt-db.io/parent-uid`). Of one that the pod-checkpointer made:
+    /// [`super::named_parent`].
     pub parent_uid: Option<String>,
     /// When it was made, in nanoseconds since 1970 by the clock of that time.
     pub created_at_unix_ns: i64,

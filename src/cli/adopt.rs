@@ -89,7 +89,7 @@ impl Adopt {
 }
 
 /// An agent that runs has to be stopped first: it knows whose store it began with.
-fn alone<T>(opened: Result<T, StoreError>) -> anyhow::Result<T> {
+pub(super) fn alone<T>(opened: Result<T, StoreError>) -> anyhow::Result<T> {
     match opened {
         Ok(opened) => Ok(opened),
         Err(StoreError::InUse(path)) => bail!(

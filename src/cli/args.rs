@@ -251,6 +251,10 @@ pub(crate) struct TargetArgs {
     #[arg(long, value_name = "DIR")]
     pod_manifest_path: Option<PathBuf>,
 
+    /// Where values of Secrets are rendered to [default: /etc/kubernetes/checkpoint-secrets below --root]
+    #[arg(long, value_name = "DIR")]
+    secret_root: Option<PathBuf>,
+
     /// What the secret root must be kept in; with --root it may be a plain directory in any case
     #[arg(long, value_enum, default_value_t = MediumArg::Memory, value_name = "MEDIUM")]
     secret_root_medium: MediumArg,
@@ -268,11 +272,14 @@ impl TargetArgs {
     pub(crate) fn target(&self, store: &StoreArgs) -> anyhow::Result<Target> {
         let layout = store.layout()?;
         let trial = store.place.root.is_some();
+        let secrets = self.secret_root.clone().unwrap_or(layout.secrets());
         Ok(Target {
             roots: Roots {
                 manifests: self.pod_manifest_path.clone().unwrap_or(layout.manifests()),
                 prepared: layout.prepared(),
-                secrets: layout.secrets(),
+                // Manifests name it.
+                secrets: std::path::absolute(&secrets)
+                    .with_context(|| format!("cannot make {} absolute", secrets.display()))?,
                 configmaps: layout.configmaps(),
             },
             secret_root: match self.secret_root_medium {

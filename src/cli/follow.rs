@@ -31,6 +31,7 @@ use ckpt_db::store::{
 use store_format::{SlotKind, Unlocker};
 
 use super::args::StoreArgs;
+use super::bootstrap::{self, BootstrapArgs};
 use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
 use super::key_look::KeyLook;
@@ -57,6 +58,7 @@ pub(super) struct Follow<'a> {
     pub(super) keys: KeyLook,
     pub(super) slots: SlotRules,
     pub(super) keep: &'a KeepArgs,
+    pub(super) bootstrap: &'a BootstrapArgs,
     pub(super) settings: Settings,
     /// The feature gate: without it everything stays in memory, and nothing is rendered.
     pub(super) checkpointing: bool,
@@ -88,6 +90,17 @@ impl Follow<'_> {
         let keeping =
             self.keep.keeping(self.store, self.settings.clone(), own_name, self.rendered_to.clone(), false)?;
         let keeping = Keeping { acts: self.checkpointing, ..keeping };
+        let files = match self.checkpointing {
+            true => self.bootstrap.begin(&bootstrap::Start {
+                path: &path,
+                keys: &self.keys.look()?,
+                place: &place,
+                node_name: self.node_name.as_deref(),
+                require_authentication: self.settings.require_authentication,
+            })?,
+            // Nothing is kept.
+            false => None,
+        };
         let found = if self.checkpointing { self.find(&path, keeping.rules.own_pod.is_some())? } else { None };
         if let Some(snapshot) = &found {
             say(format_args!("store {}", about(&path, snapshot.get())));
@@ -111,13 +124,14 @@ impl Follow<'_> {
             named: (Instant::now(), 0),
         };
         let started_ms = (now_unix_ms(), boot::now_ms());
-        let latest = Arc::new(Latest::new(About {
+        let about = About {
             path: if self.checkpointing { path.clone() } else { PathBuf::new() },
             checkpointing: self.checkpointing,
             left_over: self.left_over.clone(),
             policy,
             started_ms,
-        }));
+        };
+        let latest = Arc::new(Latest::new(about).with_bootstrap(files.clone()));
         let (ringer, news) = key_news();
         let following = Following {
             place,
@@ -160,9 +174,12 @@ impl Follow<'_> {
             open: Box::new({
                 let authentic = self.settings.require_authentication;
                 let (keys, path, policy, checkpointing) = (&self.keys, &path, self.slots.policy, self.checkpointing);
-                move || match checkpointing {
-                    true => open(keys, path, policy, if authentic { Anew::Never } else { Anew::If(answers(&line)) }),
-                    false => Ok(Box::new(in_memory("", now_unix_ms())?)),
+                move || {
+                    if !checkpointing {
+                        return Ok(Box::new(in_memory("", now_unix_ms())?));
+                    }
+                    let anew = if authentic { Anew::Never } else { Anew::If(answers(&line)) };
+                    Ok(bootstrap::mirrored(open(keys, path, policy, anew)?, files.as_ref())?)
                 }
             }),
             is_in_use: |error: &anyhow::Error| {
@@ -233,7 +250,7 @@ impl Follow<'_> {
 }
 
 /// Whose the store is, where the credentials at hand are another node's or cluster's. Without credentials nobody can say.
-fn foreign(snapshot: &Snapshot, place: &Place) -> Option<String> {
+pub(super) fn foreign(snapshot: &Snapshot, place: &Place) -> Option<String> {
     let stored = snapshot.identity()?;
     let credentials = Credentials::load(place).ok()?;
     if let Some(node) = credentials.node_name()

@@ -3,11 +3,14 @@
 mod adopt;
 mod args;
 mod backup;
+mod bootstrap;
 mod dump;
 mod env_file;
+mod export;
 mod follow;
 mod gates;
 mod hold;
+mod import;
 mod keeping;
 mod key;
 mod key_look;
@@ -29,6 +32,7 @@ mod uninstall;
 mod unlock;
 mod verdicts;
 mod verify;
+mod whose;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -72,6 +76,8 @@ enum Command {
     Verify(verify::Verify),
     Backup(backup::Backup),
     Restore(restore::Restore),
+    Export(export::Export),
+    Import(import::Import),
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
@@ -129,6 +135,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(command) => command.run(&mut out),
         Command::Backup(command) => command.run(&mut out),
         Command::Restore(command) => command.run(&mut out),
+        Command::Export(command) => command.run(&mut out),
+        Command::Import(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),

@@ -19,6 +19,7 @@ use ckpt_db::source::manifests::Input;
 
 use self::pass::Pass;
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
+use super::bootstrap::BootstrapArgs;
 use super::gates::{GateArgs, say_off};
 use super::keeping::KeepArgs;
 use super::key_look::KeyLook;
@@ -48,6 +49,8 @@ pub(crate) struct Run {
     keep: KeepArgs,
     #[command(flatten)]
     key_slots: PolicyArgs,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
 
     /// One pass, then exit
     #[arg(long)]
@@ -139,6 +142,7 @@ impl Run {
             keys: KeyLook::new(&self.store),
             slots: self.slots(),
             keep: &self.keep,
+            bootstrap: &self.bootstrap,
             settings,
             checkpointing,
             left_over,

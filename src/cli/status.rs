@@ -13,8 +13,8 @@ use serde_json::Value;
 use ckpt_db::date::utc;
 use ckpt_db::ops::admin::AskError;
 use ckpt_db::ops::status::{
-    Alarm, CheckpointerStatus, CopyState, Deadline, Health, KubeletState, Lock, ParentRunning, Pod, PodState, Policy,
-    Reach,
+    Alarm, Bootstrap, CheckpointerStatus, CopyState, Deadline, Health, KubeletState, Lock, ParentRunning, Pod,
+    PodState, Policy, Reach,
 };
 
 use super::args::AgentArgs;
@@ -191,6 +191,7 @@ fn head(status: &CheckpointerStatus, alarms_max: usize) -> Vec<String> {
     }
     lines.push(kubelet(status));
     lines.push(pods(status));
+    lines.extend(status.bootstrap.as_ref().map(bootstrap));
     let alarms = status.alarms.len();
     // The last line of those that fit says how many don't.
     let shown = if alarms > alarms_max { alarms_max - 1 } else { alarms };
@@ -286,6 +287,23 @@ fn pods(status: &CheckpointerStatus) -> String {
         counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("; {what}: {count}")).collect();
     let known = if status.checkpointing { "stored" } else { "followed" };
     format!("pods         {} {known}{told}", status.pods.len())
+}
+
+fn bootstrap(bootstrap: &Bootstrap) -> String {
+    let (files, failures) = (bootstrap.files, bootstrap.failures);
+    let mut text = format!("bootstrap    {files} checkpoint{} in {}", plural(files), bootstrap.path);
+    match &bootstrap.problem {
+        Some(problem) => text.push_str(&format!("; NOT AS THEY SHOULD BE, {failures} failures so far: {problem}")),
+        None if failures > 0 => {
+            text.push_str(&format!("; {failures} failure{} so far, made good", plural_of(failures)))
+        }
+        None => {}
+    }
+    text
+}
+
+fn plural_of(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 fn health(pod: &Pod) -> &'static str {

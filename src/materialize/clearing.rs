@@ -47,17 +47,23 @@ pub fn on_disk(roots: &Roots) -> Result<OnDisk> {
     let secrets = open(&roots.secrets)?;
     let no_secrets = MaterializeError::io("open directory", &roots.secrets, rustix::io::Errno::NOENT);
     let secrets_path = super::absolute(&roots.secrets)?;
-    let list = |path: &Path| -> Result<BTreeSet<PodName>> {
-        let Some(dir) = open(path)? else { return Ok(BTreeSet::new()) };
+    let names = |active: &Dir, prepared: &Dir, adopted: bool| -> Result<BTreeSet<PodName>> {
         let manifests = Manifests {
-            active: &dir,
-            prepared: &dir,
+            active,
+            prepared,
             secrets: secrets.as_ref().ok_or(&no_secrets),
             secrets_path: secrets_path.clone(),
             owners: Owners::Unchanged,
         };
-        Ok(manifests.list(&dir)?.into_iter().map(|name| name.pod).collect())
+        let names = if adopted { manifests.adopted()? } else { manifests.list(active)? };
+        Ok(names.into_iter().map(|name| name.pod).collect())
     };
+    let (manifests_dir, prepared_dir) = (open(&roots.manifests)?, open(&roots.prepared)?);
+    let list = |dir: Option<&Dir>| dir.map_or(Ok(BTreeSet::new()), |dir| names(dir, dir, false));
+    let (mut active, prepared) = (list(manifests_dir.as_ref())?, list(prepared_dir.as_ref())?);
+    if let (Some(manifests), Some(prepared)) = (&manifests_dir, &prepared_dir) {
+        active.extend(names(manifests, prepared, true)?);
+    }
     let mut trees = BTreeSet::new();
     for root in [secrets.as_ref(), open(&roots.configmaps)?.as_ref()].into_iter().flatten() {
         for (namespace, pods) in removal::pods(root)? {
@@ -65,7 +71,7 @@ pub fn on_disk(roots: &Roots) -> Result<OnDisk> {
             trees.extend(names.map(|(namespace, name)| PodName { namespace, name }));
         }
     }
-    Ok(OnDisk { active: list(&roots.manifests)?, prepared: list(&roots.prepared)?, trees })
+    Ok(OnDisk { active, prepared, trees })
 }
 
 impl Materializer {

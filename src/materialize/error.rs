@@ -162,7 +162,7 @@ pub enum RenderingProblem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "secret root {path:?} is not a memory file system, so no value of a Secret is written there: {why}; \
-     enable {unit}, or choose --secret-root-medium=disk"
+     enable {unit} on the node, name a directory that is in memory (--secret-root), or choose --secret-root-medium=disk"
 )]
 pub struct SecretRootError {
     /// The configured root.

@@ -280,7 +280,7 @@ fn without_memory_nothing_secret_is_written_and_the_rest_is() {
     let report = materializer.reconcile(&pods(), &shelf, NOW);
     for name in ["tree", "env"] {
         let error = failure(&report, name).to_string();
-        assert!(error.contains(".mount, or choose --secret-root-medium=disk"), "{error}");
+        assert!(error.contains(".mount on the node, name a directory"), "{error}");
     }
     assert_eq!(sandbox.read("manifests/default_plain.json"), json("v1"));
     assert_eq!(fs::read_dir(sandbox.path("secrets")).unwrap().count(), 1);

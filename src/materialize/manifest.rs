@@ -1,7 +1,7 @@
 //! Manifests: prepared beside the kubelet's directory, active in it, and never mistaken for somebody else's.
 //!
 //! A manifest is recognised by its name *and* by what it is: a copy's annotations, or a link into the secret root. All
-//! else in these directories belongs to others and is not touched.
+//! else in these directories belongs to others and is not touched, but for what was taken over ([`super::adopted`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ use super::name::Name;
 use super::{Owners, Published, publish};
 use crate::checkpoint::object::{Shown, is_dns_label, is_dns_subdomain};
 use crate::checkpoint::rendering::{Manifest, PodName};
-use crate::checkpoint::{ANNOTATION_CHECKPOINT_OF, ANNOTATION_PARENT_UID};
+use crate::checkpoint::{ANNOTATION_CHECKPOINT_OF, ANNOTATION_PARENT_UID, named_parent};
 use crate::clear::Clear;
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
@@ -25,13 +25,13 @@ type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 pub(super) const BODIES: &str = ".manifests";
 
 /// The kubelet reads no larger file (`maxConfigLength` in `pkg/kubelet/config/file.go`), so no such file is ours.
-const MANIFEST_MAX_BYTES: u64 = 10 << 20;
+pub(super) const MANIFEST_MAX_BYTES: u64 = 10 << 20;
 
 /// A pod's name, checked, and its manifest's file name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ManifestName {
     pub(super) pod: PodName,
-    file: Name,
+    pub(super) file: Name,
 }
 
 impl ManifestName {
@@ -46,7 +46,7 @@ impl ManifestName {
     }
 
     /// The pod whose manifest has this file name; `None` if no pod's has.
-    fn parse(file: &Name) -> Option<Self> {
+    pub(super) fn parse(file: &Name) -> Option<Self> {
         let (namespace, name) = file.text()?.strip_suffix(".json")?.split_once('_')?;
         let pod = PodName { namespace: namespace.to_owned(), name: name.to_owned() };
         Self::of(&pod).ok()
@@ -104,8 +104,11 @@ impl Manifests<'_> {
     }
 
     /// The manifests of ours in the kubelet's directory, each with the UID of its parent; empty where that can't be read.
+    /// Those that were taken over name their parents only.
     pub(super) fn active_parents(&self) -> Result<BTreeMap<PodName, String>> {
-        let mut parents = BTreeMap::new();
+        let adopted = self.adopted()?.into_iter().map(|name| name.pod);
+        let mut parents: BTreeMap<PodName, String> =
+            adopted.map(|pod| (pod.clone(), named_parent(&pod.namespace, &pod.name))).collect();
         for name in self.list(self.active)? {
             // One that can't be read is ours all the same.
             let json = self.read_active(&name).unwrap_or_default();
@@ -123,7 +126,7 @@ impl Manifests<'_> {
     /// The active manifest of ours; `None` if there is none, or its body is gone.
     fn read_active(&self, name: &ManifestName) -> Result<Option<Clear>> {
         let read = match self.holder(self.active, name)? {
-            Holder::Nobody | Holder::Other(_) => None,
+            Holder::Nobody | Holder::Other(_) => return self.read_adopted(name),
             Holder::File => self.active.read(&name.file, MANIFEST_MAX_BYTES)?,
             // By the name that the link has to have, not by the link: nothing is followed.
             Holder::Link => match self.bodies()? {
@@ -137,15 +140,19 @@ impl Manifests<'_> {
     /// Refuses a name that somebody else's file has in the directory in which the manifest belongs.
     pub(super) fn check_free(&self, name: &ManifestName, place: Place) -> Result<()> {
         let dir = self.dir(place);
+        if place == Place::Active {
+            self.check_beside_theirs(name)?;
+        }
         match self.holder(dir, name)? {
             Holder::Nobody | Holder::File | Holder::Link => Ok(()),
             Holder::Other(found) => Err(MaterializeError::Conflict { path: dir.path_of(&name.file), found }),
         }
     }
 
-    /// Whether a manifest of ours is active, one whose body went with the memory it was in included.
+    /// Whether a manifest of ours is active: one whose body went with the memory it was in, and one that was taken over,
+    /// included.
     pub(super) fn is_active(&self, name: &ManifestName) -> Result<bool> {
-        Ok(matches!(self.holder(self.active, name)?, Holder::File | Holder::Link))
+        Ok(matches!(self.holder(self.active, name)?, Holder::File | Holder::Link) || self.is_adopted(name)?)
     }
 
     /// Whether the active manifest already is this one.
@@ -172,8 +179,15 @@ impl Manifests<'_> {
         })
     }
 
-    /// Takes an active manifest out of the kubelet's directory, into the prepared ones where that is possible.
+    /// Takes an active manifest out of the kubelet's directory, into the prepared ones where that is possible. One that was
+    /// taken over goes for good.
     pub(super) fn deactivate(&self, name: &ManifestName) -> Result<()> {
+        if self.is_adopted(name)? {
+            self.remove_adopted(name)?;
+        }
+        if !matches!(self.holder(self.active, name)?, Holder::File | Holder::Link) {
+            return Ok(());
+        }
         let moved = match self.holder(self.prepared, name)? {
             // Its own entry is wanted later, and is refused then; what matters now is that the copy stops.
             Holder::Other(_) => Moved::OtherFileSystem,
@@ -195,7 +209,7 @@ impl Manifests<'_> {
     /// Removes what an interrupted run left in the directories.
     pub(super) fn sweep(&self, problems: &mut Vec<MaterializeError>) {
         problems.extend(publish::sweep(self.active, None).err());
-        problems.extend(publish::sweep(self.prepared, None).err());
+        problems.extend(self.sweep_prepared().err());
         problems.extend(self.bodies().and_then(|dir| dir.map_or(Ok(()), |dir| publish::sweep(&dir, None))).err());
     }
 
@@ -315,7 +329,7 @@ impl Manifests<'_> {
 }
 
 /// Whether `json` is a static pod that translation made: it has the annotations of a copy.
-fn is_copy(json: &[u8]) -> bool {
+pub(super) fn is_copy(json: &[u8]) -> bool {
     parent_uid(json).is_some()
 }
 

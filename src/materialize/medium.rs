@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
@@ -111,10 +111,17 @@ fn look(dir: &Dir) -> Result<Seen, MaterializeError> {
 
 fn namespace() -> Namespace {
     let read = |path: &str| std::fs::read_link(path).ok();
-    match (read("/proc/self/ns/mnt"), read("/proc/1/ns/mnt")) {
+    whose(std::process::id(), read("/proc/self/ns/mnt"), read("/proc/1/ns/mnt"))
+}
+
+/// Judges by this process's number and by the mount namespaces of itself and of process 1.
+fn whose(pid: u32, own: Option<PathBuf>, first: Option<PathBuf>) -> Namespace {
+    match (own, first) {
+        // The program of a container without the host's processes. No init system is this program.
+        _ if pid == 1 => Namespace::Own,
         (Some(own), Some(first)) if own == first => Namespace::Host,
         (Some(_), Some(_)) => Namespace::Own,
-        _ => Namespace::Unknown,
+        (None, _) | (_, None) => Namespace::Unknown,
     }
 }
 
@@ -191,6 +198,26 @@ mod tests {
         for (medium, policy, namespace, mount_point, empty, want) in rows {
             let seen = Seen { medium, namespace, mount_point, empty };
             assert_eq!(choose(policy, &seen), want, "{policy:?} {seen:?}");
+        }
+    }
+
+    #[test]
+    fn the_only_process_of_a_container_is_not_on_the_host() {
+        let [one, other] = ["mnt:[4026531841]", "mnt:[4026532999]"].map(|name| Some(PathBuf::from(name)));
+        #[rustfmt::skip]
+        let rows = [
+            // its number, its namespace, that of process 1
+            (700, one.clone(),   one.clone(), Namespace::Host),
+            (700, other.clone(), one.clone(), Namespace::Own),
+            (700, one.clone(),   None,        Namespace::Unknown),
+            (700, None,          one.clone(), Namespace::Unknown),
+            (700, None,          None,        Namespace::Unknown),
+            (1,   other.clone(), other,       Namespace::Own),
+            (1,   one.clone(),   None,        Namespace::Own),
+            (1,   None,          None,        Namespace::Own),
+        ];
+        for (pid, own, first, want) in rows {
+            assert_eq!(whose(pid, own.clone(), first.clone()), want, "{pid} {own:?} {first:?}");
         }
     }
 

@@ -8,12 +8,16 @@
 //!
 //! There is one writer: whoever calls this holds the store's lock.
 
+mod adopted;
+mod adopted_tree;
 mod clearing;
 mod dir;
 mod error;
+mod folder;
 mod gate;
 mod generation;
 mod layout;
+mod leftover;
 mod manifest;
 mod medium;
 mod modes;
@@ -24,6 +28,8 @@ mod removal;
 mod selinux;
 mod tree;
 
+#[cfg(test)]
+mod adopting;
 #[cfg(test)]
 mod as_it_is;
 #[cfg(test)]
@@ -48,6 +54,8 @@ use std::path::{Path, PathBuf};
 
 pub use clearing::{OnDisk, on_disk};
 pub use error::{ContentsProblem, Foreign, MaterializeError, NoMount, RenderingProblem, SecretRootError};
+pub use folder::{Contents, Folder};
+pub use leftover::remove_leftover;
 pub use medium::probe as probe_secret_root;
 
 use crate::checkpoint::lookup::Objects;
@@ -270,7 +278,8 @@ impl Materializer {
     }
 
     /// The manifests of ours in the kubelet's directory, each with the UID of the parent that it stands in for: empty for
-    /// a parent without one, and where the body of the manifest is gone or can't be read.
+    /// a parent without one, and where the body of the manifest is gone or can't be read. One that was taken over from the
+    /// pod-checkpointer has [`crate::checkpoint::named_parent`] for a UID.
     ///
     /// No link is followed, and no file read that is longer than what the kubelet takes.
     ///

@@ -106,11 +106,15 @@ impl<'a> Pass<'a> {
     /// Takes out of the kubelet's directory what the plan does not want there, and removes what it does not want at all.
     fn remove_manifests(&mut self, wanted: &BTreeMap<&PodName, Activity>) {
         let (active, prepared) = (self.manifests.active, self.manifests.prepared);
-        for name in self.list(active) {
+        let adopted = self.adopted();
+        for name in self.list(active).into_iter().chain(adopted.iter().cloned()) {
             self.running.insert(name.pod.clone());
             let planned = wanted.get(&name.pod);
             match planned {
-                Some(Activity::Active | Activity::AsItIs) => continue,
+                Some(Activity::AsItIs) => continue,
+                // What was taken over gives way to our own: beside it the kubelet would read two of one name.
+                Some(Activity::Active) if adopted.contains(&name) && !self.plan.unsure.contains(&name.pod) => {}
+                Some(Activity::Active) => continue,
                 Some(Activity::Prepared) => {}
                 None if self.plan.untouched.covers(&name.pod) => {
                     self.report.left.push(name.pod);
@@ -121,6 +125,7 @@ impl<'a> Pass<'a> {
             // Even if no marker can be written: a copy that goes on is worse than a volume that goes early.
             self.mark(&name);
             let gone = match planned {
+                _ if adopted.contains(&name) => self.manifests.remove_adopted(&name),
                 Some(_) => self.manifests.deactivate(&name),
                 None => self.manifests.remove(active, &name),
             };
@@ -299,6 +304,14 @@ impl<'a> Pass<'a> {
                 self.unmarked.insert(pod.clone());
             }
         }
+    }
+
+    fn adopted(&mut self) -> Vec<ManifestName> {
+        self.manifests.adopted().unwrap_or_else(|error| {
+            self.report.problems.push(error);
+            self.hold = true;
+            Vec::new()
+        })
     }
 
     fn list(&mut self, dir: &Dir) -> Vec<ManifestName> {

@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
+use super::adopted_tree::is_temporary;
 use super::dir::{Dir, Entry};
 use super::error::{Foreign, MaterializeError};
 use super::generation::{self, number};
@@ -22,9 +23,9 @@ use crate::checkpoint::lookup::Reader;
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 
-const DATA: &str = "..data";
+pub(super) const DATA: &str = "..data";
 /// As a data key can't start with two dots, this name can't be a key's; `.ckpt-db.new` could.
-const DATA_TEMPORARY: &str = "..data_tmp";
+pub(super) const DATA_TEMPORARY: &str = "..data_tmp";
 
 /// Brings one tree of the pod whose directory is `pod_dir` in line.
 ///
@@ -233,6 +234,8 @@ impl Census {
                 Entry::File(_) | Entry::Link(_) | Entry::Special if name.is_own() => {
                     census.temporary.insert(name);
                 }
+                // In a tree that was taken over; whoever asks for it has them removed.
+                Entry::File(_) if is_temporary(text) => {}
                 Entry::File(_) => return Err(conflict(mounted, &name, Foreign::File)),
                 Entry::Directory(_) => return Err(conflict(mounted, &name, Foreign::Directory)),
                 Entry::Link(_) => return Err(conflict(mounted, &name, Foreign::Link)),
@@ -253,11 +256,11 @@ fn remove_leftover(mounted: &Dir, name: &Name) -> Result<()> {
     if name.text().and_then(number).is_some() { mounted.remove_all(name) } else { mounted.unlink(name).map(|_| ()) }
 }
 
-fn conflict(mounted: &Dir, name: &Name, found: Foreign) -> MaterializeError {
+pub(super) fn conflict(mounted: &Dir, name: &Name, found: Foreign) -> MaterializeError {
     MaterializeError::Conflict { path: mounted.path_of(name), found }
 }
 
-fn link_target(name: &Name) -> OsString {
+pub(super) fn link_target(name: &Name) -> OsString {
     let mut target = OsString::from("..data/");
     target.push(name.as_os_str());
     target

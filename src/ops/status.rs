@@ -41,6 +41,9 @@ pub struct CheckpointerStatus {
     pub api_server: ApiServer,
     /// The store.
     pub store: Store,
+    /// Bootstrap checkpointing; `None` where nobody asks for it (`--bootstrap-checkpoint-path`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
     /// The container runtime.
     pub runtime: Known,
     /// The kubelet.
@@ -123,6 +126,21 @@ pub struct Store {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub damaged_files: Vec<String>,
     /// What keeps it from being used, such as that it belongs to another node or cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// The files of bootstrap checkpointing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Bootstrap {
+    /// Their directory.
+    pub path: String,
+    /// How many there are.
+    pub files: usize,
+    /// How often one could not be written or removed since the agent started.
+    pub failures: u64,
+    /// What is wrong now; it is tried again with the next change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -393,6 +411,7 @@ impl CheckpointerStatus {
     pub fn has_findings(&self) -> bool {
         let store = &self.store;
         let broken = store.problem.is_some() || store.read_only || store.findings > 0 || store.lock == Lock::Locked;
+        let broken = broken || self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.problem.is_some());
         broken || !self.alarms.is_empty() || self.pods.iter().any(|pod| pod.health().is_finding())
     }
 }

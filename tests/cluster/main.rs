@@ -11,11 +11,13 @@ mod campaign;
 mod certificates;
 mod consumer;
 mod control_plane;
+mod deployment;
 mod facts;
 #[path = "../common/gate.rs"]
 mod gate;
 #[path = "../kubelet_env_file/mod.rs"]
 mod kubelet_env_file;
+mod kustomize;
 #[path = "../manifest_checker/mod.rs"]
 mod manifest_checker;
 mod manners;

@@ -11,10 +11,12 @@ mod fake;
 
 mod agent;
 mod backup;
+mod bootstrap;
 mod connections;
 mod damage;
 mod gates;
 mod hostile;
+mod instances;
 mod keys;
 mod lines;
 mod memory;

@@ -49,8 +49,8 @@ fn log_formats() {
     scene.expect("log_formats");
 }
 
-/// A kubeconfig of node `name` in a cluster of its own.
-fn credentials(scene: &Scene, file: &str, name: &str) {
+/// A kubeconfig of node `name` in a cluster of its own, whose CA (PEM) it returns.
+pub(crate) fn credentials(scene: &Scene, file: &str, name: &str) -> String {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -75,6 +75,7 @@ fn credentials(scene: &Scene, file: &str, name: &str) {
         })
         .to_string(),
     );
+    ca.pem()
 }
 
 #[test]

@@ -219,6 +219,8 @@ impl Scene {
             }
             Some("backup") => code < 2 && (path == Path::new("backup.db") || path == Path::new("")),
             Some("restore") => code < 2 && path.starts_with("node/var/lib/ckpt-db"),
+            Some("import") => code < 2 && !arguments.contains("--dry-run") && path.starts_with("node"),
+            Some("export") => code < 2 && (path.starts_with("out") || path == Path::new("")),
             Some("render") => code < 2 && (path.starts_with("out") || path == Path::new("")),
             _ => false,
         }

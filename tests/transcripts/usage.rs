@@ -17,6 +17,7 @@ fn help() {
         "verify",
         "backup",
         "restore",
+        "export",
         "key",
         "key init",
         "key list",
@@ -25,6 +26,8 @@ fn help() {
         "key rewrap",
         "key rotate",
         "adopt",
+        "import",
+        "import pod-checkpointer",
         "uninstall",
     ] {
         let mut scene = Scene::empty();
@@ -76,6 +79,11 @@ fn wrong_usage() {
         "backup",
         "backup one two",
         "restore",
+        "export",
+        "export out -o table",
+        "import",
+        "import more.yaml",
+        "import -f - --recovery-code-file -",
     ] {
         let answer = scene.run(arguments);
         assert_eq!((answer.code, answer.stdout.as_str()), (64, ""), "{arguments}");

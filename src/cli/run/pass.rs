@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 
 use ckpt_db::agent::{
-    Follow, Keeper, Keeping, Kept, Seeded, SlotNews, SlotsTold, Target, Tick, in_memory, keep_slots, seed,
+    Bootstrap, Follow, Keeper, Keeping, Kept, Seeded, SlotNews, SlotsTold, Target, Tick, in_memory, keep_slots, seed,
 };
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
@@ -16,12 +17,13 @@ use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
 use ckpt_db::source::stamp::{Stamp, stamp};
 use ckpt_db::store::{Backend, Committed, LockState, Snapshot, StoreError, Update, open_offline};
 
+use super::super::bootstrap;
 use super::super::dump::{say_sealed, why_closed};
 use super::super::key_look::KeyLook;
 use super::super::output::{line, plural};
 use super::super::report::{about, contents, report_problems, tally};
 use super::super::unlock::Keys;
-use super::super::{Exit, chain, now_unix_ms, rebuilt, say, verdicts};
+use super::super::{Exit, chain, follow, now_unix_ms, rebuilt, say, verdicts};
 use super::Run;
 
 /// What stays the same from pass to pass.
@@ -36,6 +38,8 @@ pub(super) struct Pass<'a> {
     keeper: Option<Keeper>,
     /// Kept open by a resident agent: its lock keeps a second one out.
     store: Option<Box<dyn Backend>>,
+    /// The files of bootstrap checkpointing, if they are asked for.
+    bootstrap: Option<Arc<Bootstrap>>,
     /// Whether the cold start found a store that no key at hand opens.
     locked: bool,
     /// The node that it belongs to.
@@ -59,6 +63,7 @@ impl<'a> Pass<'a> {
             checkpointing,
             keeper: None,
             store: None,
+            bootstrap: None,
             locked: false,
             stored_name: None,
             keyless: false,
@@ -88,6 +93,13 @@ impl<'a> Pass<'a> {
             return Ok(None);
         }
         let keys = self.keys()?;
+        self.bootstrap = self.run.bootstrap.begin(&bootstrap::Start {
+            path: &self.path,
+            keys: &keys,
+            place: &follow::place(self.run.kubeconfig.clone(), self.run.store.layout()?.root()),
+            node_name: self.run.translate.node_name.as_deref(),
+            require_authentication: self.settings.require_authentication,
+        })?;
         let snapshot = match open_offline(&self.path, &keys.secrets()) {
             Ok(snapshot) => snapshot,
             Err(StoreError::NotFound(_)) => return Ok(None),
@@ -206,12 +218,13 @@ impl<'a> Pass<'a> {
             };
             refuse_other_nodes(&loaded.objects, &node_name)?;
             let authentic = self.settings.require_authentication;
-            let store = rebuilt::open(&self.path, &keys.secrets(), authentic, &node_name)?;
+            let store = Box::new(rebuilt::open(&self.path, &keys.secrets(), authentic, &node_name)?);
+            let store = bootstrap::mirrored(store, self.bootstrap.as_ref())?;
             self.refuse_locked(store.snapshot()?.get())?;
             for source in keys.sources.iter().filter(|source| source.open_to_others) {
                 say(format_args!("warning: key {} can be read by others; its mode should be 0600", source.name));
             }
-            self.store = Some(Box::new(store));
+            self.store = Some(store);
         }
         if self.checkpointing {
             self.keep_slots(keys, now)?;

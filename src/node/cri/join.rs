@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::failure::Problem;
 use super::messages::{self, CONTAINER_CREATED, CONTAINER_EXITED, CONTAINER_RUNNING, SANDBOX_NOTREADY, SANDBOX_READY};
-use crate::checkpoint::ANNOTATION_PARENT_UID;
 use crate::checkpoint::look::{Container, ContainerState, Runtime, Sandbox};
 use crate::checkpoint::rendering::PodName;
+use crate::checkpoint::{ANNOTATION_CHECKPOINT_OF, ANNOTATION_PARENT_UID, named_parent};
 
 // The labels by which a kubelet finds its own (`k8s.io/kubernetes/pkg/kubelet/types`).
 const LABEL_POD_NAME: &str = "io.kubernetes.pod.name";
@@ -41,12 +41,15 @@ pub(super) fn join(
             SANDBOX_NOTREADY => false,
             other => return Err(Problem::Garbage(format!("state {other} of a sandbox is none of CRI v1"))),
         };
+        let parent = sandbox.annotations.remove(ANNOTATION_PARENT_UID);
+        let of_predecessor = sandbox.annotations.get(ANNOTATION_CHECKPOINT_OF);
+        let of_predecessor = of_predecessor.map(|name| named_parent(&pod.namespace, name));
         let made = Sandbox {
             id: sandbox.id.clone(),
             pod,
             uid,
             ready,
-            parent_uid: sandbox.annotations.remove(ANNOTATION_PARENT_UID),
+            parent_uid: parent.or(of_predecessor),
             created_at_unix_ns: sandbox.created_at,
             containers: Vec::new(),
         };

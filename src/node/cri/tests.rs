@@ -103,6 +103,7 @@ async fn sandboxes_and_their_containers() {
         // Before the clock was set back.
         sandbox("s0", "web", "u1", 1, 400, &[]),
         sandbox("s4", "copy-node", "u-hash", 0, 1 << 60, &copy),
+        sandbox("s8", "old-node", "u-hash-2", 0, 1, &[("checkpointer.alpha.coreos.com/checkpoint-of", "old")]),
         // Labels win over metadata, and metadata stands in for labels.
         inner(
             1,
@@ -136,6 +137,8 @@ async fn sandboxes_and_their_containers() {
     let want = [
         Sandbox { parent_uid: Some("u-parent".to_owned()), ..seen("s4", "copy-node", "u-hash", true, 1 << 60, vec![
             c("c5", "copy", 0, Created), c("c7", "late", 0, Unknown), c("c6", "side", 0, Unknown)]) },
+        // A copy that the pod-checkpointer made names its parent only.
+        Sandbox { parent_uid: Some("pod-checkpointer:default/old".to_owned()), ..seen("s8", "old-node", "u-hash-2", true, 1, vec![]) },
         seen("s2", "web", "u1", true, 300, vec![
             c("c3", "init", 0, Exited), c("c2", "main", 2, Running), c("c1", "main", 0, Exited)]),
         seen("s0", "web", "u1", false, 400, vec![]),

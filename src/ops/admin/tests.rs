@@ -42,6 +42,7 @@ fn status() -> CheckpointerStatus {
             last_answer_unix_s: None,
         },
         store: Store::default(),
+        bootstrap: None,
         runtime: Known { known: true, reason: None },
         kubelet: Kubelet { state: KubeletState::Unknown, for_s: None, reason: None },
         pods: Vec::new(),

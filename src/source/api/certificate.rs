@@ -55,14 +55,14 @@ pub(super) fn client(der: &[u8], file: PathBuf) -> Option<(Validity, Option<Stri
 }
 
 /// SHA-256 of a certificate's SubjectPublicKeyInfo.
-pub(super) fn public_key_sha256(der: &[u8]) -> Option<[u8; 32]> {
+pub(in crate::source) fn public_key_sha256(der: &[u8]) -> Option<[u8; 32]> {
     let certificate = x509_cert::Certificate::from_der(der).ok()?;
     let info = certificate.tbs_certificate.subject_public_key_info.to_der().ok()?;
     Some(crypto::sha256(&info))
 }
 
 /// The certificates of a PEM file in their order; `None` if a section is damaged.
-pub(super) fn sections(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+pub(in crate::source) fn sections(text: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut reader = text;
     let mut found = Vec::new();
     while let Some((kind, der)) = pem::from_buf(&mut reader).ok()? {

@@ -6,7 +6,7 @@
 
 mod answer;
 pub mod body;
-mod certificate;
+pub(super) mod certificate;
 mod classify;
 pub mod collect;
 pub mod connect;

@@ -1,6 +1,7 @@
 //! The whole way on a real node: what the agent does, told by the containers that run in the end.
 
 mod canary;
+mod daemon_set;
 mod env_file;
 mod hand_over;
 mod harm;
