@@ -47,7 +47,13 @@ impl Backups {
 
     fn run(&self, arguments: &[&str], file: &Path) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ckpt-db"));
-        command.args(arguments).args(gate(arguments[0])).arg(file).arg("--node-key").arg(&self.node_key);
+        command
+            .arg(arguments[0])
+            .args(gate(arguments[0]))
+            .args(&arguments[1..])
+            .arg(file)
+            .arg("--node-key")
+            .arg(&self.node_key);
         command.arg("--root").arg(self.directory.join("root")).env_remove("NODE_NAME").env_remove("RUST_LOG");
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -129,8 +129,13 @@ impl Scene {
     /// Runs the program on the machine's files, with these directories of it in the environment.
     pub(crate) fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) {
         let mut command = Command::new(EXE);
-        let gate = arguments.first().and_then(|subcommand| gate(subcommand));
-        command.args(arguments).args(gate).arg("--root").arg(self.path("")).env_remove("NODE_NAME");
+        command
+            .arg(arguments[0])
+            .args(gate(arguments[0]))
+            .args(&arguments[1..])
+            .arg("--root")
+            .arg(self.path(""))
+            .env_remove("NODE_NAME");
         command.envs(environment.iter().map(|(name, directory)| (name, self.path(directory))));
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
