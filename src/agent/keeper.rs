@@ -46,6 +46,7 @@ pub struct Keeper {
     departed: BTreeSet<PodName>,
     /// What was carried out and told, and is not on record: the store may take no commit for days.
     told: Told,
+    said: Said,
     assessed: Option<Assessed>,
     /// What was seen last, for a moment.
     seen: Option<(Look, NodeImages)>,
@@ -59,10 +60,35 @@ struct Told {
 }
 
 impl Told {
-    /// Whether it is in here already. What is left of a period runs on meanwhile.
+    /// Whether it is in here already.
     fn has(&self, record: &Record) -> bool {
-        let what = |record: &Record| (record.uid.clone(), record.state.code(), record.republished, record.why.clone());
-        self.records.iter().any(|told| told.pod == record.pod && what(told) == what(record))
+        self.records.iter().any(|told| tells_the_same(told, record))
+    }
+}
+
+/// Whether there is nothing new in it. What is left of a period runs on meanwhile.
+fn tells_the_same(told: &Record, record: &Record) -> bool {
+    let what = |record: &Record| (record.uid.clone(), record.state.code(), record.republished, record.why.clone());
+    told.pod == record.pod && what(told) == what(record)
+}
+
+/// What was said last of each pod: what is left of a period is recorded now and then, which is no news.
+#[derive(Default)]
+struct Said(BTreeMap<PodName, Record>);
+
+impl Said {
+    /// What there is to say, which counts as said from now on; `pods` are all that there are.
+    fn news<'a>(&mut self, records: &[Record], pods: impl Iterator<Item = &'a PodName>) -> Vec<Record> {
+        let pods: BTreeSet<&PodName> = pods.collect();
+        self.0.retain(|pod, _| pods.contains(pod));
+        let mut news = Vec::new();
+        for record in records {
+            let last = self.0.insert(record.pod.clone(), record.clone());
+            if last.is_none_or(|last| !tells_the_same(&last, record)) {
+                news.push(record.clone());
+            }
+        }
+        news
     }
 }
 
@@ -126,6 +152,7 @@ impl Keeper {
             timeline: Timeline::default(),
             departed: BTreeSet::new(),
             told: Told::default(),
+            said: Said::default(),
             assessed: None,
             seen: None,
         }
@@ -247,7 +274,7 @@ impl Keeper {
         };
         changes.extend(released.into_iter().map(|pod| Change::Hold { pod, held: false }));
         self.departed.extend(removed.iter().map(|(pod, _)| pod.clone()));
-        let news = records.iter().filter(|record| !self.told.has(record)).cloned().collect();
+        let news = self.said.news(&records, standings.iter().map(|standing| &standing.pod));
         let ended =
             removed.iter().filter(|gone| !self.told.removed.contains(gone)).map(|(pod, _)| pod.clone()).collect();
         self.told = Told { records, removed };
@@ -368,6 +395,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::checkpoint::lifecycle::State;
     use crate::crypto::SystemEntropy;
     use crate::materialize::{Owners, Roots, SecretRootPolicy};
     use crate::node::boot::Source;
@@ -439,6 +467,36 @@ mod tests {
         let _ = store.update(decided, 0).unwrap();
         let kept = keeper.pass_now(&store.snapshot().unwrap(), 0).unwrap();
         assert_eq!((kept.news.len(), kept.changes.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_period_that_runs_on_is_no_news() {
+        let pod = PodName { namespace: "shop".to_owned(), name: "web".to_owned() };
+        let record = |state, why: &str| Record {
+            pod: pod.clone(),
+            uid: "uid".to_owned(),
+            state,
+            republished: 0,
+            why: why.to_owned(),
+        };
+        let over = |left_ms| record(State::HandedOver { left_ms }, "the parent has taken over");
+        let active = record(State::Active, "the API server is silent");
+        let mut said = Said::default();
+        // What a pass records, whether the pod is there, and how much of it is news.
+        let passes = [
+            (vec![active.clone()], true, 1),
+            (vec![over(60_000)], true, 1),
+            (Vec::new(), true, 0),
+            (vec![over(50_000)], true, 0),
+            (vec![record(State::HandedOver { left_ms: 40_000 }, "its parent is gone")], true, 1),
+            (vec![active.clone()], true, 1),
+            (Vec::new(), false, 0),
+            (vec![active], true, 1),
+        ];
+        for (number, (records, there, want)) in passes.into_iter().enumerate() {
+            let news = said.news(&records, there.then_some(&pod).into_iter());
+            assert_eq!(news.len(), want, "pass {number}");
+        }
     }
 
     /// One that has to go before its parent goes by what was seen of the node a moment ago, and only then.
