@@ -190,6 +190,7 @@ impl Follow<'_> {
             following,
             observer: &mut observer,
             failed: Box::new(|failed| {
+                let by_the_store = matches!(&failed, Ok(FollowError::Store(error)) if error.needs_reopening());
                 let why = match failed {
                     // The database does not say which file it is.
                     Ok(FollowError::Store(error)) if error.is_full() => {
@@ -201,9 +202,9 @@ impl Follow<'_> {
                 };
                 // It is tried again every few seconds; once is enough to say why.
                 let mut said = interrupted.lock().unwrap_or_else(PoisonError::into_inner);
-                if said.as_ref() != Some(&why) {
+                if said.as_ref().is_none_or(|said| said.why != why) {
                     say(format_args!("error: {why} (tried again until it works)"));
-                    *said = Some(why);
+                    *said = Some(Interruption { why, by_the_store });
                 }
             }),
             keeps: Some((rounds, sights)),
@@ -361,7 +362,7 @@ fn newest(snapshot: &Snapshot) -> u64 {
 /// Tells what following comes to.
 struct Narrator<'a> {
     /// Why following was interrupted, already told.
-    interrupted: &'a Mutex<Option<String>>,
+    interrupted: &'a Mutex<Option<Interruption>>,
     path: PathBuf,
     /// Whether the API server answers.
     answering: bool,
@@ -374,6 +375,13 @@ struct Narrator<'a> {
     outage: Outage,
     /// Since when objects that can't be read have been counted, and how many they are.
     named: (Instant, usize),
+}
+
+/// What following ended with.
+struct Interruption {
+    why: String,
+    /// Whether the store failed, rather than what was to be stored in it.
+    by_the_store: bool,
 }
 
 /// What was said of an API server since it answered last.
@@ -431,6 +439,9 @@ impl Observer for Narrator<'_> {
         say(format_args!("{level}{status}"));
         if let Status::Credentials { warnings, .. } = status {
             warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
+            // What can't be stored stops each new attempt after this.
+            let mut said = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
+            said.take_if(|said| !said.by_the_store);
         }
     }
 
@@ -461,11 +472,12 @@ impl Observer for Narrator<'_> {
         }
         committed(update);
         let listed = self.answering && items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
+        if listed {
+            *self.interrupted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         let first = listed && !self.listed;
         self.listed |= listed;
         if first {
-            // Only here: what can't be stored stops each new attempt after its credentials were read.
-            *self.interrupted.lock().unwrap_or_else(PoisonError::into_inner) = None;
             match look() {
                 Ok(snapshot) => say(format_args!("in step with the API server: {}", about(&self.path, snapshot.get()))),
                 Err(error) => say(format_args!("warning: cannot look into the store: {}", chain(&error.into()))),
