@@ -4,7 +4,7 @@
 #
 # Two ways lead to the program. `built` (the default) compiles it here, in an image with a Rust toolchain for musl: that
 # image and the crates of Cargo.lock are all that is fetched. `prebuilt` takes target/image/ckpt-db, a static program that
-# was built before, and fetches nothing; this is what CI builds, which reaches no registry (tests/image.sh):
+# was built before, and fetches nothing; this is what .ci/full builds, which reaches no registry (tests/image.sh):
 #
 #   docker build --build-arg PROGRAM=prebuilt -t registry.example/ckpt-db:0.1.0 .
 #
