@@ -112,8 +112,8 @@ fn at_level(level: Option<&str>, before: &impl Fn(&Scene), scenario: &impl Fn(&S
     assert!(ended.octets.len() > 500, "{level}: it said next to nothing");
     search.assert_none(&ended.octets, &format!("the messages at {level}"));
     // Whatever is asked for: what the libraries have to say is not ours to judge.
-    let library = |line: &&String| line.starts_with("TRACE ") || line.starts_with("DEBUG ");
-    let foreign: Vec<_> = ended.lines.iter().filter(library).filter(|line| !line[6..].starts_with("ckpt_db")).collect();
+    let library = |line: &&String| line.starts_with("trace: ") || line.starts_with("debug: ");
+    let foreign: Vec<_> = ended.lines.iter().filter(library).filter(|line| !line[7..].starts_with("ckpt_db")).collect();
     assert!(foreign.is_empty(), "{level}: {foreign:#?}");
     for (path, contents) in below(&scene.node.root()) {
         let secret = [KEY, PEM, "token"].contains(&path.as_str()) || path.starts_with("var/lib/kubelet/pki/");
