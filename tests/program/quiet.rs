@@ -16,8 +16,8 @@ use crate::fake::{Broken, CANARY, End, Fault, Match, Times, error_event};
 use crate::scene::{KUBELET_CONF, PEM, Scene, pod, secret};
 
 /// A value of Secrets that are as they should be, before they are broken.
-const VALUE: &str = "mB8canaryOfAGoodSecretY4tZ6";
-const TOKEN: &str = "xK3canaryBearerTokenN7qW1p";
+pub(crate) const VALUE: &str = "mB8canaryOfAGoodSecretY4tZ6";
+pub(crate) const TOKEN: &str = "xK3canaryBearerTokenN7qW1p";
 
 /// What `RUST_LOG` asks for.
 const LEVELS: [Option<&str>; 7] = [
@@ -132,7 +132,7 @@ fn unreadable() -> Vec<String> {
 }
 
 /// A pod for each Secret, and faults on requests for them.
-fn fill(scene: &Scene, on: impl Fn(Kind) -> Match) {
+pub(crate) fn fill(scene: &Scene, on: impl Fn(Kind) -> Match) {
     for (name, fault) in faults() {
         scene.server.create(Kind::Secret, "shop", &name, secret(VALUE));
         scene.server.create(Kind::Pod, "shop", &name, pod(&[&name], &[]));

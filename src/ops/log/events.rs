@@ -68,3 +68,32 @@ pub const EVENTS: [Known; 10] = [
 pub fn find(name: &str) -> Option<&'static Known> {
     EVENTS.iter().find(|known| known.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::log::Severity;
+    use crate::ops::log::levels::MODULES;
+
+    /// The reference names every event with its fields, every level and every module.
+    #[test]
+    fn the_reference_is_true() {
+        let text = include_str!("../../../docs/reference/logs.md");
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        for known in &EVENTS {
+            let fields: Vec<String> =
+                known.in_message.iter().chain(known.shown).map(|field| format!("`{field}`")).collect();
+            let row = format!("| `{}` | {} | {} |", known.name, known.meaning, fields.join(", "));
+            assert!(rows.contains(&row.replace("|  |", "| |").as_str()), "there is no row {row}");
+        }
+        let levels = [Severity::Error, Severity::Warning, Severity::Notice, Severity::Info, Severity::Debug];
+        for severity in levels.into_iter().chain([Severity::Trace]) {
+            let row = format!("| `{}` | {} |", severity.name(), severity.priority());
+            assert!(rows.iter().any(|found| found.starts_with(&row)), "there is no row {row}");
+        }
+        // Four rows are of the options.
+        assert_eq!(rows.len(), EVENTS.len() + 6 + 4, "it has rows for what is not there");
+        let modules: Vec<String> = MODULES.iter().map(|module| format!("`{module}`")).collect();
+        assert!(text.contains(&modules.join(", ")), "the modules are {}", modules.join(", "));
+    }
+}
