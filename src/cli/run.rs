@@ -20,6 +20,7 @@ use ckpt_db::source::manifests::Input;
 use self::pass::Pass;
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::bootstrap::BootstrapArgs;
+use super::config::Invocation;
 use super::gates::{GateArgs, say_off};
 use super::keeping::KeepArgs;
 use super::key_look::KeyLook;
@@ -88,6 +89,10 @@ pub(crate) struct Run {
     /// Make a node key below --root, for trying things out; says what it is
     #[arg(long, requires = "root")]
     generate_node_key: bool,
+
+    /// How this was started, to be read again at a reload.
+    #[arg(skip)]
+    invocation: Option<Invocation>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -99,6 +104,12 @@ enum RefreshArg {
 }
 
 impl Run {
+    /// Learns how it was started, and which gates the configuration file sets.
+    pub(super) fn configured(&mut self, invocation: Invocation, gates: &[(String, bool)]) {
+        self.invocation = Some(invocation);
+        self.gates.under(gates);
+    }
+
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         log_to_stderr();
         // Pods come back whether or not anybody reads what is said about it.
