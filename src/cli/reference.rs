@@ -31,10 +31,8 @@ fn man_pages_are_those_of_this_program() {
     let mut pages = BTreeMap::new();
     for (name, command) in commands() {
         let file = format!("{}.1", name.replace(' ', "-"));
-        let title = name.replace(' ', "-");
-        // The names of variables and defaults must not be those of the machine that makes them.
-        let command = command.name(title.clone()).term_width(100);
-        let man = clap_mangen::Man::new(command).title(title.to_uppercase()).manual("ckpt-db").date("");
+        let title = name.replace(' ', "-").to_uppercase();
+        let man = clap_mangen::Man::new(command).title(title).manual("ckpt-db").date("");
         let mut page = Vec::new();
         man.render(&mut page).unwrap();
         pages.insert(file, String::from_utf8(page).unwrap());
