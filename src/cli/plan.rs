@@ -10,6 +10,7 @@ use serde_json::json;
 use ckpt_db::agent::assess;
 use ckpt_db::checkpoint::images::NodeImages;
 use ckpt_db::checkpoint::rendering::PodName;
+use ckpt_db::checkpoint::settings::ActivationPolicy;
 use ckpt_db::checkpoint::verdict::Verdict;
 
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
@@ -22,7 +23,8 @@ use super::{Exit, node, say, verdicts};
 #[derive(Args, Debug)]
 #[command(after_help = "Exit codes, for automation:
   0   every pod that should come back would, and nothing about the node is in the way
-  1   something that should come back would not (of the pods selected, if any are), or the store is not sound
+  1   something that should come back would not (of the pods selected, if any are), the activation policy is off, or the
+      store is not sound
   2   the answer could not be found
   64  wrong usage
 
@@ -84,14 +86,25 @@ impl PlanCommand {
             }
         }
         let lost = verdicts::lost(decision, wanted);
-        let findings = snapshot.findings().len();
-        let fine = lost == 0 && node::problems(&node) == 0 && findings == 0 && unknown == 0;
+        let (findings, problems) = (snapshot.findings().len(), node::problems(&node));
+        // Under the other policies whoever is held back is so by the operator's choice of pods.
+        let off = if settings.activation == ActivationPolicy::Off { verdicts::held_back(decision, wanted) } else { 0 };
+        let reasons = [
+            (off, format!("the activation policy is off, which holds back {off} pod{}", plural(off))),
+            (lost, format!("{lost} pod{} can't come back", plural(lost))),
+            (problems, format!("{problems} problem{} of the node", plural(problems))),
+            (findings, format!("{findings} finding{} in the store", plural(findings))),
+            (unknown, format!("{unknown} name{} of no pod", plural(unknown))),
+        ];
+        let against: Vec<String> =
+            reasons.into_iter().filter(|(count, _)| *count > 0).map(|(_, reason)| reason).collect();
+        let fine = against.is_empty();
         match self.output {
             Format::Table | Format::Wide => {
                 verdicts::write(out, decision, wanted)?;
                 writeln!(out, "\n{}", verdicts::summary(decision, wanted))?;
                 node::write(out, name, &node)?;
-                writeln!(out, "\n{}", ready(lost, node::problems(&node), findings, unknown))?;
+                writeln!(out, "\n{}", ready(&against))?;
             }
             Format::Name => {
                 for planned in decision.plan.pods.iter().filter(|planned| wanted(&planned.rendering.pod)) {
@@ -104,6 +117,7 @@ impl PlanCommand {
                     "kind": "Plan",
                     "summary": verdicts::counts(decision, wanted),
                     "ready": fine,
+                    "against": against,
                     "store": {"revision": snapshot.revision().0, "lastChange": last_change(&snapshot)},
                     "node": node::value(name, &node),
                     "findings": snapshot.findings().iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -117,16 +131,9 @@ impl PlanCommand {
 }
 
 /// `ready for a reboot without an API server: no (2 pods can't come back, 1 problem of the node)`
-fn ready(lost: usize, problems: usize, findings: usize, unknown: usize) -> String {
-    let counts = [
-        (lost, format!("{lost} pod{} can't come back", plural(lost))),
-        (problems, format!("{problems} problem{} of the node", plural(problems))),
-        (findings, format!("{findings} finding{} in the store", plural(findings))),
-        (unknown, format!("{unknown} name{} of no pod", plural(unknown))),
-    ];
-    let why: Vec<String> = counts.into_iter().filter(|(count, _)| *count > 0).map(|(_, what)| what).collect();
-    match why.is_empty() {
-        true => "ready for a reboot without an API server: yes".to_owned(),
-        false => format!("ready for a reboot without an API server: no ({})", why.join(", ")),
+fn ready(against: &[String]) -> String {
+    match against {
+        [] => "ready for a reboot without an API server: yes".to_owned(),
+        against => format!("ready for a reboot without an API server: no ({})", against.join(", ")),
     }
 }

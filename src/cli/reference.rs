@@ -32,7 +32,7 @@ fn man_pages_are_those_of_this_program() {
     for (name, command) in commands() {
         let file = format!("{}.1", name.replace(' ', "-"));
         let title = name.replace(' ', "-").to_uppercase();
-        let man = clap_mangen::Man::new(command).title(title).manual("ckpt-db").date("");
+        let man = clap_mangen::Man::new(command).title(title).manual("ckpt-db").source("ckpt-db").date("");
         let mut page = Vec::new();
         man.render(&mut page).unwrap();
         pages.insert(file, String::from_utf8(page).unwrap());

@@ -114,6 +114,11 @@ pub(crate) fn summary(decision: &Decision, wanted: impl Fn(&PodName) -> bool) ->
     text
 }
 
+/// Pods that could come back, and that the policy holds back.
+pub(crate) fn held_back(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> usize {
+    Counts::of(decision, wanted).off
+}
+
 /// The same as values.
 pub(crate) fn counts(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> Value {
     let Counts { pods, active, prepared, off, lost, not_meant } = Counts::of(decision, wanted);
