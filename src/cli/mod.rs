@@ -4,7 +4,9 @@ mod adopt;
 mod args;
 mod backup;
 mod bootstrap;
+mod completion;
 mod config;
+mod diff;
 mod dump;
 mod env_file;
 mod export;
@@ -21,9 +23,12 @@ mod node;
 mod open;
 mod output;
 mod plan;
+mod progress;
 mod prompt;
 mod rebuilt;
 mod redact;
+#[cfg(test)]
+mod reference;
 mod render;
 mod report;
 mod restore;
@@ -78,6 +83,7 @@ enum Command {
     Release(hold::Release),
     Dump(dump::Dump),
     Plan(plan::PlanCommand),
+    Diff(diff::Diff),
     Render(render::Render),
     Verify(verify::Verify),
     Backup(backup::Backup),
@@ -87,6 +93,7 @@ enum Command {
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
+    Completion(completion::Completion),
     /// Not for people: its arguments stand in manifests.
     #[command(hide = true)]
     EnvFile(env_file::EnvFile),
@@ -141,6 +148,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Release(command) => command.run(&mut out),
         Command::Dump(command) => command.run(&mut out),
         Command::Plan(command) => command.run(&mut out),
+        Command::Diff(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
         Command::Backup(command) => command.run(&mut out),
@@ -150,6 +158,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
+        Command::Completion(command) => command.run(&mut out),
         Command::EnvFile(command) => command.run(),
     };
     let result = result.and_then(|exit| {
