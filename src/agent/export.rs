@@ -177,14 +177,7 @@ mod tests {
     use store_format::{Identity, StoreId, SymmetricSecret, Unlocker};
 
     fn store() -> MemoryStore {
-        let identity = Identity {
-            store_id: StoreId([7; 16]),
-            created_at_unix_ms: 0,
-            node_name: "edge-1".to_owned(),
-            node_uid: String::new(),
-            cluster_ca_sha256: Vec::new(),
-            kubelet_version: String::new(),
-        };
+        let identity = Identity::new(StoreId([7; 16]), 0, "edge-1");
         let mut store = MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap();
         let key = Unlocker::RecoveryCode(SymmetricSecret::of_recovery_code(&[7; 20]));
         let _kept = store.keep_slots(&SlotsWanted { add: &[&key], ..SlotsWanted::default() }, 0).unwrap();

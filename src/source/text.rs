@@ -154,7 +154,7 @@ mod tests {
                 "annotations": {"c": "d"}, "ownerReferences": [{"kind": "ReplicaSet", "uid": "r"}], "finalizers": ["f"],
                 "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30, "unheardOf": 1,
             },
-            "spec": {"nodeName": "edge-1", "containers": []}, "status": {"phase": "Running"},
+            "spec": {"nodeName": "edge-1", "containers": [{"name": "c", "image": "i"}]}, "status": {"phase": "Running"},
         });
         let key = ObjectKey::new(Kind::Pod, "shop", "web-1").unwrap();
         let (uid, resource_version) = ("u".to_owned(), "7".to_owned());
@@ -166,7 +166,7 @@ mod tests {
             let wanted = json!({
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": "web-1", "namespace": "shop", "labels": {"a": "b"}, "annotations": {"c": "d"}},
-                "spec": {"nodeName": "edge-1", "containers": []},
+                "spec": {"nodeName": "edge-1", "containers": [{"name": "c", "image": "i"}]},
             });
             assert_eq!(found, wanted);
         }
