@@ -4,6 +4,7 @@ mod adopt;
 mod args;
 mod backup;
 mod bootstrap;
+mod config;
 mod dump;
 mod env_file;
 mod export;
@@ -15,6 +16,7 @@ mod keeping;
 mod key;
 mod key_look;
 mod log;
+mod logging;
 mod node;
 mod open;
 mod output;
@@ -34,12 +36,16 @@ mod verdicts;
 mod verify;
 mod whose;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ckpt_db::agent::is_full;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use ckpt_db::ops;
+use ckpt_db::ops::log::{Severity, line};
+use clap::{Parser, Subcommand};
+
+use self::config::{Invocation, Refused};
 
 /// `EX_USAGE` of sysexits(3).
 const USAGE: u8 = 64;
@@ -113,13 +119,17 @@ impl Exit {
 
 /// Parses the arguments, runs the command, prints what failed.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let cli = match Invocation::of_process().parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(Refused::Arguments(error)) => {
             // Help and version are answers, not errors.
             let code = if error.use_stderr() { USAGE } else { 0 };
             let _ = error.print();
             return ExitCode::from(code);
+        }
+        Err(Refused::Config(error)) => {
+            error.lines().iter().for_each(|line| say(format_args!("error: {line}")));
+            return ExitCode::from(2);
         }
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -146,6 +156,13 @@ pub(crate) fn main() -> ExitCode {
         out.flush()?;
         Ok(exit)
     });
+    let code = end(result);
+    ops::log::flush_all();
+    code
+}
+
+/// Says what failed, and chooses the exit code.
+fn end(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(Exit::Fine) => ExitCode::SUCCESS,
         Ok(Exit::Findings) => ExitCode::from(1),
@@ -198,9 +215,16 @@ pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
     output::printable(&text)
 }
 
-/// One line to standard error; when nobody reads it there is nobody to tell.
-pub(crate) fn say(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{}", output::printable(&line.to_string()));
+/// One line to standard error, or to the log if there is one; when nobody reads it there is nobody to tell.
+pub(crate) fn say(said: std::fmt::Arguments<'_>) {
+    let said = said.to_string();
+    if ops::log::is_installed() {
+        ops::log::say(&said);
+        return;
+    }
+    let (severity, text) = Severity::split(&said);
+    let begun = line::begun(severity, output::may_colour(io::stderr().is_terminal()));
+    let _ = writeln!(io::stderr(), "{begun}{}", output::printable(text));
 }
 
 /// The wall clock, read here and handed down.
