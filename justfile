@@ -38,7 +38,7 @@ cluster:
     tests/cluster/components.sh
     CKPT_DB_REQUIRE_CLUSTER=1 cargo test --test cluster
 
-# Their long form: 2,000 operations, the API server and the agent killed 20 times each; the figures of docs/api-load.md
+# Their long form: 2,000 operations, the API server and the agent killed 20 times each; the figures of docs/explanation/api-load.md
 campaign:
     CKPT_DB_REQUIRE_CLUSTER=1 CKPT_DB_CAMPAIGN=full cargo test --test cluster -- --nocapture --test-threads 1
 

@@ -16,6 +16,7 @@ mod keeping;
 mod key;
 mod key_look;
 mod log;
+mod logging;
 mod node;
 mod open;
 mod output;
@@ -23,6 +24,8 @@ mod plan;
 mod prompt;
 mod rebuilt;
 mod redact;
+#[cfg(test)]
+mod reference;
 mod render;
 mod report;
 mod restore;
@@ -35,11 +38,13 @@ mod verdicts;
 mod verify;
 mod whose;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ckpt_db::agent::is_full;
+use ckpt_db::ops;
+use ckpt_db::ops::log::{Severity, line};
 use clap::{Parser, Subcommand};
 
 use self::config::{Invocation, Refused};
@@ -83,6 +88,7 @@ enum Command {
     Import(import::Import),
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
+    Config(config::ConfigCommand),
     Uninstall(uninstall::Uninstall),
     /// Not for people: its arguments stand in manifests.
     #[command(hide = true)]
@@ -146,6 +152,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
+        Command::Config(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
         Command::EnvFile(command) => command.run(),
     };
@@ -153,6 +160,13 @@ pub(crate) fn main() -> ExitCode {
         out.flush()?;
         Ok(exit)
     });
+    let code = end(result);
+    ops::log::flush_all();
+    code
+}
+
+/// Says what failed, and chooses the exit code.
+fn end(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(Exit::Fine) => ExitCode::SUCCESS,
         Ok(Exit::Findings) => ExitCode::from(1),
@@ -205,9 +219,16 @@ pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
     output::printable(&text)
 }
 
-/// One line to standard error; when nobody reads it there is nobody to tell.
-pub(crate) fn say(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{}", output::printable(&line.to_string()));
+/// One line to standard error, or to the log if there is one; when nobody reads it there is nobody to tell.
+pub(crate) fn say(said: std::fmt::Arguments<'_>) {
+    let said = said.to_string();
+    if ops::log::is_installed() {
+        ops::log::say(&said);
+        return;
+    }
+    let (severity, text) = Severity::split(&said);
+    let begun = line::begun(severity, output::may_colour(io::stderr().is_terminal()));
+    let _ = writeln!(io::stderr(), "{begun}{}", output::printable(text));
 }
 
 /// The wall clock, read here and handed down.

@@ -19,6 +19,7 @@ mod hostile;
 mod instances;
 mod keys;
 mod lines;
+mod logs;
 mod memory;
 mod quiet;
 mod refusal;

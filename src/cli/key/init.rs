@@ -50,7 +50,8 @@ impl Init {
         line(out, format_args!("made node key {}", path.display()))?;
         say(format_args!(
             "note: whoever has this file and the store has the Secrets: leave it out of backups of the store. A stolen disk \
-             holds both; against that, use a credential that the TPM seals ('ckpt-db key add --credential', docs/keys.md)"
+             holds both; against that, use a credential that the TPM seals ('ckpt-db key add --credential', \
+             docs/how-to/keys.md)"
         ));
         say(format_args!(
             "note: a store that has no key yet takes it at the next start of the agent; one that has is given it with \
