@@ -37,7 +37,7 @@ pub use cause::is_full;
 pub use compaction::{Compaction, Last, quiet_before};
 pub use compare::{CompareError, Comparison, Difference, compare};
 pub use durable::{Batch, Durable, Limits, NotDurable};
-pub use export::{ExportError, Exported, Exporting, LeftOut, export, file_name as export_file_name};
+pub use export::{ExportError, Exported, Exporting, For, LeftOut, export, file_name as export_file_name};
 pub use eyes::{Sights, cri, images};
 pub use follow::{Follow, Tick};
 pub use import::{Conflict, Fate, Import};

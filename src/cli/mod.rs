@@ -5,6 +5,7 @@ mod args;
 mod backup;
 mod bootstrap;
 mod completion;
+mod config;
 mod diff;
 mod dump;
 mod env_file;
@@ -47,7 +48,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ckpt_db::agent::is_full;
 use ckpt_db::ops;
 use ckpt_db::ops::log::{Severity, line};
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+
+use self::config::{Invocation, Refused};
 
 /// `EX_USAGE` of sysexits(3).
 const USAGE: u8 = 64;
@@ -123,13 +126,17 @@ impl Exit {
 
 /// Parses the arguments, runs the command, prints what failed.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let cli = match Invocation::of_process().parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(Refused::Arguments(error)) => {
             // Help and version are answers, not errors.
             let code = if error.use_stderr() { USAGE } else { 0 };
             let _ = error.print();
             return ExitCode::from(code);
+        }
+        Err(Refused::Config(error)) => {
+            error.lines().iter().for_each(|line| say(format_args!("error: {line}")));
+            return ExitCode::from(2);
         }
     };
     let mut out = io::BufWriter::new(io::stdout().lock());

@@ -39,6 +39,7 @@ pub use committed::{Committed, Revision};
 pub use compact::Size;
 pub use copy::{Existing, PutInPlace, Saved, StoreCopy};
 pub use error::StoreError;
+pub use file::earlier_stores;
 pub use finding::{Finding, RecordProblem};
 pub use guard::install_panic_hook;
 pub use memory::MemoryStore;

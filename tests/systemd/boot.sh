@@ -30,5 +30,5 @@ cp -r "$scene/units" /run/systemd/system
 cp "$scene/second" /run/second
 mkdir -p /run/systemd/system/ckpt-db.service.d
 printf '[Service]\nBindReadOnlyPaths=/run/second:/proc/%s/stat\n' "$second" >/run/systemd/system/ckpt-db.service.d/second.conf
-export container=ckpt-db-test SYSTEMD_UNIT_PATH=/run/systemd/system SCENE="$scene"
+export container=ckpt-db-test SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/systemd/system SCENE="$scene"
 exec /lib/systemd/systemd --system --unit=boot.target --log-target=null --show-status=0

@@ -164,3 +164,28 @@ fn uninstall_keeps_what_may_not_be_ours() {
     assert_eq!(fs::read_to_string(scene.path(STORE)).unwrap(), "my notes\n");
     scene.expect("uninstall_no_store");
 }
+
+/// Files that were kept beside the store go with it, and nothing that is only nearly named so.
+#[test]
+fn uninstall_and_what_was_kept_beside_the_store() {
+    let mut scene = Scene::empty();
+    for name in ["damaged-1795235686", "locked-1795235687", "replaced-1795235688", "replaced-1795235688-1"] {
+        scene.write(&format!("{STORE}.{name}"), "a store once\n");
+    }
+    let notes =
+        ["damaged-notes", "damaged-", "replaced-1-x", "copied-1795235686"].map(|name| format!("{STORE}.{name}"));
+    for name in &notes {
+        scene.write(name, "my notes\n");
+    }
+    scene.run("uninstall --dry-run --root node");
+    scene.run("uninstall --dry-run --delete-store --root node");
+    scene.run("uninstall --root node");
+    scene.run("uninstall --delete-store --root node");
+    let mut left: Vec<_> =
+        fs::read_dir(scene.path("node/var/lib/ckpt-db")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    left.sort();
+    let mut wanted = notes.map(|name| scene.path(&name));
+    wanted.sort();
+    assert_eq!(left, wanted);
+    scene.expect("uninstall_earlier_stores");
+}
