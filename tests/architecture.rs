@@ -45,6 +45,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
             "materialize",
             "node",
             "ops",
+            "regular_file",
             "source",
             "store",
         ],

@@ -402,14 +402,7 @@ mod tests {
 
     /// A store of one pod that has run.
     fn store() -> MemoryStore {
-        let identity = store_format::Identity {
-            store_id: store_format::StoreId([7; 16]),
-            created_at_unix_ms: 0,
-            node_name: "edge-1".to_owned(),
-            node_uid: String::new(),
-            cluster_ca_sha256: Vec::new(),
-            kubelet_version: String::new(),
-        };
+        let identity = store_format::Identity::new(store_format::StoreId([7; 16]), 0, "edge-1");
         let mut store = MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap();
         let body = serde_json::json!({
             "metadata": {"name": "web", "namespace": "shop", "uid": "u1"},

@@ -4,6 +4,9 @@ mod adopt;
 mod args;
 mod backup;
 mod bootstrap;
+mod completion;
+mod config;
+mod diff;
 mod dump;
 mod env_file;
 mod export;
@@ -20,9 +23,12 @@ mod node;
 mod open;
 mod output;
 mod plan;
+mod progress;
 mod prompt;
 mod rebuilt;
 mod redact;
+#[cfg(test)]
+mod reference;
 mod render;
 mod report;
 mod restore;
@@ -42,7 +48,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ckpt_db::agent::is_full;
 use ckpt_db::ops;
 use ckpt_db::ops::log::{Severity, line};
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+
+use self::config::{Invocation, Refused};
 
 /// `EX_USAGE` of sysexits(3).
 const USAGE: u8 = 64;
@@ -75,6 +83,7 @@ enum Command {
     Release(hold::Release),
     Dump(dump::Dump),
     Plan(plan::PlanCommand),
+    Diff(diff::Diff),
     Render(render::Render),
     Verify(verify::Verify),
     Backup(backup::Backup),
@@ -84,6 +93,7 @@ enum Command {
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
     Uninstall(uninstall::Uninstall),
+    Completion(completion::Completion),
     /// Not for people: its arguments stand in manifests.
     #[command(hide = true)]
     EnvFile(env_file::EnvFile),
@@ -116,13 +126,17 @@ impl Exit {
 
 /// Parses the arguments, runs the command, prints what failed.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let cli = match Invocation::of_process().parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(Refused::Arguments(error)) => {
             // Help and version are answers, not errors.
             let code = if error.use_stderr() { USAGE } else { 0 };
             let _ = error.print();
             return ExitCode::from(code);
+        }
+        Err(Refused::Config(error)) => {
+            error.lines().iter().for_each(|line| say(format_args!("error: {line}")));
+            return ExitCode::from(2);
         }
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -134,6 +148,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Release(command) => command.run(&mut out),
         Command::Dump(command) => command.run(&mut out),
         Command::Plan(command) => command.run(&mut out),
+        Command::Diff(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
         Command::Backup(command) => command.run(&mut out),
@@ -143,6 +158,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
+        Command::Completion(command) => command.run(&mut out),
         Command::EnvFile(command) => command.run(),
     };
     let result = result.and_then(|exit| {

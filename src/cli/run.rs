@@ -19,6 +19,7 @@ use ckpt_db::source::manifests::Input;
 use self::pass::Pass;
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::bootstrap::BootstrapArgs;
+use super::config::Invocation;
 use super::gates::{GateArgs, say_off};
 use super::keeping::KeepArgs;
 use super::key_look::KeyLook;
@@ -91,6 +92,10 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     logging: LogArgs,
+
+    /// How this was started, to be read again at a reload.
+    #[arg(skip)]
+    invocation: Option<Invocation>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -102,6 +107,12 @@ enum RefreshArg {
 }
 
 impl Run {
+    /// Learns how it was started, and which gates the configuration file sets.
+    pub(super) fn configured(&mut self, invocation: Invocation, gates: &[(String, bool)]) {
+        self.invocation = Some(invocation);
+        self.gates.under(gates);
+    }
+
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         self.logging.begin();
         tracing::debug!("{}", harden());

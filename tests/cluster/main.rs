@@ -13,6 +13,7 @@ mod consumer;
 mod control_plane;
 mod deployment;
 mod documented;
+mod exporting;
 mod facts;
 #[path = "../common/gate.rs"]
 mod gate;
