@@ -6,7 +6,7 @@ default:
 
 # Run the main job on the embedded example, below ./demo
 demo:
-    cargo run -q -- run --once --root demo --generate-node-key --manifests examples/node
+    cargo run -q -- run --feature-gates=Checkpointing=true --once --root demo --generate-node-key --manifests examples/node
 
 # All tests
 test:

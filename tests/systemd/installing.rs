@@ -172,7 +172,7 @@ fn is_kept(path: &str) -> bool {
 
 /// Directories of systems, which packages share, and what systemd and the container runtime keep for themselves.
 fn is_directory_of_others(path: &str) -> bool {
-    if path.starts_with("var/lib/containerd") {
+    if path.starts_with("var/lib/containerd") || path.starts_with("etc/cni") {
         return true;
     }
     let shared = ["usr/local/", "etc/systemd/system/", "var/lib/systemd", "var/tmp"];
