@@ -36,10 +36,14 @@ fn long_help() -> String {
 }
 
 impl GateArgs {
+    /// What is on.
+    pub(crate) fn gates(&self) -> anyhow::Result<FeatureGates> {
+        Ok(FeatureGates::from_map(self.feature_gates.iter().flatten().cloned())?)
+    }
+
     /// Whether pods are stored, and rendered from the store.
     pub(crate) fn checkpointing(&self) -> anyhow::Result<bool> {
-        let gates = FeatureGates::from_map(self.feature_gates.iter().flatten().cloned())?;
-        Ok(gates.is_on(Feature::Checkpointing))
+        Ok(self.gates()?.is_on(Feature::Checkpointing))
     }
 }
 

@@ -15,6 +15,7 @@ mod keeping;
 mod key;
 mod key_look;
 mod log;
+mod metrics;
 mod node;
 mod open;
 mod output;
