@@ -25,7 +25,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
     ("keys", &["clear", "crypto", "new_directory", "regular_file"]),
     ("source", &["checkpoint", "clear", "crypto", "date", "lock", "regular_file"]),
     ("node", &["checkpoint", "clear", "regular_file"]),
-    ("ops", &["checkpoint", "lock"]),
+    ("ops", &["checkpoint", "date", "lock"]),
     // `Committed` alone, the evidence that it asks for.
     ("materialize", &["checkpoint", "clear", "lock", "store"]),
     ("agent", &["checkpoint", "clear", "crypto", "date", "keys", "materialize", "node", "ops", "source", "store"]),
@@ -45,6 +45,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
             "materialize",
             "node",
             "ops",
+            "regular_file",
             "source",
             "store",
         ],

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use ckpt_db::feature_gates::{FeatureGates, Stage};
 use ckpt_db::ops::http::{Address, AddressError};
@@ -21,7 +21,8 @@ pub(crate) struct MetricsArgs {
     metrics_bind_address: Option<Address>,
 
     /// Serve them to other machines too, where --metrics-bind-address says so: in clear, to whoever asks
-    #[arg(long, requires = "metrics_bind_address")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = ArgAction::Set)]
     expose_metrics_without_authentication: bool,
 }
 

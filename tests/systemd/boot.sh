@@ -26,5 +26,9 @@ fi
 mount --make-rshared /
 mkdir -p /run/systemd
 cp -r "$scene/units" /run/systemd/system
-export container=ckpt-db-test SYSTEMD_UNIT_PATH=/run/systemd/system SCENE="$scene"
+# A service with a /proc of its own sees it too.
+cp "$scene/second" /run/second
+mkdir -p /run/systemd/system/ckpt-db.service.d
+printf '[Service]\nBindReadOnlyPaths=/run/second:/proc/%s/stat\n' "$second" >/run/systemd/system/ckpt-db.service.d/second.conf
+export container=ckpt-db-test SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/systemd/system SCENE="$scene"
 exec /lib/systemd/systemd --system --unit=boot.target --log-target=null --show-status=0

@@ -262,16 +262,13 @@ impl Machine {
     }
 
     /// Everything that is worth reading after a failure.
-    fn account(&self) -> String {
+    pub(crate) fn account(&self) -> String {
         let told = |name: &str| fs::read_to_string(self.scene.path(name)).unwrap_or_default();
         let units = self.inside(&["systemctl", "status", "--no-pager", "--full", "ckpt-db.service", "kubelet.service"]);
-        format!(
-            "{}{}{}{}",
-            told("console.d/err"),
-            told("console"),
-            String::from_utf8_lossy(&units.stdout),
-            String::from_utf8_lossy(&units.stderr)
-        )
+        let status = self.inside(&["/usr/local/bin/ckpt-db", "status", "-o", "wide"]);
+        let said = [units.stdout, units.stderr, status.stdout, status.stderr];
+        let said: String = said.iter().map(|said| String::from_utf8_lossy(said)).collect();
+        format!("{}{}{said}", told("console.d/err"), told("console"))
     }
 }
 
