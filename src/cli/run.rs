@@ -138,6 +138,7 @@ impl Run {
                 let follow = Follow::new(move || keys.files()).context("cannot wait for signals")?;
                 let mut pass = self.prepare()?;
                 pass.cold_start(out)?;
+                follow.ready();
                 pass.follow(source, follow, out)
             }
             (false, Some(Input::Stdin)) => Err(usage(
