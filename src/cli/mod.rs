@@ -22,6 +22,8 @@ mod logging;
 mod node;
 mod open;
 mod output;
+#[cfg(test)]
+mod pages;
 mod plan;
 mod progress;
 mod prompt;
@@ -92,6 +94,7 @@ enum Command {
     Import(import::Import),
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
+    Config(config::ConfigCommand),
     Uninstall(uninstall::Uninstall),
     Completion(completion::Completion),
     /// Not for people: its arguments stand in manifests.
@@ -157,6 +160,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
+        Command::Config(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
         Command::Completion(command) => command.run(&mut out),
         Command::EnvFile(command) => command.run(),
