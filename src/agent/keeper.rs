@@ -7,6 +7,7 @@ use tokio::runtime::Builder;
 
 use super::eyes::{Eyes, Sights};
 use super::pass::{Outcome, PassError, Target, assess, lifecycle, refuse_other_node};
+use super::shared::Renewed;
 use crate::checkpoint::decide::{Decision, PodNetwork};
 use crate::checkpoint::images::NodeImages;
 use crate::checkpoint::lifecycle::{Alarm, Checkpoint, Lives, Record, Rules, Standing, Timeline, decide};
@@ -168,6 +169,13 @@ impl Keeper {
     #[must_use]
     pub fn keeping(&self) -> &Keeping {
         &self.keeping
+    }
+
+    /// From the next pass on, which is a whole one, pods are kept by other settings. What was seen and done stays known.
+    pub fn renew(&mut self, Renewed { settings, rules }: Renewed) {
+        self.keeping.settings = settings;
+        self.keeping.rules = rules;
+        self.assessed = None;
     }
 
     /// Looks at the node.
@@ -402,14 +410,7 @@ mod tests {
 
     /// A store of one pod that has run.
     fn store() -> MemoryStore {
-        let identity = store_format::Identity {
-            store_id: store_format::StoreId([7; 16]),
-            created_at_unix_ms: 0,
-            node_name: "edge-1".to_owned(),
-            node_uid: String::new(),
-            cluster_ca_sha256: Vec::new(),
-            kubelet_version: String::new(),
-        };
+        let identity = store_format::Identity::new(store_format::StoreId([7; 16]), 0, "edge-1");
         let mut store = MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap();
         let body = serde_json::json!({
             "metadata": {"name": "web", "namespace": "shop", "uid": "u1"},

@@ -6,6 +6,8 @@ use tokio::sync::{Notify, watch};
 
 use super::store_thread::StoreHandle;
 use super::view::Episode;
+use crate::checkpoint::lifecycle::Rules;
+use crate::checkpoint::settings::Settings;
 use crate::source::api::feed::{Control, Feed};
 use crate::source::api::sighting::Sighting;
 use crate::store::StoreError;
@@ -26,6 +28,17 @@ pub struct Shared {
     foreign: Mutex<Option<String>>,
     /// The node whose pods were followed last.
     node: Mutex<Option<String>>,
+    /// What the pods are kept by from the next round on.
+    renewed: Mutex<Option<Renewed>>,
+}
+
+/// Settings that a reload has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// How pods are judged and translated.
+    pub settings: Settings,
+    /// When they are activated.
+    pub rules: Rules,
 }
 
 #[derive(Default)]
@@ -138,6 +151,18 @@ impl Shared {
     #[must_use]
     pub fn node(&self) -> Option<String> {
         lock(&self.node).clone()
+    }
+
+    /// From the next round on, which is now, pods are kept by these.
+    pub fn renew(&self, renewed: Renewed) {
+        *lock(&self.renewed) = Some(renewed);
+        self.ring();
+    }
+
+    /// What was said so since this was asked last.
+    #[must_use]
+    pub fn renewed(&self) -> Option<Renewed> {
+        lock(&self.renewed).take()
     }
 
     /// Asks this instance to give the store up.

@@ -4,7 +4,11 @@ mod adopt;
 mod args;
 mod backup;
 mod bootstrap;
+mod completion;
 mod config;
+mod diff;
+#[cfg(test)]
+mod documented;
 mod dump;
 mod env_file;
 mod export;
@@ -21,6 +25,7 @@ mod node;
 mod open;
 mod output;
 mod plan;
+mod progress;
 mod prompt;
 mod rebuilt;
 mod redact;
@@ -80,6 +85,7 @@ enum Command {
     Release(hold::Release),
     Dump(dump::Dump),
     Plan(plan::PlanCommand),
+    Diff(diff::Diff),
     Render(render::Render),
     Verify(verify::Verify),
     Backup(backup::Backup),
@@ -90,6 +96,7 @@ enum Command {
     Adopt(adopt::Adopt),
     Config(config::ConfigCommand),
     Uninstall(uninstall::Uninstall),
+    Completion(completion::Completion),
     /// Not for people: its arguments stand in manifests.
     #[command(hide = true)]
     EnvFile(env_file::EnvFile),
@@ -144,6 +151,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Release(command) => command.run(&mut out),
         Command::Dump(command) => command.run(&mut out),
         Command::Plan(command) => command.run(&mut out),
+        Command::Diff(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
         Command::Backup(command) => command.run(&mut out),
@@ -154,6 +162,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Adopt(command) => command.run(&mut out),
         Command::Config(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
+        Command::Completion(command) => command.run(&mut out),
         Command::EnvFile(command) => command.run(),
     };
     let result = result.and_then(|exit| {

@@ -19,7 +19,7 @@ use crate::truth;
 use crate::until;
 
 /// The node of `examples/node`.
-const NODE: &str = "edge-1";
+pub(crate) const NODE: &str = "edge-1";
 
 /// What of `examples/node` each API server since 1.20 takes as it is.
 const EXAMPLES: [&str; 7] = [
@@ -67,7 +67,7 @@ fn populate(admin: &Api) {
 }
 
 /// A cluster with the examples, and a node below `root` that has joined it.
-fn cluster_with_a_node(root: &Path) -> Option<(Cluster, Node)> {
+pub(crate) fn cluster_with_a_node(root: &Path) -> Option<(Cluster, Node)> {
     let cluster = Cluster::start(Options::default())?;
     populate(cluster.admin());
     cluster.join(NODE, root, cluster.port());

@@ -13,6 +13,7 @@ fn help() {
         "release",
         "dump",
         "plan",
+        "diff",
         "render",
         "verify",
         "backup",
@@ -32,6 +33,7 @@ fn help() {
         "import",
         "import pod-checkpointer",
         "uninstall",
+        "completion",
     ] {
         let mut scene = Scene::empty();
         for option in ["-h", "--help"] {
@@ -81,6 +83,13 @@ fn wrong_usage() {
         "key remove",
         "backup",
         "backup one two",
+        "backup - -o json",
+        "completion",
+        "completion tcsh",
+        "diff -o wide",
+        "run --logging-format xml",
+        "run --v 11",
+        "run --vmodule sorce=4",
         "restore",
         "export",
         "export out -o table",

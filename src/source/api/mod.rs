@@ -11,6 +11,7 @@ mod classify;
 pub mod collect;
 pub mod connect;
 pub mod credentials;
+pub mod current;
 mod end;
 pub mod events;
 pub mod feed;
