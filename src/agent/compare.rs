@@ -20,6 +20,8 @@ pub enum Difference {
     NotStored,
     /// The store has it, and the API server does not.
     OnlyStored,
+    /// The store has it, and no pod that the API server has for this node names it.
+    NotNeeded,
     /// Fields of it differ.
     Fields(Vec<Field>),
 }
@@ -74,7 +76,8 @@ fn compared(snapshot: &Snapshot, there: BTreeMap<ObjectKey, Current>) -> Compari
             },
             (Lookup::Found(_) | Lookup::Sealed, Current::Absent) => Ok(Some(Difference::OnlyStored)),
             (Lookup::Missing | Lookup::Forbidden | Lookup::NoKeyYet, Current::Is(_)) => Ok(Some(Difference::NotStored)),
-            (Lookup::Missing | Lookup::Forbidden | Lookup::NoKeyYet, Current::Absent) => continue,
+            (Lookup::Found(_) | Lookup::Sealed, Current::NotNeeded) => Ok(Some(Difference::NotNeeded)),
+            (Lookup::Missing | Lookup::Forbidden | Lookup::NoKeyYet, Current::Absent | Current::NotNeeded) => continue,
             (Lookup::Sealed, Current::Is(_)) => Err("no key at hand opens it".to_owned()),
             (Lookup::Damaged, _) => Err("its record is damaged".to_owned()),
         };

@@ -8,8 +8,10 @@ use super::store_thread::StoreHandle;
 use super::view::Episode;
 use crate::checkpoint::lifecycle::Rules;
 use crate::checkpoint::settings::Settings;
+use crate::ops::metrics::Counters;
 use crate::source::api::feed::{Control, Feed};
 use crate::source::api::sighting::Sighting;
+use crate::source::api::watching::WatchEnds;
 use crate::store::StoreError;
 
 /// One for each agent, given to all of its tasks.
@@ -28,6 +30,8 @@ pub struct Shared {
     foreign: Mutex<Option<String>>,
     /// The node whose pods were followed last.
     node: Mutex<Option<String>>,
+    counters: Arc<Counters>,
+    watch_ends: Arc<WatchEnds>,
     /// What the pods are kept by from the next round on.
     renewed: Mutex<Option<Renewed>>,
 }
@@ -60,6 +64,18 @@ struct Line {
 }
 
 impl Shared {
+    /// What all tasks count.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// How the watches of all feeds have ended.
+    #[must_use]
+    pub fn watch_ends(&self) -> &Arc<WatchEnds> {
+        &self.watch_ends
+    }
+
     /// Something has changed: look now.
     pub fn ring(&self) {
         self.bell.notify_one();

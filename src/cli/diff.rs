@@ -141,6 +141,9 @@ fn write(out: &mut dyn Write, comparison: &Comparison) -> io::Result<()> {
         match difference {
             Difference::NotStored => marked('+', &format!("{key}: not stored"))?,
             Difference::OnlyStored => marked('-', &format!("{key}: the API server does not have it"))?,
+            Difference::NotNeeded => {
+                marked('-', &format!("{key}: no pod that the API server has for this node names it"))?
+            }
             Difference::Fields(fields) => {
                 marked(' ', &format!("{key}:"))?;
                 for Field { path, stored, there } in fields {
@@ -171,6 +174,7 @@ fn value(comparison: &Comparison, node: &str) -> Value {
             let (change, fields) = match difference {
                 Difference::NotStored => ("NotStored", Vec::new()),
                 Difference::OnlyStored => ("OnlyStored", Vec::new()),
+                Difference::NotNeeded => ("NotNeeded", Vec::new()),
                 Difference::Fields(fields) => ("Modified", fields.iter().collect()),
             };
             let fields: Vec<Value> = fields

@@ -7,8 +7,6 @@ mod bootstrap;
 mod completion;
 mod config;
 mod diff;
-#[cfg(test)]
-mod documented;
 mod dump;
 mod env_file;
 mod export;
@@ -21,9 +19,12 @@ mod key;
 mod key_look;
 mod log;
 mod logging;
+mod metrics;
 mod node;
 mod open;
 mod output;
+#[cfg(test)]
+mod pages;
 mod plan;
 mod progress;
 mod prompt;

@@ -1,98 +1,114 @@
-//! What is made from the definition of the command line, compared: man pages in `dist/man`, and the page of exit codes.
-//!
-//! `SNAPSHOTS=overwrite cargo test --bin ckpt-db reference` writes the man pages anew.
+//! What is written elsewhere about the command line, compared with it; `SNAPSHOTS=overwrite` writes it.
 
-use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use clap::{Command, CommandFactory as _};
+use clap::CommandFactory as _;
 
-use super::{Cli, EXIT_CODES};
+use super::Cli;
 
-/// Every command that people see, with its whole name.
-fn commands() -> Vec<(String, Command)> {
-    let mut root = Cli::command().disable_help_subcommand(true);
-    root.build();
-    let mut found = Vec::new();
-    let mut todo = vec![("ckpt-db".to_owned(), root)];
-    while let Some((name, command)) = todo.pop() {
-        let below = command.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help");
-        todo.extend(below.map(|below| (format!("{name} {}", below.get_name()), below.clone())));
-        found.push((name, command));
+/// Compares a file of this repository with what it should be.
+pub(crate) fn same(path: &str, want: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    if found == want {
+        return;
     }
-    found.sort_by(|(one, _), (other, _)| one.cmp(other));
-    found
+    if std::env::var("SNAPSHOTS").is_ok_and(|what| what == "overwrite") {
+        fs::write(&file, want).unwrap();
+        return;
+    }
+    let differs = found.lines().zip(want.lines()).enumerate().find(|(_, (found, want))| found != want);
+    let (at, lines) = differs.map_or((0, ("", "")), |(at, lines)| (at + 1, lines));
+    panic!(
+        "{path} is not what the program says, from line {at} on:\n- {}\n+ {}\nSNAPSHOTS=overwrite writes it",
+        lines.0, lines.1
+    );
+}
+
+/// The same of what stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->`.
+pub(crate) fn same_between(path: &str, name: &str, want: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let text = fs::read_to_string(&file).unwrap();
+    let (begin, end) = (format!("<!-- generated: {name} -->\n"), format!("<!-- end: {name} -->\n"));
+    let (before, rest) = text.split_once(&begin).unwrap();
+    let (_, after) = rest.split_once(&end).unwrap();
+    same(path, &format!("{before}{begin}\n{want}\n{end}{after}"));
 }
 
 #[test]
-fn man_pages_are_those_of_this_program() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/man");
-    let mut pages = BTreeMap::new();
-    for (name, command) in commands() {
-        let file = format!("{}.1", name.replace(' ', "-"));
-        let title = name.replace(' ', "-").to_uppercase();
-        let man = clap_mangen::Man::new(command).title(title).manual("ckpt-db").source("ckpt-db").date("");
-        let mut page = Vec::new();
-        man.render(&mut page).unwrap();
-        pages.insert(file, String::from_utf8(page).unwrap());
+fn the_reference_of_commands_is_true() {
+    let mut text = String::new();
+    let mut cli = Cli::command();
+    cli.build();
+    for command in cli.get_subcommands().filter(|command| !command.is_hide_set()) {
+        describe(&mut text, command);
     }
-    if std::env::var_os("SNAPSHOTS").is_some_and(|action| action == "overwrite") {
-        let _ = fs::remove_dir_all(&directory);
-        fs::create_dir_all(&directory).unwrap();
-        pages.iter().for_each(|(file, page)| fs::write(directory.join(file), page).unwrap());
-    }
-    let there = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let stale: Vec<String> = there.filter(|file| !pages.contains_key(file)).collect();
-    assert!(stale.is_empty(), "dist/man has pages of no command: {stale:?}");
-    for (file, page) in pages {
-        let found = fs::read_to_string(directory.join(&file)).unwrap_or_default();
-        assert!(found == page, "dist/man/{file} is stale: SNAPSHOTS=overwrite cargo test --bin ckpt-db reference");
-    }
+    same_between("docs/reference/cli.md", "commands", text.trim_end_matches('\n'));
 }
 
-/// The page has the general table as `--help` has it, and a row for each command.
-#[test]
-fn exit_codes_are_documented() {
-    let text = include_str!("../../docs/reference/exit-codes.md");
-    for line in EXIT_CODES.lines().skip(1) {
-        let (code, meaning) = line.trim().split_once(' ').unwrap();
-        let row = format!("| {code} | {} |", meaning.trim());
-        assert!(text.contains(&row), "there is no row {row}");
+/// A command, and those below it.
+fn describe(text: &mut String, command: &clap::Command) {
+    let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
+    if name.ends_with(" help") {
+        return;
     }
-    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
-    let leaves = commands()
-        .into_iter()
-        .filter(|(name, _)| !["ckpt-db", "ckpt-db config", "ckpt-db key"].contains(&name.as_str()));
-    let names: Vec<String> = leaves.map(|(name, _)| name["ckpt-db ".len()..].to_owned()).collect();
-    for name in &names {
-        assert!(rows.iter().any(|row| row.starts_with(&format!("| `{name}` |"))), "there is no row for {name}");
+    let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
+    let _ = writeln!(text, "## {name}\n\n{about}\n");
+    let usage = command.clone().color(clap::ColorChoice::Never).render_usage().to_string();
+    let _ = writeln!(text, "```\n{}\n```\n", usage.trim_start_matches("Usage: ").trim_end());
+    let shown =
+        |argument: &&clap::Arg| !argument.is_hide_set() && !["help", "version"].contains(&argument.get_id().as_str());
+    for argument in command.get_arguments().filter(shown) {
+        option(text, argument);
     }
-    assert_eq!(rows.len(), names.len(), "there are rows for what is no command");
-}
-
-/// Each command shows how it is used.
-#[test]
-fn every_command_has_examples() {
-    for (name, command) in commands().into_iter().filter(|(_, command)| !command.has_subcommands()) {
-        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        let example = help.lines().any(|line| line.trim_start().starts_with("ckpt-db "));
-        assert!(help.contains("Examples:") && example, "{name} --help shows no example");
-    }
-}
-
-/// What a shell is given names every command.
-#[test]
-fn completions_know_every_command() {
-    use clap_complete::aot::{Shell, generate};
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell] {
-        let mut script = Vec::new();
-        generate(shell, &mut Cli::command(), "ckpt-db", &mut script);
-        let script = String::from_utf8(script).unwrap();
-        for (name, _) in commands() {
-            let last = name.rsplit(' ').next().unwrap();
-            assert!(script.contains(last), "{shell}: {name}");
+    if let Some(after) = command.get_after_long_help().or(command.get_after_help()) {
+        let after = after.to_string();
+        match after.contains("\n  ") {
+            true => drop(writeln!(text, "\n```\n{}\n```", after.trim_end())),
+            false => drop(writeln!(text, "\n{}", after.trim_end())),
         }
-        assert!(script.contains("logging-format"), "{shell}");
     }
+    text.push('\n');
+    for below in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        describe(text, below);
+    }
+}
+
+fn option(text: &mut String, argument: &clap::Arg) {
+    let mut names: Vec<String> = argument.get_short().map(|short| format!("-{short}")).into_iter().collect();
+    names.extend(argument.get_long().map(|long| format!("--{long}")));
+    let value = argument.get_value_names().map(|names| names.join(" ")).unwrap_or_default();
+    let takes = argument.get_action().takes_values();
+    let mut shown = match (names.is_empty(), takes) {
+        (true, _) => value.clone(),
+        (false, true) if argument.get_num_args().is_some_and(|range| range.min_values() == 0) => {
+            format!("{}[={value}]", names.join(", "))
+        }
+        (false, true) => format!("{} {value}", names.join(", ")),
+        (false, false) => names.join(", "),
+    };
+    shown = shown.trim().to_owned();
+    let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+    let paragraphs: Vec<&str> = help.split("\n\n").map(str::trim).collect();
+    let mut help = paragraphs.join(if paragraphs[0].ends_with(['.', ']']) { " " } else { ". " }).replace('\n', " ");
+    let values: Vec<String> = match takes && !argument.is_hide_possible_values_set() {
+        true => argument.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect(),
+        false => Vec::new(),
+    };
+    if !help.ends_with(['.', ']']) {
+        help.push('.');
+    }
+    if !values.is_empty() {
+        let _ = write!(help, " One of {}.", values.join(", "));
+    }
+    let default: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+    if !default.is_empty() && takes && !argument.is_hide_default_value_set() {
+        let _ = write!(help, " Default: `{}`.", default.join(","));
+    }
+    if let Some(variable) = argument.get_env() {
+        let _ = write!(help, " Environment: `{}`.", variable.to_string_lossy());
+    }
+    let _ = writeln!(text, "- `{shown}`: {help}");
 }

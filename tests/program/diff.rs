@@ -54,7 +54,7 @@ fn what_differs_is_shown_and_no_secret() {
     for line in [
         "- Pod shop/db: the API server does not have it",
         "+ Pod shop/late: not stored",
-        "- ConfigMap shop/db: the API server does not have it",
+        "- ConfigMap shop/db: no pod that the API server has for this node names it",
         "  ConfigMap shop/web:",
         "-   data.config: \"one\"",
         "+   data.config: \"two\"",

@@ -25,6 +25,10 @@ use super::{Exit, say};
 
 /// Check the configuration file, or show the default settings
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ckpt-db config check                          the file that the agent reads
+  ckpt-db config check new.yaml                 another one, before it takes its place
+  ckpt-db config defaults --comments            a sample, with what each field is for")]
 pub(crate) struct ConfigCommand {
     #[command(subcommand)]
     what: What,
@@ -38,11 +42,14 @@ enum What {
 
 /// Say all that is wrong with a configuration file, each with its line
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  ckpt-db config check                          the file that the agent reads
-  ckpt-db config check new.yaml                 another one, before it takes its place
+#[command(
+    after_help = "Exit code 1 means that something is wrong: no agent would start with the file, and one that runs would keep \
+                        the settings that it has.
 
-Exit code 1 means that something is wrong: no agent would start with the file, and one that runs would keep its settings.")]
+Examples:
+  ckpt-db config check                          the file that the agent reads
+  ckpt-db config check new.yaml                 another one, before it takes its place"
+)]
 struct Check {
     /// Directory that all default paths, and those in the file, are below [default: /]
     #[arg(long, value_name = "DIR")]
@@ -56,7 +63,7 @@ struct Check {
 /// Print the settings that hold where nothing else is said, as a configuration file
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  ckpt-db config defaults
+  ckpt-db config defaults                       what holds without a file
   ckpt-db config defaults --comments            a sample, with what each field is for")]
 struct Defaults {
     /// Directory that all default paths are below [default: /]

@@ -9,7 +9,7 @@ use super::invocation::{run_options, under};
 use super::settings::Settings;
 use super::text::{self, option_of};
 use crate::cli::Cli;
-use crate::cli::documented::{same, same_between};
+use crate::cli::reference::{same, same_between};
 
 const HEAD: &str = "apiVersion: ckpt-db.io/v1alpha1\nkind: CheckpointerConfiguration\n";
 

@@ -28,11 +28,13 @@ pub enum Current {
     Is(Object),
     /// It does not.
     Absent,
+    /// None of the node's pods names it there, and so the node may not ask for it.
+    NotNeeded,
     /// It does not say, and why.
     Untold(String),
 }
 
-/// Reads all pods of `node`, everything that they name, and each of `also`.
+/// Reads all pods of `node`, everything that they name, and those of `also` that a node may ask for.
 ///
 /// # Errors
 /// The pods can't be listed, or the server stops answering. What it refuses of a single object is [`Current::Untold`].
@@ -43,7 +45,8 @@ pub async fn current(
 ) -> Result<BTreeMap<ObjectKey, Current>, Failure> {
     let mut found = BTreeMap::new();
     let listing = list(connections, &paths::pods_of(node), Kind::Pod).await?;
-    let mut wanted = also.clone();
+    let data = |key: &&ObjectKey| matches!(key.kind(), Kind::ConfigMap | Kind::Secret);
+    let mut wanted: BTreeSet<ObjectKey> = also.iter().filter(|key| !data(key)).cloned().collect();
     let mut namespaces = BTreeSet::from([ALWAYS.to_owned()]);
     for bad in listing.bad {
         if let Some(key) = bad.object.clone() {
@@ -65,6 +68,9 @@ pub async fn current(
             let answer = one(connections, node, &key).await?;
             found.insert(key, answer);
         }
+    }
+    for key in also.iter().filter(data) {
+        found.entry(key.clone()).or_insert(Current::NotNeeded);
     }
     Ok(found)
 }
