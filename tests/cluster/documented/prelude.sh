@@ -14,10 +14,12 @@ until_true() {
 in_step() { until_true sh -c 'ckpt-db status -o json | jq -e ".apiServer.state == \"Answering\" and .store.populated"'; }
 silent() { until_true sh -c 'ckpt-db status -o json | jq -e ".apiServer.state == \"Silent\""'; }
 
-# As docs/how-to/install.md has it, with these options.
+# As docs/how-to/install.md has it, with this activation policy.
 installed() {
   install -m 0755 ckpt-db /usr/local/bin/ && install -m 0644 dist/systemd/*.service dist/systemd/*.mount /etc/systemd/system/ &&
-    mkdir -p /etc/default && echo "CKPT_DB_OPTIONS=$*" >/etc/default/ckpt-db &&
+    mkdir -p /etc/ckpt-db &&
+    printf '%s\n' 'apiVersion: ckpt-db.io/v1alpha1' 'kind: CheckpointerConfiguration' ${1:+"activationPolicy: $1"} \
+      >/etc/ckpt-db/config.yaml &&
     systemctl daemon-reload && systemctl enable --now ckpt-db && in_step
 }
 
