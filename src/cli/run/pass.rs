@@ -360,6 +360,7 @@ impl<'a> Pass<'a> {
                 }
             }
             loop {
+                ckpt_db::ops::log::flush();
                 match follow.next(interval) {
                     Tick::Due => break,
                     Tick::Keys => {
