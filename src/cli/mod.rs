@@ -19,6 +19,7 @@ mod key;
 mod key_look;
 mod log;
 mod logging;
+mod metrics;
 mod node;
 mod open;
 mod output;
