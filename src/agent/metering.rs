@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::admin::Desk;
 use crate::node::boot;
+use crate::ops::endpoints::Pages;
 use crate::ops::health::Health;
-use crate::ops::http::Pages;
 use crate::ops::metrics::{Feature, Gathered, Process, page};
 
 /// Answers for the agent. Nothing is looked at before somebody asks.
@@ -40,11 +40,12 @@ impl Pages for Metering {
     fn metrics(&self) -> String {
         let (shared, latest) = self.desk.sources();
         let (status, now_ms) = (self.desk.now(), boot::now_ms());
-        let health = Health::of(&status, self.silent_ms());
+        let inventory = latest.inventory(now_ms);
+        let health = Health::of(&status, self.silent_ms(), latest.is_answered());
         let (file_bytes, available_bytes) = latest.path().map(sizes).unwrap_or_default();
         let gathered = Gathered {
             status,
-            inventory: latest.inventory(now_ms),
+            inventory,
             health,
             features: self.features.clone(),
             watch_ends: shared.watch_ends().iter().collect(),
@@ -57,7 +58,8 @@ impl Pages for Metering {
     }
 
     fn health(&self) -> Health {
-        Health::of(&self.desk.now(), self.silent_ms())
+        let (_, latest) = self.desk.sources();
+        Health::of(&self.desk.now(), self.silent_ms(), latest.is_answered())
     }
 }
 

@@ -24,7 +24,7 @@ use super::rounds::Rounds;
 use super::store_thread::{Idle, StoreThread};
 use crate::node::boot;
 use crate::ops::admin::Listening;
-use crate::ops::http::serve;
+use crate::ops::endpoints::serve;
 use crate::ops::notify::Notifier;
 use crate::store::{Backend, Change, StoreError};
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{ArgAction, Args};
 
 use ckpt_db::feature_gates::{FeatureGates, Stage};
-use ckpt_db::ops::http::{Address, AddressError};
+use ckpt_db::ops::endpoints::{Address, AddressError};
 use ckpt_db::ops::metrics::Feature;
 
 use super::usage;

@@ -30,9 +30,9 @@ pub struct Health {
 
 impl Health {
     /// What `status` says. `silent_ms`: for how long nothing was heard of the task that keeps the pods; `None` if nothing
-    /// ever was.
+    /// ever was. `in_step`: whether what is stored is in step with the API server.
     #[must_use]
-    pub fn of(status: &CheckpointerStatus, silent_ms: Option<u64>) -> Self {
+    pub fn of(status: &CheckpointerStatus, silent_ms: Option<u64>, in_step: bool) -> Self {
         let check = |name, outcome| Check { name, outcome };
         let rounds = match silent_ms {
             Some(ms) if ms <= SILENT_MAX_MS => Ok(()),
@@ -60,7 +60,8 @@ impl Health {
                     Lock::Keyless => Err("the store has no key yet: Secrets are not stored".to_owned()),
                 },
             ));
-            let populated = match store.populated {
+            // A node that has no pods has nothing to store.
+            let populated = match store.populated || in_step {
                 true => Ok(()),
                 false => Err("the store never held a complete listing of this node's pods".to_owned()),
             };
@@ -166,9 +167,12 @@ mod tests {
         for (what, change, silent_ms, live, ready) in rows {
             let mut status = status();
             change(&mut status);
-            let health = Health::of(&status, silent_ms);
+            let health = Health::of(&status, silent_ms, false);
             assert_eq!((&failing(&health.live)[..], &failing(&health.ready)[..]), (live, ready), "{what}");
         }
+        let mut without_pods = status();
+        without_pods.store.populated = false;
+        assert_eq!(failing(&Health::of(&without_pods, Some(0), true).ready), Vec::<&str>::new());
     }
 
     #[test]

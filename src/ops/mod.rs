@@ -4,8 +4,8 @@
 //! It carries what others know, and decides nothing.
 
 pub mod admin;
+pub mod endpoints;
 pub mod health;
-pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod notify;

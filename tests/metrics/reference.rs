@@ -18,7 +18,7 @@ fn metrics() -> String {
 }
 
 fn checks() -> String {
-    let health = Health::of(&status(&[]), Some(0));
+    let health = Health::of(&status(&[]), Some(0), false);
     let rows = health.ready.iter().map(|check| {
         let live = health.live.iter().any(|live| live.name == check.name);
         format!("| `{}` | {} |\n", check.name, if live { "`/livez`, `/readyz`" } else { "`/readyz`" })

@@ -73,7 +73,7 @@ pub(crate) fn text(pods: &[Value]) -> String {
     counters.cold_start_took(1_250);
     counters.certificate_expires(Some(1_800_086_400));
     let status = status(pods);
-    let health = Health::of(&status, Some(1_000));
+    let health = Health::of(&status, Some(1_000), false);
     let slot = |kind, created_at_unix_ms| Slot { kind, created_at_unix_ms };
     let gathered = Gathered {
         inventory: Some(Inventory {
