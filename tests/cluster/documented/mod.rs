@@ -90,7 +90,7 @@ fn machine(cluster: &Cluster) -> Machine {
     fs::copy(from.with_file_name("admin-client.pem"), scene.path("var/admin-client.pem")).unwrap();
     let checkout = scene.path("var/checkout");
     fs::create_dir(&checkout).unwrap();
-    for name in ["Makefile", "dist", "docs", "examples"] {
+    for name in ["LICENSE", "Makefile", "dist", "docs", "examples"] {
         symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), checkout.join(name)).unwrap();
     }
     fs::copy(env!("CARGO_BIN_EXE_ckpt-db"), checkout.join("ckpt-db")).unwrap();
