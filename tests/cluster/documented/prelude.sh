@@ -3,9 +3,9 @@ unset NODE_NAME KUBERNETES_SERVICE_HOST RUST_LOG
 export PATH=/usr/local/bin:$PATH HOME=/var PAGER=cat SYSTEMD_PAGER=
 if [ -d /var/checkout ]; then cd /var/checkout || exit 1; fi
 
-# Asks again for half a minute.
+# Asks again for a minute.
 until_true() {
-  for _ in $(seq 300); do
+  for _ in $(seq 600); do
     if "$@" >/dev/null 2>&1; then return 0; fi
     sleep 0.1
   done
