@@ -4,7 +4,9 @@ mod adopt;
 mod args;
 mod backup;
 mod bootstrap;
+mod completion;
 mod config;
+mod diff;
 mod dump;
 mod env_file;
 mod export;
@@ -17,13 +19,19 @@ mod key;
 mod key_look;
 mod log;
 mod logging;
+mod metrics;
 mod node;
 mod open;
 mod output;
+#[cfg(test)]
+mod pages;
 mod plan;
+mod progress;
 mod prompt;
 mod rebuilt;
 mod redact;
+#[cfg(test)]
+mod reference;
 mod render;
 mod report;
 mod restore;
@@ -71,13 +79,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Status(status::StatusCommand),
     Log(log::Log),
     Hold(hold::Hold),
     Release(hold::Release),
     Dump(dump::Dump),
     Plan(plan::PlanCommand),
+    Diff(diff::Diff),
     Render(render::Render),
     Verify(verify::Verify),
     Backup(backup::Backup),
@@ -86,7 +95,9 @@ enum Command {
     Import(import::Import),
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
+    Config(config::ConfigCommand),
     Uninstall(uninstall::Uninstall),
+    Completion(completion::Completion),
     /// Not for people: its arguments stand in manifests.
     #[command(hide = true)]
     EnvFile(env_file::EnvFile),
@@ -141,6 +152,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Release(command) => command.run(&mut out),
         Command::Dump(command) => command.run(&mut out),
         Command::Plan(command) => command.run(&mut out),
+        Command::Diff(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
         Command::Backup(command) => command.run(&mut out),
@@ -149,7 +161,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
+        Command::Config(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
+        Command::Completion(command) => command.run(&mut out),
         Command::EnvFile(command) => command.run(),
     };
     let result = result.and_then(|exit| {

@@ -35,7 +35,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// First the manifests in the kubelet's directory, so that the copies stop; then the prepared ones; and when the copies'
 /// containers are gone, what they had mounted. Nothing that ckpt-db did not make is touched. The store is kept.
 #[derive(Args, Debug)]
-#[command(after_help = "Before it: systemctl disable --now ckpt-db")]
+#[command(after_help = "Examples:
+  systemctl disable --now ckpt-db           before it
+  ckpt-db uninstall --dry-run               what would go
+  ckpt-db uninstall                         copies and their files; the store stays
+  ckpt-db uninstall --delete-store")]
 pub(crate) struct Uninstall {
     #[command(flatten)]
     store: StoreArgs,

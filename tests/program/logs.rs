@@ -30,23 +30,26 @@ fn each_line_is_an_object_and_tells_nothing_secret() {
     scene.server.token_kubeconfig(kubelet.path(), TOKEN);
     scene.write("token", TOKEN);
     scene.write(KUBELET_CONF, &format!("{text}    tokenFile: /token\n"));
-    let agent = scene.watch(scene.command(&["--generate-node-key", "--logging-format=json", "-v", "10"]));
-    at_once("the listing", || !events(&agent, "InStep").is_empty());
+    let options = ["--generate-node-key", "--logging-format=json", "-v", "10", "--checkpoint-grace-period", "1s"];
+    let agent = scene.watch(scene.command(&options));
+    let said = |event: &str| agent.lines().iter().any(|line| line.contains(&format!("\"event\":\"{event}\"")));
+    at_once("the listing", || said("InStep"));
+    scene.delete_pod("shop", "web");
+    at_once("the end of its checkpoint", || said("CheckpointEnded"));
     let of_web = |line: &Value| line["pod"] == "shop/web";
-    at_once("the pod's state", || events(&agent, "CheckpointState").iter().any(of_web));
 
     let state = events(&agent, "CheckpointState").into_iter().find(of_web).unwrap();
     assert_eq!(state["level"], "info", "{state}");
-    assert_eq!(state["state"], "Inactive", "{state}");
+    assert_eq!(state["state"], "InactiveGrace", "{state}");
     assert!(state["uid"].as_str().is_some_and(|uid| !uid.is_empty()), "{state}");
     assert!(state["revision"].as_u64().is_some_and(|revision| revision > 0), "{state}");
     let cause = state["cause"].as_str().unwrap();
-    assert_eq!(state["msg"], format!("shop/web: no copy runs ({cause})"));
+    assert_eq!(state["msg"], format!("shop/web: no copy runs; kept for the grace period ({cause})"));
+    let ended = events(&agent, "CheckpointEnded");
+    assert_eq!((&ended[0]["pod"], &ended[0]["uid"]), (&"shop/web".into(), &state["uid"]));
     let api = events(&agent, "ApiServer");
     assert_eq!((&api[0]["reach"], &api[0]["msg"]), (&"Answering".into(), &"API server: answering".into()));
     // What is asked for with --v, of the program itself.
-    let others = events(&agent, "");
-    assert!(others.is_empty());
     let lines: Vec<Value> = agent.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let stored = |line: &&Value| line["msg"] == "stored" && line["object"] == "Secret shop/web";
     assert!(lines.iter().any(|line| stored(&line)), "{lines:#?}");

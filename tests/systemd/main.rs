@@ -8,7 +8,11 @@
 
 #[path = "../common/gate.rs"]
 mod gate;
+mod installing;
 mod machine;
+mod reloading;
+mod sandbox;
+mod versions;
 
 use std::fs;
 use std::path::Path;
@@ -20,12 +24,15 @@ fn runnable(test: &str) -> bool {
     match cgroups() {
         Ok(_) => true,
         Err(why) => {
-            let required = std::env::var_os("CKPT_DB_REQUIRE_SYSTEMD").is_some();
-            assert!(!required, "CKPT_DB_REQUIRE_SYSTEMD is set, but systemd can't be run: {why}");
+            assert!(!required(), "CKPT_DB_REQUIRE_SYSTEMD is set, but systemd can't be run: {why}");
             eprintln!("SKIPPED: {test}: systemd can't be run here: {why}");
             false
         }
     }
+}
+
+fn required() -> bool {
+    std::env::var_os("CKPT_DB_REQUIRE_SYSTEMD").is_some()
 }
 
 fn example() -> &'static Path {
@@ -99,7 +106,7 @@ fn the_kubelet_starts_whatever_happens() {
     const STORE: &str = "var/lib/ckpt-db/checkpoint-store.db";
     type Harm = fn(&Scene);
     #[rustfmt::skip]
-    let rows: [(&str, Harm, Option<bool>); 9] = [
+    let rows: [(&str, Harm, Option<bool>); 11] = [
         ("nothing is wrong",            |_| {},                                                                 Some(true)),
         ("no store, no credentials",    |scene| fs::remove_dir_all(scene.path("var/lib/ckpt-db")).unwrap(),     Some(true)),
         ("the binary is missing",       |scene| fs::remove_file(scene.path("usr/local/bin/ckpt-db")).unwrap(),  Some(false)),
@@ -109,6 +116,10 @@ fn the_kubelet_starts_whatever_happens() {
             fs::create_dir(scene.path(STORE)).unwrap();
         },                                                                                                      Some(false)),
         ("the disk is read-only",       |scene| scene.write("read-only", ""),                                   Some(true)),
+        ("an option is unknown",        |scene| scene.write("etc/default/ckpt-db", "CKPT_DB_OPTIONS=--no-such-option\n"), Some(false)),
+        ("no memory can be mounted",    |scene| scene.write(
+            "units/etc-kubernetes-checkpoint\\x2dsecrets.mount.d/harm.conf", "[Mount]\nType=none-such\n",
+        ),                                                                                                      Some(true)),
         ("it ends at once",             |scene| scene.program("exit 1"),                                        Some(false)),
         ("it dies by a signal",         |scene| scene.program("kill -SEGV $$"),                                 Some(false)),
         ("it is never ready",           |scene| {
@@ -209,9 +220,8 @@ fn a_credential_opens_the_store() {
     assert!(machine.inside(&["mkdir", "-m", "0700", "/etc/credstore.encrypted"]).status.success());
     let made = machine.inside(&[&encrypt[..], &[&format!("/{CLEAR}"), ENCRYPTED]].concat());
     if !made.status.success() {
-        let required = std::env::var_os("CKPT_DB_REQUIRE_SYSTEMD").is_some();
         let why = String::from_utf8_lossy(&made.stderr).into_owned();
-        assert!(!required, "CKPT_DB_REQUIRE_SYSTEMD is set, but systemd-creds does not encrypt: {why}");
+        assert!(!required(), "CKPT_DB_REQUIRE_SYSTEMD is set, but systemd-creds does not encrypt: {why}");
         eprintln!("SKIPPED in part: systemd-creds does not encrypt here: {why}");
         return;
     }

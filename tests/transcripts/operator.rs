@@ -96,6 +96,19 @@ fn adopt() {
     scene.expect("adopt");
 }
 
+/// What an operator meets before anybody can be asked; `tests/program/diff.rs` has a server.
+#[test]
+fn diff() {
+    let mut scene = Scene::seeded();
+    scene.run("diff --root elsewhere");
+    scene.run(&format!("diff {KEY}"));
+    credentials(&scene, "other.conf", "edge-2");
+    scene.run(&format!("diff --kubeconfig other.conf {KEY}"));
+    credentials(&scene, "node/etc/kubernetes/kubelet.conf", "edge-1");
+    scene.run(&format!("diff --node-name edge-9 {KEY}"));
+    scene.expect("diff");
+}
+
 /// Markers that say when trees may go: set back, as if their time were over.
 fn time_passes(scene: &Scene) {
     for root in ["checkpoint-secrets", "checkpoint-configmaps"] {

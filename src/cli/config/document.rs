@@ -65,6 +65,9 @@ fn what(error: &serde_saphyr::Error) -> String {
     if let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } = error {
         return format!("field {key:?} stands twice in one mapping");
     }
+    if let serde_saphyr::Error::MultipleDocuments { .. } = error {
+        return "a second document begins: a configuration file has one".to_owned();
+    }
     let text = error.to_string();
     format!("invalid YAML: {}", text.split(" at line ").next().unwrap_or(&text))
 }

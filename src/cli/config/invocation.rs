@@ -100,7 +100,7 @@ pub(super) fn run_options() -> clap::Command {
 }
 
 /// The command, and those below it, with the settings as default values.
-fn under(command: clap::Command, settings: &Settings) -> clap::Command {
+pub(super) fn under(command: clap::Command, settings: &Settings) -> clap::Command {
     let has = |name: &str| command.get_arguments().any(|argument| argument.get_long() == Some(name));
     // Where an option says what to add, what opens the store has another name.
     let name_of = |option: &str| {

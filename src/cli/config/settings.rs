@@ -183,7 +183,9 @@ impl Reader<'_> {
             if prefix.is_empty() && ["apiVersion", "kind"].contains(&name.as_str()) {
                 continue;
             }
-            if let Some(field) = FIELDS.iter().find(|field| field.name == name) {
+            // A dot is ours, and no part of a key.
+            let exact = |field: &&Field| field.name == name && !key.value.contains('.');
+            if let Some(field) = FIELDS.iter().find(exact) {
                 self.field(field, key.line, node);
                 continue;
             }

@@ -2,9 +2,14 @@
 
 use std::path::Path;
 
-use super::fields::{FIELDS, NO_SETTINGS};
-use super::invocation::run_options;
+use clap::CommandFactory as _;
+
+use super::fields::{FIELDS, NO_SETTINGS, Shape, Unset};
+use super::invocation::{run_options, under};
 use super::settings::Settings;
+use super::text::{self, option_of};
+use crate::cli::Cli;
+use crate::cli::reference::{same, same_between};
 
 const HEAD: &str = "apiVersion: ckpt-db.io/v1alpha1\nkind: CheckpointerConfiguration\n";
 
@@ -50,6 +55,9 @@ fn what_a_file_sets() {
         ("featureGates: {Checkpointing: true}",                      &["gate Checkpointing=true"]),
         ("featureGates:\n  AllAlpha: true\n  Checkpointing: false",  &["gate AllAlpha=true", "gate Checkpointing=false"]),
         ("featureGates: {}",                                         &[]),
+        ("logging: {format: json, verbosity: 2}",                    &["logging-format=json", "v=2"]),
+        ("logging:\n  vmodule: [source=4, store=2]",                 &["vmodule=source=4,store=2"]),
+        ("logging:",                                                 &[]),
     ];
     for (text, want) in rows {
         assert_eq!(options(&format!("{HEAD}{text}\n"), "/"), *want, "{text}");
@@ -89,6 +97,9 @@ fn what_is_wrong_is_told_with_its_line() {
         ("featureGates:\n  Chekpointing: true",
             &["4: featureGates: unrecognized feature gate: Chekpointing (did you mean Checkpointing?); the known ones are \
                AllAlpha, AllBeta, Checkpointing"]),
+        ("logging: json",                &["3: logging is a mapping of fields, and this is a single value"]),
+        ("logging:\n  fromat: json",     &["4: unknown field \"logging.fromat\" (did you mean format?)"]),
+        ("logging.format: json",         &["3: unknown field \"logging.format\""]),
         // All of it at once, by line.
         ("store: s.db\nnodeNames: x\nactivationWave: 0",
             &["3: store: \"s.db\" is no absolute path", "4: unknown field \"nodeNames\" (did you mean nodeName?)",
@@ -150,4 +161,66 @@ fn each_option_of_run_is_a_field_or_no_setting() {
         let grouped = field.name.contains('.');
         assert!(leaf == name || leaf == plural || grouped, "{} is called {}", field.option, field.name);
     }
+}
+
+/// What the reference and the sample say of a field is true of its option.
+#[test]
+fn each_default_is_that_of_the_option() {
+    let run = run_options();
+    for field in FIELDS {
+        let option = option_of(field, &run).unwrap();
+        let has = !option.get_default_values().is_empty();
+        assert_eq!(has, matches!(field.default, Unset::Option), "{}", field.name);
+        let many = matches!(field.shape, Shape::Values | Shape::Paths | Shape::Gates);
+        let given_often = matches!(option.get_action(), clap::ArgAction::Append);
+        let listed = option.get_value_delimiter().is_some();
+        assert_eq!(many, given_often || listed, "{}", field.name);
+        let path = matches!(field.shape, Shape::Path | Shape::Paths | Shape::Endpoint);
+        let takes_path = option.get_value_parser().type_id() == std::any::TypeId::of::<std::path::PathBuf>();
+        assert_eq!(path, takes_path, "{}", field.name);
+    }
+}
+
+/// What is printed as the defaults says the same as no file at all.
+#[test]
+fn the_defaults_change_nothing() {
+    let text = text::defaults(Path::new("/"));
+    assert!(read(&text, "/").is_ok(), "{:?}", read(&text, "/"));
+    let run = |settings: &Settings| {
+        let matches = under(Cli::command(), settings).try_get_matches_from(["ckpt-db", "run"]).unwrap();
+        matches.subcommand().unwrap().1.clone()
+    };
+    let (explicit, implied) = (run(&read(&text, "/").unwrap()), run(&Settings::default()));
+    // What has no default value in the option is spelt out.
+    let spelt = ["store", "admin_socket", "pod_manifest_path", "secret_root", "logging_format", "v", "vmodule"];
+    for id in implied.ids().map(clap::Id::as_str).filter(|id| !spelt.contains(id)) {
+        let values = |matches: &clap::ArgMatches| -> Vec<String> {
+            let raw = matches.try_get_raw(id).ok().flatten();
+            raw.map(|raw| raw.map(|value| value.to_string_lossy().into_owned()).collect()).unwrap_or_default()
+        };
+        assert_eq!(values(&explicit), values(&implied), "{id}");
+    }
+}
+
+/// `dist/config.yaml` and `docs/reference/config.md` are what the program says; SNAPSHOTS=overwrite writes them.
+#[test]
+fn the_sample_is_true() {
+    let sample = text::sample();
+    same("dist/config.yaml", &sample);
+    assert_eq!(options(&sample, "/"), [""; 0], "nothing is set in it");
+    // Every field can be taken out of its comment.
+    let lines = sample.lines().map(|line| match line.strip_prefix('#') {
+        Some(field) if !field.is_empty() && (!field.starts_with(' ') || field.starts_with("  ")) => field,
+        _ => line,
+    });
+    let bare: String = lines.map(|line| format!("{line}\n")).collect();
+    let settings = read(&bare, "/").unwrap();
+    assert!(settings.gates() == [("Checkpointing".to_owned(), false)]);
+    let listed = FIELDS.iter().filter(|field| bare.contains(&format!("{}: [", field.name.rsplit('.').next().unwrap())));
+    assert_eq!(settings.options().len(), FIELDS.len() - 1 - listed.count(), "{bare}");
+}
+
+#[test]
+fn the_reference_is_true() {
+    same_between("docs/reference/config.md", "fields", &text::table());
 }

@@ -17,6 +17,8 @@ use crate::cli::{Exit, say};
 /// with. The key that this makes lies beside the store, readable to root only: it protects a copy or backup of the store that
 /// is made without it, and not a disk that holds both. For that, see 'key add --credential'.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ckpt-db key init                          before the first start of the agent")]
 pub(crate) struct Init {
     #[command(flatten)]
     store: StoreArgs,

@@ -84,8 +84,10 @@ pub fn module(text: &str) -> Result<(String, u8), LevelError> {
 mod tests {
     use super::*;
 
-    fn wanted(levels: &Levels, target: &str) -> [bool; 5] {
-        [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE].map(|level| levels.wants(target, &level))
+    /// What is written of a module of ours, or of a library.
+    fn wanted(levels: &Levels, module: &str) -> [bool; 5] {
+        let target = if module == "h2" { module.to_owned() } else { format!("ckpt_db::{module}") };
+        [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE].map(|level| levels.wants(&target, &level))
     }
 
     #[test]
@@ -102,19 +104,19 @@ mod tests {
             (10, [true, true, true,  true,  true]),
         ];
         for (verbosity, expected) in table {
-            assert_eq!(wanted(&Levels::new(verbosity, &[]), "ckpt_db::store"), expected, "{verbosity}");
+            assert_eq!(wanted(&Levels::new(verbosity, &[]), "store"), expected, "{verbosity}");
         }
     }
 
     #[test]
     fn modules_have_levels_of_their_own() {
         let levels = Levels::new(0, &[module("source=4").unwrap(), module("source::api::feed=0").unwrap()]);
-        assert_eq!(wanted(&levels, "ckpt_db::store"), [true, true, false, false, false]);
-        assert_eq!(wanted(&levels, "ckpt_db::source::api"), [true, true, true, true, false]);
-        assert_eq!(wanted(&levels, "ckpt_db::source::api::feed"), [true, true, false, false, false]);
+        assert_eq!(wanted(&levels, "store"), [true, true, false, false, false]);
+        assert_eq!(wanted(&levels, "source::api"), [true, true, true, true, false]);
+        assert_eq!(wanted(&levels, "source::api::feed"), [true, true, false, false, false]);
         let levels = Levels::new(6, &[module("store=0").unwrap()]);
-        assert_eq!(wanted(&levels, "ckpt_db::store::redb_store"), [true, true, false, false, false]);
-        assert_eq!(wanted(&levels, "ckpt_db::agent"), [true; 5]);
+        assert_eq!(wanted(&levels, "store::redb_store"), [true, true, false, false, false]);
+        assert_eq!(wanted(&levels, "agent"), [true; 5]);
     }
 
     #[test]
@@ -141,10 +143,10 @@ mod tests {
     #[test]
     fn rust_log() {
         let levels = Levels::from_rust_log("ckpt_db=info").unwrap();
-        assert_eq!(wanted(&levels, "ckpt_db::store"), [true, true, true, false, false]);
+        assert_eq!(wanted(&levels, "store"), [true, true, true, false, false]);
         assert_eq!(wanted(&levels, "h2"), [true, true, false, false, false]);
-        assert_eq!(wanted(&Levels::from_rust_log("trace").unwrap(), "ckpt_db"), [true; 5]);
-        assert_eq!(wanted(&Levels::from_rust_log("error").unwrap(), "ckpt_db"), [true, false, false, false, false]);
+        assert_eq!(wanted(&Levels::from_rust_log("trace").unwrap(), "cli"), [true; 5]);
+        assert_eq!(wanted(&Levels::from_rust_log("error").unwrap(), "cli"), [true, false, false, false, false]);
         assert_eq!(Levels::from_rust_log("ckpt_db=loud"), None);
     }
 }

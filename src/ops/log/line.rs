@@ -120,7 +120,7 @@ mod tests {
 
     fn record(event: Option<&str>, severity: Severity, message: &str, fields: Vec<(&'static str, Value)>) -> Record {
         let event = event.map(|name| find(name).unwrap());
-        Record { severity, event, target: "ckpt_db::x", message: message.to_owned(), fields, repeated: 0 }
+        Record { severity, event, target: "ckpt_db::ops", message: message.to_owned(), fields, repeated: 0 }
     }
 
     #[test]
@@ -135,23 +135,23 @@ mod tests {
         #[rustfmt::skip]
         let table = [
             (record(Some(MESSAGE), Severity::Info, "hello", vec![]),
-             "hello", r#""level":"info","event":"Message","logger":"ckpt_db::x","msg":"hello""#),
+             "hello", r#""level":"info","event":"Message","logger":"ckpt_db::ops","msg":"hello""#),
             (record(Some(NOTE), Severity::Notice, "hello", vec![]),
-             "note: hello", r#""level":"notice","event":"Note","logger":"ckpt_db::x","msg":"hello""#),
+             "note: hello", r#""level":"notice","event":"Note","logger":"ckpt_db::ops","msg":"hello""#),
             (record(Some(MESSAGE), Severity::Warning, "hello", vec![]),
-             "warning: hello", r#""level":"warning","event":"Message","logger":"ckpt_db::x","msg":"hello""#),
+             "warning: hello", r#""level":"warning","event":"Message","logger":"ckpt_db::ops","msg":"hello""#),
             (record(Some(CHECKPOINT_STATE), Severity::Info, "shop/web: copy started (the API server is silent)", state),
              r#"shop/web: copy started (the API server is silent) uid="u-1" revision=7 state="Active""#,
-             r#""level":"info","event":"CheckpointState","logger":"ckpt_db::x","msg":"shop/web: copy started (the API server is silent)","pod":"shop/web","uid":"u-1","revision":7,"state":"Active","cause":"the API server is silent""#),
+             r#""level":"info","event":"CheckpointState","logger":"ckpt_db::ops","msg":"shop/web: copy started (the API server is silent)","pod":"shop/web","uid":"u-1","revision":7,"state":"Active","cause":"the API server is silent""#),
             (record(Some(API_SERVER), Severity::Info, "API server: answering", vec![("reach", "Answering".into())]),
-             "API server: answering", r#""level":"info","event":"ApiServer","logger":"ckpt_db::x","msg":"API server: answering","reach":"Answering""#),
+             "API server: answering", r#""level":"info","event":"ApiServer","logger":"ckpt_db::ops","msg":"API server: answering","reach":"Answering""#),
             (record(None, Severity::Info, "committed", vec![("revision", 3.into()), ("stored", 1.into())]),
-             "info: ckpt_db::x: committed revision=3 stored=1", r#""level":"info","logger":"ckpt_db::x","msg":"committed","revision":3,"stored":1"#),
+             "info: ckpt_db::ops: committed revision=3 stored=1", r#""level":"info","logger":"ckpt_db::ops","msg":"committed","revision":3,"stored":1"#),
             (record(None, Severity::Warning, "open to others", vec![("store", "/a b\"".into())]),
-             "warning: open to others store=\"/a b\\\"\"", r#""level":"warning","logger":"ckpt_db::x","msg":"open to others","store":"/a b\"""#),
+             "warning: open to others store=\"/a b\\\"\"", r#""level":"warning","logger":"ckpt_db::ops","msg":"open to others","store":"/a b\"""#),
             (record(None, Severity::Debug, "a\nb\u{1b}[31m\u{202e}", vec![("x", "\u{9b}".into())]),
-             "debug: ckpt_db::x: a\\u{a}b\\u{1b}[31m\\u{202e} x=\"\\u{9b}\"",
-             r#""level":"debug","logger":"ckpt_db::x","msg":"a\nb\u001b[31m\u202e","x":"\u009b""#),
+             "debug: ckpt_db::ops: a\\u{a}b\\u{1b}[31m\\u{202e} x=\"\\u{9b}\"",
+             r#""level":"debug","logger":"ckpt_db::ops","msg":"a\nb\u001b[31m\u202e","x":"\u009b""#),
         ];
         for (record, as_text, as_json) in table {
             assert_eq!(text(&record, false), as_text);
