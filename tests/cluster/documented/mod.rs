@@ -68,12 +68,7 @@ fn runnable() -> bool {
 
 /// A node that has joined the cluster, where nothing of ours is installed yet.
 fn machine(cluster: &Cluster) -> Machine {
-    let scene = machine::Scene::new();
-    let units = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/dist/systemd")).unwrap();
-    for unit in units.map(|unit| unit.unwrap().file_name()) {
-        let _ = fs::remove_file(scene.path("units").join(unit));
-    }
-    fs::remove_file(scene.path("usr/local/bin/ckpt-db")).unwrap();
+    let scene = machine::Scene::without_us();
     // It tells that nothing runs.
     assert!(scene.runtime(&IMAGES), "no containerd");
     for (name, contents) in JOURNAL {
@@ -90,7 +85,7 @@ fn machine(cluster: &Cluster) -> Machine {
     );
     let checkout = scene.path("var/checkout");
     fs::create_dir(&checkout).unwrap();
-    for name in ["Makefile", "dist", "docs", "examples"] {
+    for name in ["Makefile", "LICENSE", "dist", "docs", "examples"] {
         symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), checkout.join(name)).unwrap();
     }
     fs::copy(env!("CARGO_BIN_EXE_ckpt-db"), checkout.join("ckpt-db")).unwrap();

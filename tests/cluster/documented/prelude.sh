@@ -16,9 +16,7 @@ silent() { until_true sh -c 'ckpt-db status -o json | jq -e ".apiServer.state ==
 
 # As docs/how-to/install.md has it, with these options.
 installed() {
-  install -m 0755 ckpt-db /usr/local/bin/ && install -m 0644 dist/systemd/*.service dist/systemd/*.mount /etc/systemd/system/ &&
-    mkdir -p /etc/default && echo "CKPT_DB_OPTIONS=$*" >/etc/default/ckpt-db &&
-    systemctl daemon-reload && systemctl enable --now ckpt-db && in_step
+  make -s install BINARY=ckpt-db && echo "CKPT_DB_OPTIONS=$*" >/etc/default/ckpt-db && systemctl enable --now ckpt-db && in_step
 }
 
 # The API server goes, or comes back: api_server down, api_server up.
