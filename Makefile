@@ -5,7 +5,7 @@
 #   make uninstall    stops the agent, takes off the node what it rendered, and removes what `install` copied; says what stays
 #
 #   make install DESTDIR=/tmp/stage PREFIX=/usr      for a package
-#   make uninstall PURGE=1                           the store goes too
+#   make uninstall PURGE=1                           the store and the settings go too
 #
 # `make uninstall UNINSTALL_OPTIONS='...'` passes options to `ckpt-db uninstall`: those that the agent ran with, if its directories
 # are not the usual ones.
@@ -38,7 +38,7 @@ install:
 	@test -f '$(BINARY)' || { \
 	  echo "install compiles nothing, and there is no $(BINARY): run 'make' first, as an ordinary user, or name a program: BINARY=FILE" >&2; \
 	  exit 1; }
-	install -d '$(DESTDIR)$(bindir)' '$(DESTDIR)$(UNITDIR)/kubelet.service.d' '$(DESTDIR)/etc/default' '$(DESTDIR)$(share)/doc/ckpt-db'
+	install -d '$(DESTDIR)$(bindir)' '$(DESTDIR)$(UNITDIR)/kubelet.service.d' '$(DESTDIR)/etc/default' '$(DESTDIR)/etc/ckpt-db' '$(DESTDIR)$(share)/doc/ckpt-db'
 	install -m 0755 '$(BINARY)' '$(DESTDIR)$(bindir)/.ckpt-db.new'
 	sync '$(DESTDIR)$(bindir)/.ckpt-db.new'
 	mv -f '$(DESTDIR)$(bindir)/.ckpt-db.new' '$(DESTDIR)$(bindir)/ckpt-db'

@@ -75,8 +75,19 @@ mutations *names:
 campaigns *names:
     .ci/campaigns {{names}}
 
+# Every figure of docs/performance.md: the table, and target/bench.json (about ten minutes on a quiet machine, after the builds)
+bench *options:
+    cargo build --release --locked
+    cargo build --profile campaign --locked -p ckpt-db-bench --features peers
+    target/campaign/ckpt-db-bench --program target/release/ckpt-db --json target/bench.json {{options}}
+
+# The same with few rounds: says whether it works, and nothing of times
+bench-short:
+    cargo build -q --locked
+    cargo run -q --locked -p ckpt-db-bench -- --short
+
 # What sealing costs at a cold start, as a ratio of medians of interleaved rounds
-bench:
+bench-sealing:
     cargo bench --bench sealing
 
 # Cut the power of an emulated machine 200 times, and judge what could have been left (an hour; as root on Debian)

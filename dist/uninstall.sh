@@ -55,6 +55,8 @@ rm -f -- "$DESTDIR$PREFIX"/share/man/man[0-9]/ckpt-db.[0-9] "$DESTDIR$PREFIX"/sh
 remove "$PREFIX/share/bash-completion/completions/ckpt-db"
 remove "$PREFIX/share/zsh/site-functions/_ckpt-db"
 remove "$PREFIX/share/fish/vendor_completions.d/ckpt-db.fish"
+[ -z "$PURGE" ] || remove /etc/ckpt-db/config.yaml
+rmdir "$DESTDIR/etc/ckpt-db" 2>/dev/null || true
 if [ -n "$PURGE" ] || cmp -s "$DESTDIR$settings" "$here/ckpt-db.default"; then
   remove "$settings"
 fi

@@ -1,6 +1,7 @@
 //! `ckpt-db run` on the API server: opens or creates the store, follows, and tells in a line whatever changes.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
     About, Batch, Departed, Desk, FollowError, Following, Keeper, Keeping, Kept, KeyFiles, KeySlots, LastAnswer,
-    Latest, Look, Observer, PassError, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target,
-    Watcher, in_memory, key_news,
+    Latest, Look, Metering, Observer, PassError, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status,
+    Target, Watcher, in_memory, key_news,
 };
 use ckpt_db::checkpoint::lifecycle::{Record, State};
 use ckpt_db::checkpoint::node::Fact;
@@ -19,6 +20,7 @@ use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::node::boot;
 use ckpt_db::ops::admin::Client;
 use ckpt_db::ops::log::{self, Severity, events};
+use ckpt_db::ops::metrics::Feature;
 use ckpt_db::ops::notify::Notifier;
 use ckpt_db::source::api::collect::Step;
 use ckpt_db::source::api::credentials::{Credentials, InCluster, Place, SERVICE_ACCOUNT};
@@ -60,6 +62,8 @@ pub(super) struct Follow<'a> {
     pub(super) slots: SlotRules,
     pub(super) keep: &'a KeepArgs,
     pub(super) bootstrap: &'a BootstrapArgs,
+    /// Where metrics and health are served, and the feature gates that are told there.
+    pub(super) metrics: Option<(SocketAddr, Vec<Feature>)>,
     pub(super) settings: Settings,
     /// The feature gate: without it everything stays in memory, and nothing is rendered.
     pub(super) checkpointing: bool,
@@ -162,7 +166,8 @@ impl Follow<'_> {
             let keys = self.keys.clone();
             move || keys.look().map(|keys| keys.at_hand().current).unwrap_or_default()
         });
-        let desk = desk.with_keys(own_keys, self.slots);
+        let desk = Arc::new(desk.with_keys(own_keys, self.slots));
+        let metrics = self.metrics.map(|(at, features)| (at, Arc::new(Metering::new(Arc::clone(&desk), features))));
         let sights = keeping.sights.clone();
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
@@ -214,7 +219,8 @@ impl Follow<'_> {
                 let keys = self.keys.clone();
                 (Box::new(move || keys.files()) as KeyFiles, ringer)
             }),
-            desk: Some((self.store.admin_socket()?, Arc::new(desk))),
+            desk: Some((self.store.admin_socket()?, desk)),
+            metrics,
             found_node,
             in_memory: !self.checkpointing,
         };

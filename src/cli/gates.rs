@@ -45,10 +45,14 @@ impl GateArgs {
         self.configured = configured.to_vec();
     }
 
+    /// What is on.
+    pub(crate) fn gates(&self) -> anyhow::Result<FeatureGates> {
+        Ok(FeatureGates::from_map(self.configured.iter().chain(self.feature_gates.iter().flatten()).cloned())?)
+    }
+
     /// Whether pods are stored, and rendered from the store.
     pub(crate) fn checkpointing(&self) -> anyhow::Result<bool> {
-        let gates = FeatureGates::from_map(self.configured.iter().chain(self.feature_gates.iter().flatten()).cloned())?;
-        Ok(gates.is_on(Feature::Checkpointing))
+        Ok(self.gates()?.is_on(Feature::Checkpointing))
     }
 }
 

@@ -19,6 +19,7 @@ mod key;
 mod key_look;
 mod log;
 mod logging;
+mod metrics;
 mod node;
 mod open;
 mod output;
@@ -78,7 +79,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Status(status::StatusCommand),
     Log(log::Log),
     Hold(hold::Hold),

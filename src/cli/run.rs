@@ -24,6 +24,7 @@ use super::gates::{GateArgs, say_off};
 use super::keeping::KeepArgs;
 use super::key_look::KeyLook;
 use super::logging::LogArgs;
+use super::metrics::{MetricsArgs, features};
 use super::output::Unheard;
 use super::unlock::PolicyArgs;
 use super::{Exit, follow, say, usage};
@@ -52,6 +53,8 @@ pub(crate) struct Run {
     key_slots: PolicyArgs,
     #[command(flatten)]
     bootstrap: BootstrapArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 
     /// One pass, then exit
     #[arg(long)]
@@ -149,6 +152,7 @@ impl Run {
     fn follow_api(&self) -> anyhow::Result<Exit> {
         let (target, mut settings) = self.begin()?;
         let checkpointing = self.gates.checkpointing()?;
+        let metrics = self.metrics.address(self.store.place.root.is_some())?;
         if !checkpointing {
             settings.activation = ActivationPolicy::Off;
         }
@@ -159,6 +163,9 @@ impl Run {
             slots: self.slots(),
             keep: &self.keep,
             bootstrap: &self.bootstrap,
+            metrics: metrics
+                .map(|address| Ok::<_, anyhow::Error>((address, features(&self.gates.gates()?))))
+                .transpose()?,
             settings,
             checkpointing,
             left_over,

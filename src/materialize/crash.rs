@@ -126,11 +126,27 @@ fn what_becomes_visible_is_durable() {
             let what = format!("{now} {number} {step:?} {}", path.display());
             match step {
                 Step::Rename => {
-                    assert!(contents.is_empty(), "{what}: {contents:?}");
+                    // What the new name shows is durable: a manifest shows all that it mounts, so that nothing at all may be
+                    // open; a tree what is in it. Files that wait for their own syncs beside it are no part of it.
+                    let shown = match path.ends_with("..data") {
+                        true => path.parent().unwrap().to_owned(),
+                        false => path.with_file_name(".ckpt-db.new"),
+                    };
+                    let shows = |open: &PathBuf| {
+                        of_manifests(path)
+                            || open.starts_with(&shown)
+                            || open.to_str().unwrap().starts_with(shown.to_str().unwrap())
+                    };
                     // The temporary name may be lost with the new one. Manifests need no order among themselves.
-                    let temporary = [".ckpt-db.new", "..data_tmp"].map(|name| path.with_file_name(name));
-                    names.retain(|name| !temporary.contains(name));
-                    let open: Vec<_> = names.iter().filter(|name| !of_manifests(name)).collect();
+                    let is_temporary = |name: &PathBuf| {
+                        let text = name.file_name().unwrap().to_str().unwrap();
+                        name.parent() == path.parent() && (text.starts_with(".ckpt-db.new") || text == "..data_tmp")
+                    };
+                    let open: Vec<_> = contents.iter().filter(|open| shows(open)).collect();
+                    assert!(open.is_empty(), "{what}: {open:?}");
+                    let open: Vec<_> = names.iter().filter(|name| shows(name)).collect();
+                    let open: Vec<_> =
+                        open.into_iter().filter(|name| !of_manifests(name) && !is_temporary(name)).collect();
                     assert!(open.is_empty(), "{what}: {open:?}");
                     names.insert(path.clone());
                     // The name that it had in the directory of prepared manifests.

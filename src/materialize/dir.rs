@@ -16,6 +16,7 @@ use super::error::{Foreign, MaterializeError};
 use super::gate::{Gate, Step};
 use super::modes::Attr;
 use super::name::Name;
+use super::syncs::Syncs;
 use crate::clear::Clear;
 use crate::lock::{Sharing, lock};
 
@@ -76,6 +77,8 @@ pub(super) struct Dir {
     path: PathBuf,
     medium: Medium,
     gate: Gate,
+    /// Who syncs; `None`: each sync is made at once.
+    syncs: Option<Syncs>,
     /// Whether entries changed since the last [`Dir::sync`].
     changed: AtomicBool,
 }
@@ -88,7 +91,24 @@ impl Dir {
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| MaterializeError::io("open directory", path, errno))?;
         let medium = medium_of(&fd).map_err(|errno| MaterializeError::io("look at the file system of", path, errno))?;
-        Ok(Self { fd, path: path.to_owned(), medium, gate, changed: AtomicBool::new(false) })
+        Ok(Self { fd, path: path.to_owned(), medium, gate, syncs: None, changed: AtomicBool::new(false) })
+    }
+
+    /// The same directory; what is made through it, and in directories that are opened through it, is durable when `syncs` has
+    /// synced, and not before.
+    ///
+    /// # Errors
+    /// No further descriptor is to be had.
+    pub(super) fn together(&self, syncs: &Syncs) -> Result<Self> {
+        let fd = self.fd.try_clone().map_err(|error| MaterializeError::io("open", &self.path, errno_of(&error)))?;
+        let (path, medium, gate) = (self.path.clone(), self.medium, self.gate.clone());
+        let changed = AtomicBool::new(self.changed.load(Ordering::Relaxed));
+        Ok(Self { fd, path, medium, gate, syncs: Some(syncs.clone()), changed })
+    }
+
+    /// Each sync is made at once from now on.
+    pub(super) fn at_once(self) -> Self {
+        Self { syncs: None, ..self }
     }
 
     /// Keeps other processes from rendering to this directory for as long as it is open.
@@ -252,7 +272,7 @@ impl Dir {
         Ok((bytes.len() as u64 <= max_bytes).then_some((meta, bytes)))
     }
 
-    /// A new regular file, written and synced. After an error it may exist in part.
+    /// A new regular file, written and synced, or to be synced with others. After an error it may exist in part.
     pub(super) fn create(&self, name: &Name, contents: &[u8], attr: Attr) -> Result<()> {
         self.step(Step::Create, "create", name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -264,6 +284,11 @@ impl Dir {
         set_attr(&file, attr).map_err(|errno| self.error("set owner and mode of", name, errno))?;
         self.step(Step::Write, "write", name)?;
         file.write_all(contents).map_err(|error| self.error("write", name, errno_of(&error)))?;
+        if let Some(syncs) = &self.syncs {
+            let fd = (self.medium == Medium::Disk).then(|| OwnedFd::from(file));
+            syncs.add(Step::SyncFile, self.path_of(name), fd, &self.gate);
+            return Ok(());
+        }
         self.step(Step::SyncFile, "sync", name)?;
         match self.medium {
             Medium::Memory => Ok(()),
@@ -341,6 +366,13 @@ impl Dir {
         if !self.changed.load(Ordering::Relaxed) {
             return Ok(());
         }
+        if let Some(syncs) = &self.syncs {
+            let cloned = (self.medium == Medium::Disk).then(|| self.fd.try_clone()).transpose();
+            let fd = cloned.map_err(|error| MaterializeError::io("open", &self.path, errno_of(&error)))?;
+            syncs.add(Step::SyncDir, self.path.clone(), fd, &self.gate);
+            self.changed.store(false, Ordering::Relaxed);
+            return Ok(());
+        }
         self.gate
             .pass(Step::SyncDir, &self.path)
             .and_then(|()| match self.medium {
@@ -364,8 +396,8 @@ impl Dir {
     }
 
     fn child(&self, fd: OwnedFd, name: &Name) -> Self {
-        let (medium, gate) = (self.medium, self.gate.clone());
-        Self { fd, path: self.path_of(name), medium, gate, changed: AtomicBool::new(false) }
+        let (medium, gate, syncs) = (self.medium, self.gate.clone(), self.syncs.clone());
+        Self { fd, path: self.path_of(name), medium, gate, syncs, changed: AtomicBool::new(false) }
     }
 
     /// Says that there is something for the next [`Dir::sync`].

@@ -77,6 +77,9 @@ enum Wanted<'a> {
     Link(OsString),
 }
 
+/// A manifest's file under a temporary name; `None` if it needs none.
+pub(super) struct Staged(Option<Name>);
+
 /// The directories that hold manifests.
 pub(super) struct Manifests<'a> {
     /// The kubelet's directory.
@@ -161,17 +164,70 @@ impl Manifests<'_> {
         Ok(same_body && self.is(self.active, name, &self.wanted(name, manifest))?)
     }
 
-    /// Brings the manifest to its `place`. The caller syncs both directories; a body is durable already. The name
-    /// must be free, which [`Manifests::check_free`] tells.
+    /// Writes a manifest that is to change to a temporary name in the prepared ones, through `prepared`, which may leave its
+    /// sync for later. `number` is another one for each that is there at once.
+    ///
+    /// # Errors
+    /// Nothing of it is there.
+    pub(super) fn stage(
+        &self,
+        name: &ManifestName,
+        manifest: &Manifest,
+        place: Place,
+        (prepared, number): (&Dir, usize),
+    ) -> Result<Staged> {
+        let Wanted::File(json) = self.wanted(name, manifest) else { return Ok(Staged(None)) };
+        let wanted = Wanted::File(json);
+        let is_there = self.is(self.dir(place), name, &wanted)? || self.is(self.prepared, name, &wanted)?;
+        if is_there || matches!(self.holder(self.prepared, name)?, Holder::Other(_)) {
+            return Ok(Staged(None));
+        }
+        let temporary = publish::temporary_of(number);
+        publish::sweep_one(prepared, &temporary)?;
+        prepared.create(&temporary, json, self.attr()).inspect_err(|_| {
+            let _ = prepared.unlink(&temporary);
+        })?;
+        Ok(Staged(Some(temporary)))
+    }
+
+    /// Removes what was staged and is not to be published; if this fails the next pass removes it.
+    pub(super) fn discard(&self, staged: Staged) {
+        if let Some(temporary) = staged.0 {
+            let _ = self.prepared.unlink(&temporary);
+        }
+    }
+
+    /// Brings the manifest to its `place`; what was staged for it is durable. The caller syncs both directories; a body is
+    /// durable already. The name must be free, which [`Manifests::check_free`] tells.
     ///
     /// # Errors
     /// What was published before is there as it was, whole.
-    pub(super) fn publish(&self, name: &ManifestName, manifest: &Manifest, place: Place) -> Result<Published> {
+    pub(super) fn publish(
+        &self,
+        name: &ManifestName,
+        manifest: &Manifest,
+        place: Place,
+        staged: Staged,
+    ) -> Result<Published> {
+        let published = self.publish_staged(name, manifest, place, &staged);
+        if published.is_err() {
+            self.discard(staged);
+        }
+        published
+    }
+
+    fn publish_staged(
+        &self,
+        name: &ManifestName,
+        manifest: &Manifest,
+        place: Place,
+        staged: &Staged,
+    ) -> Result<Published> {
         let body = if manifest.carries_secret { self.publish_body(name, manifest)? } else { Published::Unchanged };
         let wanted = self.wanted(name, manifest);
         let entry = match place {
-            Place::Prepared => self.publish_entry(self.prepared, name, &wanted)?,
-            Place::Active => self.activate(name, &wanted)?,
+            Place::Prepared => self.prepare(name, &wanted, staged)?,
+            Place::Active => self.activate(name, &wanted, staged)?,
         };
         Ok(match entry {
             Published::Unchanged if body != Published::Unchanged => Published::Replaced,
@@ -235,7 +291,7 @@ impl Manifests<'_> {
         }
     }
 
-    fn activate(&self, name: &ManifestName, wanted: &Wanted<'_>) -> Result<Published> {
+    fn activate(&self, name: &ManifestName, wanted: &Wanted<'_>, staged: &Staged) -> Result<Published> {
         let before = self.holder(self.active, name)?;
         let prepared = self.holder(self.prepared, name)?;
         if self.is(self.active, name, wanted)? {
@@ -247,7 +303,7 @@ impl Manifests<'_> {
         let moved = match prepared {
             Holder::Other(_) => Moved::OtherFileSystem,
             Holder::Nobody | Holder::File | Holder::Link => {
-                self.publish_entry(self.prepared, name, wanted)?;
+                self.prepare(name, wanted, staged)?;
                 self.prepared.rename(&name.file, self.active, &name.file)?
             }
         };
@@ -258,6 +314,14 @@ impl Manifests<'_> {
             }
         }
         Ok(if before == Holder::Nobody { Published::Created } else { Published::Replaced })
+    }
+
+    /// Publishes it in the directory of prepared ones.
+    fn prepare(&self, name: &ManifestName, wanted: &Wanted<'_>, staged: &Staged) -> Result<Published> {
+        let Some(temporary) = &staged.0 else { return self.publish_entry(self.prepared, name, wanted) };
+        let before = self.prepared.look(&name.file)?;
+        publish::place(self.prepared, temporary, &name.file)?;
+        Ok(Published::over(&before))
     }
 
     fn publish_entry(&self, dir: &Dir, name: &ManifestName, wanted: &Wanted<'_>) -> Result<Published> {

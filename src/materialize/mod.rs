@@ -26,6 +26,7 @@ mod publish;
 mod reconcile;
 mod removal;
 mod selinux;
+mod syncs;
 mod tree;
 
 #[cfg(test)]

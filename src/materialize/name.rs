@@ -27,6 +27,11 @@ impl Name {
         Self::new(text).expect("names in the source are single components")
     }
 
+    /// A name that stands in our source, with a number behind it.
+    pub(super) fn numbered(text: &'static str, number: usize) -> Self {
+        Self::new(format!("{text}{number}")).expect("a number holds nothing that ends a component")
+    }
+
     pub(super) fn as_os_str(&self) -> &OsStr {
         &self.0
     }

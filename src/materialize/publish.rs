@@ -11,7 +11,8 @@ use super::error::MaterializeError;
 use super::modes::Attr;
 use super::name::Name;
 
-/// There is one writer, so that one temporary name per directory is enough.
+/// There is one writer, so that one temporary name per directory is enough, and numbers where several files wait together
+/// for their syncs.
 const TEMPORARY: &str = ".ckpt-db.new";
 
 /// Makes `name` a regular file with these contents and attributes. What has the name must be ours (or nothing).
@@ -48,6 +49,11 @@ pub(super) fn link(dir: &Dir, name: &Name, target: &OsStr, temporary: &Name) -> 
 /// The temporary name in directories whose temporary names carry our prefix.
 pub(super) fn temporary() -> Name {
     Name::of(TEMPORARY)
+}
+
+/// The same for one of several that are there at once.
+pub(super) fn temporary_of(number: usize) -> Name {
+    if number == 0 { temporary() } else { Name::numbered(TEMPORARY, number) }
 }
 
 /// Whether `name` already is this file.

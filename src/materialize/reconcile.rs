@@ -8,16 +8,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dir::Dir;
 use super::error::{MaterializeError, RenderingProblem};
 use super::layout::{Layout, Names};
-use super::manifest::{ManifestName, Manifests, Place};
+use super::manifest::{ManifestName, Manifests, Place, Staged};
 use super::modes::private_dir;
 use super::name::Name;
 use super::removal::{self, Keep, Retired};
+use super::syncs::Syncs;
 use super::{Materializer, PodOutcome, Published, Removed, RemovedFiles, Report, Waiting, tree};
 use crate::checkpoint::lookup::{Objects, Reader};
 use crate::checkpoint::object::Shown;
-use crate::checkpoint::rendering::{Activity, Plan, PlannedPod, PodName, TreeRoot};
+use crate::checkpoint::rendering::{Activity, Manifest, Plan, PlannedPod, PodName, TreeRoot};
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
+
+/// How many pods are published together at most.
+const BATCH_PODS_MAX: usize = 64;
+
+/// How many trees they have together, unless a single pod has more.
+const BATCH_TREES_MAX: usize = 256;
 
 const ROOTS: [TreeRoot; 2] = [TreeRoot::Secrets, TreeRoot::ConfigMaps];
 
@@ -40,30 +47,24 @@ pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Object
     pass.remove_manifests(&wanted);
 
     let mut done: BTreeMap<&PodName, Option<Wanted<'_>>> = BTreeMap::new();
-    for planned in &plan.pods {
-        let name = &planned.rendering.pod;
-        let meant_to_run = matches!(planned.activity, Activity::Active | Activity::AsItIs);
-        if plan.unsure.contains(name) && meant_to_run && pass.running.contains(name) {
-            pass.report.left.push(name.clone());
-            done.insert(name, None);
-            continue;
-        }
-        let result = if done.contains_key(name) {
-            Err(MaterializeError::Rendering(RenderingProblem::PodTwice(Shown::new(&name.to_string()))))
-        } else {
-            pass.publish(planned)
-        };
-        let outcome = match result {
-            Ok((wanted, outcome)) => {
-                done.insert(name, wanted);
-                outcome
-            }
-            Err(error) => {
+    let mut taken = BTreeSet::new();
+    for planned in batches(&plan.pods) {
+        let mut batch = Vec::with_capacity(planned.len());
+        for planned in planned {
+            let name = &planned.rendering.pod;
+            let meant_to_run = matches!(planned.activity, Activity::Active | Activity::AsItIs);
+            if plan.unsure.contains(name) && meant_to_run && pass.running.contains(name) {
+                pass.report.left.push(name.clone());
                 done.insert(name, None);
-                PodOutcome::Failed(error)
+            } else {
+                batch.push((planned, taken.insert(name)));
             }
-        };
-        pass.report.outcomes.push((name.clone(), outcome));
+        }
+        for (name, result) in pass.publish(&batch) {
+            let (wanted, outcome) = result.unwrap_or_else(|error| (None, PodOutcome::Failed(error)));
+            done.insert(name, wanted);
+            pass.report.outcomes.push((name.clone(), outcome));
+        }
     }
     pass.sync_manifests();
     pass.note(pass.manifests.remove_unused_bodies());
@@ -83,6 +84,31 @@ impl Wanted<'_> {
     fn trees(&self, root: TreeRoot) -> BTreeSet<&Names> {
         self.layouts.iter().filter(|layout| layout.root == root).map(|layout| &layout.path).collect()
     }
+}
+
+/// A pod whose trees are written.
+struct Begun<'a> {
+    planned: &'a PlannedPod,
+    name: ManifestName,
+    /// Where its manifest goes; `None` if it stays as it is.
+    place: Option<Place>,
+    trees: Vec<(Layout<'a>, tree::Begun)>,
+    staged: Option<Staged>,
+}
+
+/// Pods that are published together: enough of them to sync many files at once, and few enough that the first ones start while
+/// the last ones are still written.
+fn batches(mut pods: &[PlannedPod]) -> impl Iterator<Item = &[PlannedPod]> {
+    std::iter::from_fn(move || {
+        let mut trees = 0;
+        let more = pods.iter().take_while(|pod| {
+            trees += pod.rendering.trees.len();
+            trees <= BATCH_TREES_MAX
+        });
+        let (batch, rest) = pods.split_at(more.count().clamp(1.min(pods.len()), BATCH_PODS_MAX.min(pods.len())));
+        pods = rest;
+        (!batch.is_empty()).then_some(batch)
+    })
 }
 
 struct Pass<'a> {
@@ -148,8 +174,78 @@ impl<'a> Pass<'a> {
         self.sync_manifests();
     }
 
-    /// Publishes a pod's trees, then its manifest; with the trees that it has from now on, where that is known.
-    fn publish<'p>(&mut self, planned: &'p PlannedPod) -> Result<(Option<Wanted<'p>>, PodOutcome)> {
+    /// Publishes pods: their trees, then their manifests; each with the trees that it has from now on, where that is known.
+    ///
+    /// What has to be durable before the next step is so for all of them at once: what is in new trees, the trees' names, the
+    /// manifests. A pod that fails at one step takes no other with it.
+    #[expect(clippy::type_complexity, reason = "one result for each pod")]
+    fn publish<'p>(
+        &mut self,
+        batch: &[(&'p PlannedPod, bool)],
+    ) -> Vec<(&'p PodName, Result<(Option<Wanted<'p>>, PodOutcome)>)> {
+        let syncs = Syncs::default();
+        let mut pods: Vec<Result<Begun<'p>>> = Vec::with_capacity(batch.len());
+        for (number, (planned, first)) in batch.iter().enumerate() {
+            syncs.of(number);
+            let name = &planned.rendering.pod;
+            pods.push(match first {
+                true => self.begin(planned, &syncs),
+                false => Err(MaterializeError::Rendering(RenderingProblem::PodTwice(Shown::new(&name.to_string())))),
+            });
+        }
+        self.make_durable(&syncs, &mut pods);
+        self.each(&syncs, &mut pods, |pass, _, pod| pass.place_trees(pod, &syncs));
+        self.make_durable(&syncs, &mut pods);
+        self.each(&syncs, &mut pods, |pass, number, pod| pass.stage(pod, number, &syncs));
+        self.make_durable(&syncs, &mut pods);
+        let done = pods.into_iter().map(|pod| pod.and_then(|pod| self.finish(pod)));
+        batch.iter().map(|(planned, _)| &planned.rendering.pod).zip(done).collect()
+    }
+
+    /// Takes a step for each pod that has not failed.
+    fn each<'p>(
+        &mut self,
+        syncs: &Syncs,
+        pods: &mut [Result<Begun<'p>>],
+        mut step: impl FnMut(&mut Self, usize, &mut Begun<'p>) -> Result<()>,
+    ) {
+        for (number, pod) in pods.iter_mut().enumerate() {
+            syncs.of(number);
+            if let Ok(begun) = pod
+                && let Err(error) = step(self, number, begun)
+            {
+                self.abandon(begun);
+                *pod = Err(error);
+            }
+        }
+    }
+
+    fn make_durable(&self, syncs: &Syncs, pods: &mut [Result<Begun<'_>>]) {
+        for (number, error) in syncs.all(self.manifests.prepared.gate()) {
+            if let Ok(begun) = &mut pods[number] {
+                self.abandon(begun);
+                pods[number] = Err(error);
+            }
+        }
+    }
+
+    /// Removes what a pod that failed has under temporary names.
+    fn abandon(&self, pod: &mut Begun<'_>) {
+        for (number, (layout, begun)) in pod.trees.iter().enumerate() {
+            if *begun == tree::Begun::Unplaced
+                && let Ok(root) = self.materializer.root(layout.root)
+                && let Ok(Some(pod_dir)) = removal::open_pod_dir(root, &pod.name.pod)
+            {
+                tree::discard(&pod_dir, layout, number);
+            }
+        }
+        if let Some(staged) = pod.staged.take() {
+            self.manifests.discard(staged);
+        }
+    }
+
+    /// Checks a pod and writes its trees. New ones have no names yet.
+    fn begin<'p>(&mut self, planned: &'p PlannedPod, syncs: &Syncs) -> Result<Begun<'p>> {
         let rendering = &planned.rendering;
         let name = ManifestName::of(&rendering.pod).map_err(MaterializeError::Rendering)?;
         let mut layouts: Vec<Layout<'p>> = Vec::with_capacity(rendering.trees.len());
@@ -175,30 +271,87 @@ impl<'a> Pass<'a> {
         if let Some(place) = place {
             self.manifests.check_free(&name, place)?;
         }
-
-        let mut trees = None;
-        for layout in &layouts {
-            let pod_dir = self.make_pod_dir(layout.root, &name.pod)?;
-            let Materializer { owners, selinux, .. } = *self.materializer;
-            let problems = &mut self.report.problems;
-            let published = tree::publish(&pod_dir, layout, owners, selinux, &mut self.reader, problems)?;
-            trees = Some(trees.map_or(published, |all: Published| all.and(published)));
+        let mut pod = Begun { planned, name, place, trees: Vec::with_capacity(layouts.len()), staged: None };
+        for layout in layouts {
+            match self.begin_tree(&pod.name.pod, (&layout, pod.trees.len()), syncs) {
+                Ok(begun) => pod.trees.push((layout, begun)),
+                Err(error) => {
+                    self.abandon(&mut pod);
+                    return Err(error);
+                }
+            }
         }
+        Ok(pod)
+    }
 
-        let trees = trees.unwrap_or(Published::Unchanged);
-        let Some(place) = place else {
+    fn begin_tree(
+        &mut self,
+        pod: &PodName,
+        (layout, number): (&Layout<'_>, usize),
+        syncs: &Syncs,
+    ) -> Result<tree::Begun> {
+        let pod_dir = self.make_pod_dir(layout.root, pod, syncs)?;
+        let Materializer { owners, selinux, .. } = *self.materializer;
+        let problems = &mut self.report.problems;
+        tree::begin(&pod_dir, (layout, number), owners, selinux, &mut self.reader, problems)
+    }
+
+    /// Gives new trees their names: what is in them is durable.
+    fn place_trees(&mut self, pod: &mut Begun<'_>, syncs: &Syncs) -> Result<()> {
+        for (number, (layout, begun)) in pod.trees.iter_mut().enumerate() {
+            if *begun == tree::Begun::Unplaced {
+                let pod_dir = self.make_pod_dir(layout.root, &pod.name.pod, syncs)?;
+                *begun = tree::Begun::Done(tree::place(&pod_dir, layout, number)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the manifest under a temporary name: the trees are durable.
+    fn stage(&mut self, pod: &mut Begun<'_>, number: usize, syncs: &Syncs) -> Result<()> {
+        let Some(place) = pod.place else { return Ok(()) };
+        let prepared = self.manifests.prepared.together(syncs)?;
+        pod.staged =
+            Some(self.manifests.stage(&pod.name, &pod.planned.rendering.manifest, place, (&prepared, number))?);
+        Ok(())
+    }
+
+    /// Publishes the manifest: all that it mounts is there, and it is durable itself but for its name.
+    fn finish<'p>(&mut self, pod: Begun<'p>) -> Result<(Option<Wanted<'p>>, PodOutcome)> {
+        let Begun { planned, name, place, trees, staged } = pod;
+        let mut published = None;
+        for (_, begun) in &trees {
+            let tree::Begun::Done(one) = *begun else { continue };
+            published = Some(published.map_or(one, |all: Published| all.and(one)));
+        }
+        let layouts = trees.into_iter().map(|(layout, _)| layout).collect();
+        let trees = published.unwrap_or(Published::Unchanged);
+        let (Some(place), Some(staged)) = (place, staged) else {
             // The manifest that stays may be an older one, and mount trees that are not among these.
             return Ok((None, PodOutcome::Published { trees, manifest: Published::Unchanged }));
         };
         let wanted = Wanted { layouts, place };
-        let replaces = self.running.contains(&name.pod)
-            && place == Place::Active
-            && !self.manifests.is_active_as(&name, &rendering.manifest)?;
-        if replaces && self.has_stale_trees(&name.pod, &wanted)? {
-            self.mark(&name);
+        let manifest = &planned.rendering.manifest;
+        match self.mark_replaced(&name, manifest, &wanted) {
+            Ok(()) => {}
+            Err(error) => {
+                self.manifests.discard(staged);
+                return Err(error);
+            }
         }
-        let manifest = self.manifests.publish(&name, &rendering.manifest, place)?;
+        let manifest = self.manifests.publish(&name, manifest, place, staged)?;
         Ok((Some(wanted), PodOutcome::Published { trees, manifest }))
+    }
+
+    /// Before an active manifest is replaced: trees that only the old one mounts are in use for a while.
+    fn mark_replaced(&mut self, name: &ManifestName, manifest: &Manifest, wanted: &Wanted<'_>) -> Result<()> {
+        let replaces = self.running.contains(&name.pod)
+            && wanted.place == Place::Active
+            && !self.manifests.is_active_as(name, manifest)?;
+        if replaces && self.has_stale_trees(&name.pod, wanted)? {
+            self.mark(name);
+        }
+        Ok(())
     }
 
     /// Removes the trees below `root` that nobody wants and nobody can be using.
@@ -258,21 +411,17 @@ impl<'a> Pass<'a> {
         removal::remove_if_empty(parent, name)
     }
 
-    /// The directory of `pod` below `root`, made durable if it is new.
-    fn make_pod_dir(&self, root: TreeRoot, pod: &PodName) -> Result<Dir> {
+    /// The directory of `pod` below `root`; if it is new it is durable when `syncs` has synced, as is what is made in it.
+    fn make_pod_dir(&self, root: TreeRoot, pod: &PodName, syncs: &Syncs) -> Result<Dir> {
         let attr = private_dir(self.materializer.owners);
-        let mut at: Option<Dir> = None;
+        let mut at = self.materializer.root(root)?.together(syncs)?;
         for text in [&pod.namespace, &pod.name] {
             let name = Name::new(text).expect("a checked pod name has two plain file names");
-            let parent = match &at {
-                Some(dir) => dir,
-                None => self.materializer.root(root)?,
-            };
-            let (dir, _) = parent.ensure(&name, attr)?;
-            parent.sync()?;
-            at = Some(dir);
+            let (dir, _) = at.ensure(&name, attr)?;
+            at.sync()?;
+            at = dir;
         }
-        Ok(at.expect("there are two names"))
+        Ok(at)
     }
 
     fn has_stale_trees(&self, pod: &PodName, wanted: &Wanted<'_>) -> Result<bool> {

@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn a_directory_is_labelled_before_anything_inherits_from_it() {
         let Some(sandbox) = sandbox() else { return };
-        for (text, mounted, generation) in [("1", ".ckpt-db.new", "..1"), ("2", "c", "..2")] {
+        for (text, mounted, generation) in [("1", ".ckpt-db.new1", "..1"), ("2", "c", "..2")] {
             let (_, problems, log) = run(&sandbox, text, None);
             assert_eq!(problems, []);
             let mounted = sandbox.path("configmaps/default/web/a~b").join(mounted);

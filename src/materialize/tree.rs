@@ -27,47 +27,91 @@ pub(super) const DATA: &str = "..data";
 /// As a data key can't start with two dots, this name can't be a key's; `.ckpt-db.new` could.
 pub(super) const DATA_TEMPORARY: &str = "..data_tmp";
 
-/// Brings one tree of the pod whose directory is `pod_dir` in line.
+/// What became of a tree so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// It is as it should be.
+    Done(Published),
+    /// It is new, and lies under a temporary name: [`place`] or [`discard`] it.
+    Unplaced,
+}
+
+/// Gives a new tree its own name; all that is in it must be durable.
+///
+/// # Errors
+/// It has no name, and is gone as far as it can be removed.
+pub(super) fn place(pod_dir: &Dir, layout: &Layout<'_>, nth: usize) -> Result<Published> {
+    let (last, _) = layout.path.split_last().expect("a layout's path is not empty");
+    let inner = kind_of(pod_dir, layout)?;
+    let parent = inner.as_ref().unwrap_or(pod_dir);
+    let temporary = publish::temporary_of(nth);
+    publish::place(parent, &temporary, last).inspect_err(|_| {
+        let _ = parent.remove_all(&temporary);
+    })?;
+    parent.sync()?;
+    Ok(Published::Created)
+}
+
+/// Removes a new tree that is not to get its name. Clear text should not wait for the next pass; if this fails, that pass
+/// removes it.
+pub(super) fn discard(pod_dir: &Dir, layout: &Layout<'_>, nth: usize) {
+    if let Ok(inner) = kind_of(pod_dir, layout) {
+        let _ = inner.as_ref().unwrap_or(pod_dir).remove_all(&publish::temporary_of(nth));
+    }
+}
+
+/// The directory of the volume's type, if the tree lies in one.
+fn kind_of(pod_dir: &Dir, layout: &Layout<'_>) -> Result<Option<Dir>> {
+    match layout.path.as_slice() {
+        [kind, _] => pod_dir.open(kind),
+        _ => Ok(None),
+    }
+}
+
+/// Brings one tree of the pod whose directory is `pod_dir` in line; a new one is written, and waits for its name until what is
+/// in it is durable. `nth` is another one for each tree of the pod.
 ///
 /// What is left of older generations afterwards is removed; a failure to do so goes to `problems`, as the tree itself is
 /// right. So does the first refusal of an SELinux label, for the same reason.
 ///
 /// # Errors
 /// The tree is as it was before, whole, except that owner, mode and label of directories may have been repaired.
-pub(super) fn publish(
+pub(super) fn begin(
     pod_dir: &Dir,
-    layout: &Layout<'_>,
+    (layout, nth): (&Layout<'_>, usize),
     owners: Owners,
     selinux: SeLinux,
     reader: &mut Reader<'_>,
     problems: &mut Vec<MaterializeError>,
-) -> Result<Published> {
+) -> Result<Begun> {
     let (last, between) = layout.path.split_last().expect("a layout's path is not empty");
     let mut labels = Labels::new(selinux, pod_dir.path().join(layout.shown_path()));
     let published = match between {
-        [] => publish_in(pod_dir, last, layout, owners, &mut labels, reader, problems),
+        [] => begin_in(pod_dir, last, (layout, nth), owners, &mut labels, reader, problems),
         [kind, ..] => {
             let (parent, _) = pod_dir.ensure(kind, private_dir(owners))?;
             pod_dir.sync()?;
-            publish_in(&parent, last, layout, owners, &mut labels, reader, problems)
+            begin_in(&parent, last, (layout, nth), owners, &mut labels, reader, problems)
         }
     };
     problems.extend(labels.refused());
     published
 }
 
-fn publish_in(
+fn begin_in(
     parent: &Dir,
     name: &Name,
-    layout: &Layout<'_>,
+    (layout, nth): (&Layout<'_>, usize),
     owners: Owners,
     labels: &mut Labels,
     reader: &mut Reader<'_>,
     problems: &mut Vec<MaterializeError>,
-) -> Result<Published> {
-    let Some(mounted) = parent.open(name)? else {
-        return first(parent, name, layout, owners, labels, reader);
+) -> Result<Begun> {
+    let first = |labels: &mut Labels, reader: &mut Reader<'_>| {
+        first(parent, (layout, nth), owners, labels, reader).map(|()| Begun::Unplaced)
     };
+    // What is there already is exchanged in steps, each of which is synced before the next.
+    let Some(mounted) = parent.open(name)?.map(Dir::at_once) else { return first(labels, reader) };
     // Before anything is changed in it: a directory that somebody else filled stays as it is.
     let census = Census::take(&mounted)?;
     let Some(current) = census.current else {
@@ -75,7 +119,7 @@ fn publish_in(
             remove_leftover(&mounted, &leftover)?;
         }
         // The directory is empty now, and a rename may replace it.
-        return first(parent, name, layout, owners, labels, reader);
+        return first(labels, reader);
     };
 
     let attr = tree_dir(owners, layout.fs_group);
@@ -112,20 +156,19 @@ fn publish_in(
     labels.all(&mounted);
     mounted.sync()?;
     let unchanged = same && !repaired && !labels.changed() && missing.is_empty() && stale.is_empty();
-    Ok(if unchanged { Published::Unchanged } else { Published::Replaced })
+    Ok(Begun::Done(if unchanged { Published::Unchanged } else { Published::Replaced }))
 }
 
-/// Publishes a tree for the first time: the whole directory at once, as a container may be waiting for it (its manifest
-/// can be older than the last boot) and must not find it empty.
+/// Writes a tree that is to be published for the first time: the whole directory at once, as a container may be waiting for
+/// it (its manifest can be older than the last boot) and must not find it empty.
 fn first(
     parent: &Dir,
-    name: &Name,
-    layout: &Layout<'_>,
+    (layout, nth): (&Layout<'_>, usize),
     owners: Owners,
     labels: &mut Labels,
     reader: &mut Reader<'_>,
-) -> Result<Published> {
-    let temporary = publish::temporary();
+) -> Result<()> {
+    let temporary = publish::temporary_of(nth);
     publish::sweep_one(parent, &temporary)?;
     let attr = tree_dir(owners, layout.fs_group);
     let mut make = || -> Result<()> {
@@ -138,15 +181,12 @@ fn first(
             mounted.make_link(name, &link_target(name))?;
         }
         labels.all(&mounted);
-        mounted.sync()?;
-        publish::place(parent, &temporary, name)
+        mounted.sync()
     };
     make().inspect_err(|_| {
         // Clear text should not wait for the next pass; if this fails as well, that pass removes it.
         let _ = parent.remove_all(&temporary);
-    })?;
-    parent.sync()?;
-    Ok(Published::Created)
+    })
 }
 
 /// Writes generation `next` and makes it the current one.

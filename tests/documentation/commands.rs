@@ -33,8 +33,7 @@ fn problems(page: &str, blocks: &[Block], scene: Option<Scene>) -> Vec<String> {
             }
             "sh" => {}
             "mermaid" => {
-                let begins = |kind: &&str| block.text.trim_start().starts_with(*kind);
-                if !DIAGRAMS.iter().any(|kind| begins(&kind)) {
+                if !DIAGRAMS.iter().any(|kind| block.text.trim_start().starts_with(kind)) {
                     wrong.push(format!("{at}: no diagram of a known kind"));
                 }
             }

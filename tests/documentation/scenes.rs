@@ -19,6 +19,7 @@ pub(crate) const SCENES: &[(&str, Scene)] = &[
     ("docs/how-to/keys.md", Scene::Node),
     ("docs/how-to/manifests.md", Scene::Node),
     ("docs/how-to/migrate-pod-checkpointer.md", Scene::Node),
+    ("docs/how-to/planned-work.md", Scene::Node),
     ("docs/how-to/recover-a-dark-node.md", Scene::Node),
     ("docs/how-to/shadow-rollout.md", Scene::Node),
     ("docs/tutorial.md", Scene::Sandbox),

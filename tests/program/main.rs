@@ -22,6 +22,7 @@ mod keys;
 mod lines;
 mod logs;
 mod memory;
+mod metrics;
 mod quiet;
 mod refusal;
 mod rendering;

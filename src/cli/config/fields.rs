@@ -112,6 +112,9 @@ pub(super) const FIELDS: &[Field] = {
         field("logging.format",           "logging-format",             Value,    Is("text"),                               Restart),
         field("logging.verbosity",        "v",                          Value,    Is("0"),                                  Restart),
         field("logging.vmodule",          "vmodule",                    Values,   Is("[]"),                                 Restart),
+
+        field("metricsBindAddress",       "metrics-bind-address",       Value,    Is("127.0.0.1:10271"),                   Restart),
+        field("exposeMetricsWithoutAuthentication", "expose-metrics-without-authentication", Value, Option,                  Restart),
     ]
 };
 

@@ -63,11 +63,10 @@ pub async fn current(
     }
     wanted.extend(ObjectKey::new(Kind::Node, "", node).ok());
     services(connections, &namespaces, &wanted, &mut found).await?;
-    for key in wanted {
-        if !found.contains_key(&key) {
-            let answer = one(connections, node, &key).await?;
-            found.insert(key, answer);
-        }
+    let untold: Vec<ObjectKey> = wanted.into_iter().filter(|key| !found.contains_key(key)).collect();
+    for key in untold {
+        let answer = one(connections, node, &key).await?;
+        found.insert(key, answer);
     }
     for key in also.iter().filter(data) {
         found.entry(key.clone()).or_insert(Current::NotNeeded);

@@ -28,7 +28,7 @@ pub mod sighting;
 mod testing;
 mod token;
 pub mod tracker;
-mod watching;
+pub mod watching;
 
 pub use certificate::Validity;
 pub use logs::may_be_logged;

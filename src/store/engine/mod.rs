@@ -60,6 +60,7 @@ pub(in crate::store) fn apply(
         missing: BTreeMap::new(),
         gone: BTreeMap::new(),
         update: Update::default(),
+        known: BTreeMap::new(),
         grown: BTreeMap::new(),
         populated: false,
         position: None,
@@ -126,6 +127,8 @@ struct Batch<'a> {
     /// What this batch says last of pods: whether they are gone.
     gone: BTreeMap<ObjectKey, bool>,
     update: Update,
+    /// Stored objects that were looked at already and are written next; without a body where it is not asked for.
+    known: BTreeMap<ObjectKey, Stored>,
     /// By how many records each kind has grown in this batch.
     grown: BTreeMap<Kind, i64>,
     populated: bool,
@@ -166,6 +169,13 @@ struct Needs {
 /// A stored object as the engine finds it; damaged records count as absent, since a new version replaces them.
 struct Stored {
     envelope: Envelope,
+}
+
+impl Stored {
+    /// Whether it may be the same as `object`: another version is another object, and need not be opened to see that.
+    fn may_be(&self, object: &Object) -> bool {
+        self.envelope.uid == object.uid && self.envelope.resource_version == object.resource_version
+    }
 }
 
 impl Batch<'_> {
@@ -340,9 +350,14 @@ impl Batch<'_> {
             self.update.unsealed.push(object.key.clone());
             return Ok(());
         }
-        let before = self.stored(&object.key)?;
+        let before = match self.known.remove(&object.key) {
+            Some(stored) => Some(stored),
+            None => self.stored(&object.key)?,
+        };
+        // Of a pod what it said before counts as well.
         let opened = before
             .as_ref()
+            .filter(|stored| object.key.kind() == Kind::Pod || stored.may_be(object))
             .and_then(|stored| record::open(&object.key, &stored.envelope, self.context.vault).ok().flatten());
         let linked = before.as_ref().is_some_and(|stored| stored.envelope.links == needs.links);
         let event = match &before {
@@ -355,7 +370,8 @@ impl Batch<'_> {
             let context = self.context;
             let envelope = record::envelope(object, needs.links, context.now_unix_ms, context.vault, context.entropy)?;
             let payload = envelope.encode()?;
-            if self.tables.get(RowKey::object(&object.key))?.is_none() {
+            // A record that can't be read is there all the same.
+            if before.is_none() && self.tables.get(RowKey::object(&object.key))?.is_none() {
                 *self.grown.entry(object.key.kind()).or_default() += 1;
             }
             self.put(RowKey::object(&object.key), &payload)?;
@@ -403,7 +419,9 @@ impl Batch<'_> {
 
     fn put(&mut self, key: RowKey<'_>, payload: &[u8]) -> Result<(), StoreError> {
         self.wrote = true;
-        self.tables.put(key, &record::frame(key, payload, self.context.vault))
+        let frame = record::frame(key, payload, self.context.vault);
+        self.update.written_bytes += frame.len() as u64;
+        self.tables.put(key, &frame)
     }
 
     fn finish(mut self, identity: Option<Identity>) -> Result<(Update, Option<Identity>), StoreError> {

@@ -38,18 +38,24 @@ impl Batch<'_> {
 
     /// The steady state: ConfigMaps and Secrets that are stored already get a new version, and nothing else happens. What
     /// is stored is named by some pod, so that no closure changes and no other record is looked at.
-    fn only_known_objects_change(&self, namespace: &str) -> Result<bool, StoreError> {
+    fn only_known_objects_change(&mut self, namespace: &str) -> Result<bool, StoreError> {
         if self.absences.iter().any(|(key, why)| key.namespace() == namespace && why.is_some()) {
             return Ok(false);
         }
+        let mut known = BTreeMap::new();
         for (key, object) in &self.pending {
             if key.namespace() != namespace || !needs_closure(key.kind()) {
                 continue;
             }
-            if key.kind() == Kind::Pod || object.is_none() || self.stored(key)?.is_none() {
-                return Ok(false);
+            let Some(object) = object.as_ref().filter(|_| key.kind() != Kind::Pod) else { return Ok(false) };
+            let Some(mut stored) = self.stored(key)? else { return Ok(false) };
+            if !stored.may_be(object) {
+                stored.envelope.body = Vec::new();
             }
+            known.insert(key.clone(), stored);
         }
+        // They are written next.
+        self.known = known;
         Ok(true)
     }
 

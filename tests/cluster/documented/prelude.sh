@@ -14,9 +14,12 @@ until_true() {
 in_step() { until_true sh -c 'ckpt-db status -o json | jq -e ".apiServer.state == \"Answering\" and .store.populated"'; }
 silent() { until_true sh -c 'ckpt-db status -o json | jq -e ".apiServer.state == \"Silent\""'; }
 
-# As docs/how-to/install.md has it, with these options.
+# As docs/how-to/install.md has it, with this activation policy.
 installed() {
-  make -s install BINARY=ckpt-db && echo "CKPT_DB_OPTIONS=$*" >/etc/default/ckpt-db && systemctl enable --now ckpt-db && in_step
+  make -s install BINARY=ckpt-db &&
+    printf '%s\n' 'apiVersion: ckpt-db.io/v1alpha1' 'kind: CheckpointerConfiguration' ${1:+"activationPolicy: $1"} \
+      >/etc/ckpt-db/config.yaml &&
+    systemctl enable --now ckpt-db && in_step
 }
 
 # The API server goes, or comes back: api_server down, api_server up.
