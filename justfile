@@ -6,7 +6,7 @@ default:
 
 # Run the main job on the embedded example, below ./demo
 demo:
-    cargo run -q -- run --once --root demo --generate-node-key --manifests examples/node
+    cargo run -q -- run --feature-gates=Checkpointing=true --once --root demo --generate-node-key --manifests examples/node
 
 # All tests
 test:
@@ -38,7 +38,7 @@ cluster:
     tests/cluster/components.sh
     CKPT_DB_REQUIRE_CLUSTER=1 cargo test --test cluster
 
-# Their long form: 2,000 operations, the API server and the agent killed 20 times each; the figures of docs/api-load.md
+# Their long form: 2,000 operations, the API server and the agent killed 20 times each; the figures of docs/explanation/api-load.md
 campaign:
     CKPT_DB_REQUIRE_CLUSTER=1 CKPT_DB_CAMPAIGN=full cargo test --test cluster -- --nocapture --test-threads 1
 

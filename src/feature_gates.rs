@@ -181,8 +181,8 @@ fn resolve(
     Ok(known.iter().map(|(name, stage, default)| *set.get(*name).or(group(*stage)).unwrap_or(default)).collect())
 }
 
-/// The name that is most like `name`, if one is.
-fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+/// The name that is most like `name`, if one is: what may have been meant.
+pub fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let name = name.to_lowercase();
     let far = |other: &str| distance(&name, &other.to_lowercase());
     known.map(|other| (far(other), other)).filter(|(far, other)| far * 3 <= other.len()).min().map(|(_, other)| other)

@@ -21,6 +21,12 @@ impl Layout {
         &self.root
     }
 
+    /// The settings of the agent and of every command.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.root.join("etc/ckpt-db/config.yaml")
+    }
+
     /// The store.
     #[must_use]
     pub fn store(&self) -> PathBuf {

@@ -180,6 +180,7 @@ fn nothing_secret_is_written_or_said_where_it_should_not_be() {
         "verify",
         "run --once",
         "run --once --secret-env literal",
+        "run --once --logging-format=json --v=10",
         "dump -n aviary --kind secret vault -o yaml",
         "dump nobody",
         "plan -n aviary",

@@ -81,14 +81,7 @@ fn stays_in_place(rendering: &Rendering) {
 pub fn judge(objects: Vec<Object>) {
     use ckpt_db::store::{Backend as _, Change, MemoryStore, Missing};
     use store_format::{Identity, StoreId};
-    let identity = Identity {
-        store_id: StoreId([7; 16]),
-        created_at_unix_ms: 1,
-        node_name: "edge-1".to_owned(),
-        node_uid: String::new(),
-        cluster_ca_sha256: Vec::new(),
-        kubelet_version: String::new(),
-    };
+    let identity = Identity::new(StoreId([7; 16]), 1, "edge-1");
     let mut store = MemoryStore::new(identity, Box::new(ckpt_db::crypto::SystemEntropy)).unwrap();
     let kinds = Kind::ALL.to_vec();
     // A refusal is an answer; it costs the change.

@@ -73,10 +73,23 @@ impl Desk {
     }
 }
 
+impl Desk {
+    /// What the agent knows now.
+    #[must_use]
+    pub fn now(&self) -> CheckpointerStatus {
+        let problem = self.shared.store().is_none().then(|| self.why_no_store());
+        self.latest.status((self.clock_ms)() / 1000, problem)
+    }
+
+    /// What it answers from.
+    pub(super) fn sources(&self) -> (&Shared, &Latest) {
+        (&self.shared, &self.latest)
+    }
+}
+
 impl Admin for Desk {
     async fn status(&self) -> Result<CheckpointerStatus, String> {
-        let problem = self.shared.store().is_none().then(|| self.why_no_store());
-        Ok(self.latest.status((self.clock_ms)() / 1000, problem))
+        Ok(self.now())
     }
 
     async fn hold(&self, pod: PodName) -> Result<String, String> {

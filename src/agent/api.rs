@@ -176,12 +176,13 @@ pub async fn follow(
         // The kubelet's certificate usually brings both: then nothing has to be listed twice.
         keep_slots(store, following, observer).await?;
         announce(&credentials, &node, &*clock_is_set, clock, observer);
-        let connections = Connections::new(&credentials, following.pace.requests);
+        let connections = connect(following, &credentials);
         let options = Options {
             node: node.clone(),
             refresh: following.refresh,
             pace: following.pace,
             clock_is_set: Arc::clone(&clock_is_set),
+            ends: Arc::clone(following.shared.watch_ends()),
         };
         let feed = Feed::start(options, connections);
         let control = feed.control();
@@ -217,7 +218,10 @@ pub async fn follow(
                                     observer.status(&Status::Reach(reach.clone()));
                                 }
                                 Told::Note(note) => observer.status(&Status::Note(note.clone())),
-                                Told::Step(Step::Listing { .. }) => following.shared.is_durable(episode),
+                                Told::Step(Step::Listing { .. }) => {
+                                    following.shared.counters().listed();
+                                    following.shared.is_durable(episode);
+                                }
                                 Told::Step(_) => {}
                             }
                         }
@@ -245,7 +249,7 @@ pub async fn follow(
                         *belongs.lock().unwrap_or_else(PoisonError::into_inner) = owner.changes();
                         announce(&changed, &node, &*clock_is_set, clock, observer);
                         let moved = changed.server() != credentials.server();
-                        control.use_connections(Connections::new(&changed, following.pace.requests));
+                        control.use_connections(connect(following, &changed));
                         credentials = changed;
                         if owner.node != node {
                             break;
@@ -272,11 +276,12 @@ pub(super) async fn watch_only(following: &mut Following, node: &str, observer: 
         refresh: following.refresh,
         pace: following.pace,
         clock_is_set: Arc::new(move || clock_is_set(clock(), newest)),
+        ends: Arc::clone(following.shared.watch_ends()),
     };
     let mut watch = CredentialWatch::default();
     let mut credentials = watch.first(following, observer).await;
     loop {
-        let mut feed = Feed::start(options.clone(), Connections::new(&credentials, following.pace.requests));
+        let mut feed = Feed::start(options.clone(), connect(following, &credentials));
         let control = feed.control();
         following.shared.feeds(&feed);
         let mut look = interval(following.pace.credentials);
@@ -296,7 +301,7 @@ pub(super) async fn watch_only(following: &mut Following, node: &str, observer: 
                     let ours = |found: &Credentials| found.node_name().is_none_or(|found| found == node);
                     if let Some(changed) = watch.changed(following, observer).filter(ours) {
                         let moved = changed.server() != credentials.server();
-                        control.use_connections(Connections::new(&changed, following.pace.requests));
+                        control.use_connections(connect(following, &changed));
                         credentials = changed;
                         if moved {
                             break;
@@ -306,6 +311,13 @@ pub(super) async fn watch_only(following: &mut Following, node: &str, observer: 
             }
         }
     }
+}
+
+/// Connections with these credentials, which are used from now on.
+fn connect(following: &Following, credentials: &Credentials) -> Connections {
+    let validity = credentials.client_validity();
+    following.shared.counters().certificate_expires(validity.map(|validity| validity.not_after_unix_s));
+    Connections::new(credentials, following.pace.requests)
 }
 
 /// Waits on a thread that may block.

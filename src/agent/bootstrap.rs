@@ -41,7 +41,10 @@ struct State {
     files: BTreeMap<ObjectKey, String>,
     /// What is still to be done to the files of these UIDs.
     pending: BTreeMap<String, Work>,
+    /// How often something failed, all in all.
     failures: u64,
+    writes_failed: u64,
+    removals_failed: u64,
     /// What was wrong when something was last done.
     problem: Option<String>,
 }
@@ -233,6 +236,8 @@ impl Bootstrap {
             path: self.directory.display().to_string(),
             files: state.files.len().saturating_sub(writes),
             failures: state.failures,
+            writes_failed: state.writes_failed,
+            removals_failed: state.removals_failed,
             problem: state.problem.clone(),
         }
     }
@@ -296,32 +301,46 @@ impl State {
             self.problem = None;
             return;
         }
-        let folder = match Folder::open(directory) {
-            Ok(folder) => folder,
-            Err(error) => return self.fails(&chain(&error)),
-        };
         let mut failed = Vec::new();
         let mut done = Vec::new();
-        for (uid, work) in &self.pending {
-            match carry_out(&folder, uid, work) {
-                Ok(()) => done.push(uid.clone()),
-                Err(error) => failed.push(chain(&error)),
+        match Folder::open(directory) {
+            Ok(folder) => {
+                for (uid, work) in &self.pending {
+                    match carry_out(&folder, uid, work) {
+                        Ok(()) => done.push(uid.clone()),
+                        Err(error) => failed.push(chain(&error)),
+                    }
+                }
+                if let Err(error) = folder.sync() {
+                    // None of it is known to be durable.
+                    done.clear();
+                    failed.push(chain(&error));
+                }
             }
-        }
-        match folder.sync() {
-            Ok(()) => self.pending.retain(|uid, _| !done.contains(uid)),
-            // None of it is known to be durable.
             Err(error) => failed.push(chain(&error)),
         }
+        self.pending.retain(|uid, _| !done.contains(uid));
+        for work in self.pending.values() {
+            match work {
+                Work::Write(_) => self.writes_failed += 1,
+                Work::Remove => self.removals_failed += 1,
+            }
+        }
+        self.failures += self.pending.len() as u64;
         match failed.as_slice() {
             [] => self.problem = None,
-            all => all.iter().for_each(|why| self.fails(why)),
+            all => all.iter().for_each(|why| self.says(why)),
         }
     }
 
-    /// Counts a failure, and says it unless that was the last thing said.
+    /// Counts that nothing could be looked at, and says it.
     fn fails(&mut self, why: &str) {
         self.failures += 1;
+        self.says(why);
+    }
+
+    /// Says what failed, unless that was the last thing said.
+    fn says(&mut self, why: &str) {
         if self.problem.as_deref() != Some(why) {
             tracing::error!("a bootstrap checkpoint is not as it should be; tried again with the next change: {why}");
             self.problem = Some(why.to_owned());

@@ -1,25 +1,46 @@
-//! Writes pods and their objects as plain manifests, one file each, which `ckpt-db import -f` and `kubectl apply` take.
+//! Writes pods and their objects as plain manifests, one file each, which `ckpt-db import -f` takes, or `kubectl apply`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::closure::references;
 use crate::checkpoint::lookup::{Lookup, Objects as _};
-use crate::checkpoint::object::{Kind, ObjectKey};
+use crate::checkpoint::object::{Kind, Object, ObjectKey};
+use crate::clear::Clear;
 use crate::crypto::sha256;
 use crate::materialize::{Folder, MaterializeError, Published};
-use crate::source::text::{Form, portable};
+use crate::source::text::{Form, NotAnObject, applicable, portable};
 use crate::store::Snapshot;
+
+/// Who is to take the manifests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// `ckpt-db import`: with the UIDs, by which a node knows its pods.
+    Import,
+    /// `kubectl apply`: without what API servers refuse in what they have not made themselves.
+    Apply,
+}
 
 /// How to export.
 #[derive(Clone, Copy, Debug)]
 pub struct Exporting {
+    /// Who is to take the manifests.
+    pub for_whom: For,
     /// How manifests are written.
     pub form: Form,
     /// Whether Secrets are written, in clear text.
     pub reveal: bool,
     /// Whether a file that is there already is replaced.
     pub overwrite: bool,
+}
+
+impl Exporting {
+    fn text(&self, object: &Object) -> Result<Clear, NotAnObject> {
+        match self.for_whom {
+            For::Import => portable(object, self.form),
+            For::Apply => applicable(object, self.form),
+        }
+    }
 }
 
 /// What was exported.
@@ -91,7 +112,7 @@ pub fn export(
     for key in wanted {
         let found = match snapshot.get(&key) {
             _ if key.kind() == Kind::Secret && !exporting.reveal => Err(LeftOut::Secret),
-            Lookup::Found(object) => portable(&object, exporting.form).map_err(|_| LeftOut::Unreadable),
+            Lookup::Found(object) => exporting.text(&object).map_err(|_| LeftOut::Unreadable),
             Lookup::Missing | Lookup::Forbidden | Lookup::NoKeyYet => Err(LeftOut::NotStored),
             Lookup::Sealed | Lookup::Damaged => Err(LeftOut::Unreadable),
         };
@@ -116,7 +137,7 @@ pub fn export(
     for (name, key) in files {
         // One Secret is in clear text in memory at a time.
         let Lookup::Found(object) = snapshot.get(&key) else { continue };
-        let Ok(text) = portable(&object, exporting.form) else { continue };
+        let Ok(text) = exporting.text(&object) else { continue };
         let published = folder.publish(&name, text.expose()).map_err(failed)?;
         exported.files.push((key, directory.join(name), published));
     }
@@ -156,14 +177,7 @@ mod tests {
     use store_format::{Identity, StoreId, SymmetricSecret, Unlocker};
 
     fn store() -> MemoryStore {
-        let identity = Identity {
-            store_id: StoreId([7; 16]),
-            created_at_unix_ms: 0,
-            node_name: "edge-1".to_owned(),
-            node_uid: String::new(),
-            cluster_ca_sha256: Vec::new(),
-            kubelet_version: String::new(),
-        };
+        let identity = Identity::new(StoreId([7; 16]), 0, "edge-1");
         let mut store = MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap();
         let key = Unlocker::RecoveryCode(SymmetricSecret::of_recovery_code(&[7; 20]));
         let _kept = store.keep_slots(&SlotsWanted { add: &[&key], ..SlotsWanted::default() }, 0).unwrap();
@@ -208,7 +222,7 @@ mod tests {
         snapshot.objects().map(|object| object.key.clone()).filter(|key| key.kind() == Kind::Pod).collect()
     }
 
-    const ALL: Exporting = Exporting { form: Form::Yaml, reveal: true, overwrite: false };
+    const ALL: Exporting = Exporting { for_whom: For::Import, form: Form::Yaml, reveal: true, overwrite: false };
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::key_bell::{KeyNews, key_news, watch_keys};
+use crate::ops::notify::Notifier;
 
 /// Why the wait is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +22,14 @@ pub enum Tick {
     Stop,
 }
 
-/// Waits for signals and the clock.
+/// Waits for signals and the clock, and tells the service manager that it does.
 pub struct Follow {
     runtime: tokio::runtime::Runtime,
     hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
     keys: KeyNews,
+    notifier: Notifier,
     /// When the interval ends, once it has begun.
     due: Option<Instant>,
 }
@@ -47,12 +49,17 @@ impl Follow {
         let (ringer, keys) = key_news();
         runtime.spawn(async move { match watch_keys(key_files, ringer).await {} });
         drop(entered);
-        Ok(Self { runtime, hangup, terminate, interrupt, keys, due: None })
+        Ok(Self { runtime, hangup, terminate, interrupt, keys, notifier: Notifier::from_env(), due: None })
+    }
+
+    /// Tells the service manager that what waits for this agent may start.
+    pub fn ready(&self) {
+        self.notifier.ready("what the store holds is rendered");
     }
 
     /// Waits for the next reason to do something.
     pub fn next(&mut self, interval: Duration) -> Tick {
-        let Self { runtime, hangup, terminate, interrupt, keys, due } = self;
+        let Self { runtime, hangup, terminate, interrupt, keys, notifier, due } = self;
         // Keys that change do not make it longer.
         let until = *due.get_or_insert_with(|| Instant::now() + interval);
         let tick = runtime.block_on(async {
@@ -63,8 +70,12 @@ impl Follow {
                 _ = hangup.recv() => Tick::Reload,
                 () = keys.rung() => Tick::Keys,
                 () = tokio::time::sleep_until(until) => Tick::Due,
+                never = notifier.pulse() => match never {},
             }
         });
+        if tick == Tick::Stop {
+            notifier.stopping();
+        }
         if tick != Tick::Keys {
             *due = None;
         }

@@ -122,8 +122,8 @@ pub struct Kept {
     pub standings: Vec<Standing>,
     /// What changed with a pod: where its checkpoint stands now, and why.
     pub news: Vec<Record>,
-    /// Checkpoints that have ended.
-    pub ended: Vec<PodName>,
+    /// Checkpoints that have ended: pod and UID.
+    pub ended: Vec<(PodName, String)>,
     /// What should wake somebody up.
     pub alarms: Vec<Alarm>,
     /// What was done to files; `None` if none was touched: nothing had to be, or the policy is `off`.
@@ -275,8 +275,7 @@ impl Keeper {
         changes.extend(released.into_iter().map(|pod| Change::Hold { pod, held: false }));
         self.departed.extend(removed.iter().map(|(pod, _)| pod.clone()));
         let news = self.said.news(&records, standings.iter().map(|standing| &standing.pod));
-        let ended =
-            removed.iter().filter(|gone| !self.told.removed.contains(gone)).map(|(pod, _)| pod.clone()).collect();
+        let ended = removed.iter().filter(|gone| !self.told.removed.contains(gone)).cloned().collect();
         self.told = Told { records, removed };
         if let Some(report) = &report {
             self.departed.retain(|pod| report.waiting.iter().any(|waiting| waiting.pod == *pod));
@@ -403,14 +402,7 @@ mod tests {
 
     /// A store of one pod that has run.
     fn store() -> MemoryStore {
-        let identity = store_format::Identity {
-            store_id: store_format::StoreId([7; 16]),
-            created_at_unix_ms: 0,
-            node_name: "edge-1".to_owned(),
-            node_uid: String::new(),
-            cluster_ca_sha256: Vec::new(),
-            kubelet_version: String::new(),
-        };
+        let identity = store_format::Identity::new(store_format::StoreId([7; 16]), 0, "edge-1");
         let mut store = MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap();
         let body = serde_json::json!({
             "metadata": {"name": "web", "namespace": "shop", "uid": "u1"},

@@ -208,14 +208,7 @@ mod tests {
     }
 
     fn store() -> MemoryStore {
-        let identity = store_format::Identity {
-            store_id: store_format::StoreId([7; 16]),
-            created_at_unix_ms: 0,
-            node_name: "edge-1".to_owned(),
-            node_uid: String::new(),
-            cluster_ca_sha256: Vec::new(),
-            kubelet_version: String::new(),
-        };
+        let identity = store_format::Identity::new(store_format::StoreId([7; 16]), 0, "edge-1");
         MemoryStore::new(identity, Box::new(crate::crypto::SystemEntropy)).unwrap()
     }
 

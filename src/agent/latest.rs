@@ -1,6 +1,6 @@
 //! What the last round came to, kept for whoever asks: the status document.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::bootstrap::Bootstrap;
@@ -9,13 +9,15 @@ use super::keeper::Kept;
 use crate::checkpoint::lifecycle::{Alarm, CopyStatus, Running, Standing, State, Why};
 use crate::checkpoint::look::{Answers, Kubelet, Look};
 use crate::checkpoint::node::Fact;
+use crate::checkpoint::object::Kind;
 use crate::checkpoint::settings::ActivationPolicy;
 use crate::checkpoint::verdict::{Note, Reason, Verdict};
 use crate::materialize::{MaterializeError, PodOutcome, Report};
 use crate::node::boot;
+use crate::ops::metrics::{Inventory, Slot};
 use crate::ops::status::{self, API_VERSION, CheckpointerStatus, CopyState, KIND, ParentRunning, PodState};
 use crate::source::api::reach::Reach;
-use crate::store::{LockState, Snapshot, kept_beside};
+use crate::store::{LockState, SlotInfo, Snapshot, kept_beside};
 
 /// What does not change while the process lives.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct Latest {
     problem: Mutex<Option<String>>,
     /// What went wrong with files, as of the last round that touched any.
     files: Mutex<Vec<status::Alarm>>,
+    /// When the store was last in step with the API server, in milliseconds since boot.
+    in_step_ms: Mutex<Option<u64>>,
     bootstrap: Option<Arc<Bootstrap>>,
 }
 
@@ -52,13 +56,16 @@ struct Round {
     reach: Option<Reach>,
     store: status::Store,
     newest_stored_at_unix_s: u64,
+    objects: [u64; Kind::ALL.len()],
+    slots: Vec<Slot>,
 }
 
 impl Latest {
     /// Of a process that has made no round yet.
     #[must_use]
     pub fn new(about: About) -> Self {
-        Self { about, round: Mutex::default(), problem: Mutex::default(), files: Mutex::default(), bootstrap: None }
+        let (round, problem, files) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { about, round, problem, files, in_step_ms: Mutex::default(), bootstrap: None }
     }
 
     /// With how the files of bootstrap checkpointing do, where there are any.
@@ -69,11 +76,19 @@ impl Latest {
 
     /// A round is over.
     pub(super) fn is(&self, kept: Kept, snapshot: &Snapshot, reach: Option<Reach>) {
-        let newest = snapshot.objects().map(|object| object.stored_at_unix_ms).max().unwrap_or_default() / 1000;
+        let (mut newest, mut objects) = (0, [0; Kind::ALL.len()]);
+        for object in snapshot.objects() {
+            newest = object.stored_at_unix_ms.max(newest);
+            objects[object.key.kind() as usize] += 1;
+        }
+        let slot = |slot: &SlotInfo| Slot { kind: slot.kind.name(), created_at_unix_ms: slot.created_at_unix_ms };
+        if kept.look.api.in_step {
+            *self.in_step_ms.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept.look.now_ms);
+        }
         let store = status::Store {
             path: self.about.path.display().to_string(),
             revision: snapshot.revision().0,
-            objects: snapshot.objects().count(),
+            objects: objects.iter().sum::<u64>() as usize,
             populated: snapshot.populated(),
             lock: match snapshot.lock_state() {
                 LockState::Open => status::Lock::Open,
@@ -101,7 +116,9 @@ impl Latest {
             look: kept.look,
             reach,
             store,
-            newest_stored_at_unix_s: newest,
+            newest_stored_at_unix_s: newest / 1000,
+            objects,
+            slots: snapshot.slots().iter().map(slot).collect(),
         };
         *self.round.lock().unwrap_or_else(PoisonError::into_inner) = Some(round);
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -118,6 +135,27 @@ impl Latest {
     #[must_use]
     pub fn checkpointing(&self) -> bool {
         self.about.checkpointing
+    }
+
+    /// What the last round found in the store, beyond the document; `None` before the first.
+    #[must_use]
+    pub fn inventory(&self, now_ms: u64) -> Option<Inventory> {
+        let round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        let round = round.as_ref()?;
+        let in_step_ms = *self.in_step_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_step = round.look.api.in_step;
+        Some(Inventory {
+            objects: Kind::ALL.into_iter().zip(round.objects).collect(),
+            slots: round.slots.clone(),
+            in_step,
+            out_of_step_s: in_step_ms.map(|ms| if in_step { 0 } else { now_ms.saturating_sub(ms) / 1000 }),
+        })
+    }
+
+    /// The store's file, where there is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.about.checkpointing.then_some(&*self.about.path)
     }
 
     /// No round could be made.

@@ -148,12 +148,8 @@ mod tests {
     fn whose_store_it_becomes() {
         let (a, b) = ([1; 32], [2; 32]);
         let identity = |name: &str, cas: &[[u8; 32]]| Identity {
-            store_id: store_format::StoreId([7; 16]),
-            created_at_unix_ms: 0,
-            node_name: name.to_owned(),
-            node_uid: String::new(),
             cluster_ca_sha256: cas.to_vec(),
-            kubelet_version: String::new(),
+            ..Identity::new(store_format::StoreId([7; 16]), 0, name)
         };
         #[rustfmt::skip]
         type Whose<'a> = (&'a str, &'a [[u8; 32]]);

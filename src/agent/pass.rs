@@ -235,14 +235,7 @@ mod tests {
     /// What the store has on record decides, where the stored pod does not tell.
     #[test]
     fn endings_and_absences_on_record_reach_the_verdict() {
-        let identity = store_format::Identity {
-            store_id: store_format::StoreId([7; 16]),
-            created_at_unix_ms: 0,
-            node_name: "edge-1".to_owned(),
-            node_uid: String::new(),
-            cluster_ca_sha256: Vec::new(),
-            kubelet_version: String::new(),
-        };
+        let identity = store_format::Identity::new(store_format::StoreId([7; 16]), 0, "edge-1");
         let mut store = MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap();
         let key = |kind, name| ObjectKey::new(kind, "default", name).unwrap();
         let pod = |phase: &str| {

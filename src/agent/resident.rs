@@ -3,6 +3,7 @@
 
 use std::future::pending;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +19,12 @@ use super::cause::chain;
 use super::compaction::Compaction;
 use super::eyes::{Sights, watch_runtime};
 use super::key_bell::{KeyRinger, watch_keys};
+use super::metering::Metering;
 use super::rounds::Rounds;
 use super::store_thread::{Idle, StoreThread};
+use crate::node::boot;
 use crate::ops::admin::Listening;
+use crate::ops::endpoints::serve;
 use crate::ops::notify::Notifier;
 use crate::store::{Backend, Change, StoreError};
 
@@ -104,6 +108,8 @@ pub struct Resident<'a, E> {
     pub key_files: Option<(KeyFiles, KeyRinger)>,
     /// Where the command line asks, and who answers there.
     pub desk: Option<(PathBuf, Arc<Desk>)>,
+    /// Where metrics and health are told, and who knows. Without it nowhere.
+    pub metrics: Option<(SocketAddr, Arc<Metering>)>,
     /// The name of the node in the store that was found, if there was one: with it the agent begins although the store can't
     /// be written to.
     pub found_node: Option<String>,
@@ -147,6 +153,15 @@ impl<E: From<io::Error>> Resident<'_, E> {
             false => "what the store holds is rendered",
             true => "nothing is rendered: the feature gate Checkpointing is off",
         });
+        shared.counters().goes_on(boot::now_ms());
+        // Not before: nothing of it holds up what has to come back.
+        let served = match self.metrics.take() {
+            Some((address, pages)) => {
+                pages.is_started();
+                tokio::spawn(async move { match serve(address, pages).await {} })
+            }
+            None => tokio::spawn(pending()),
+        };
         let boot = self.keeps.as_ref().and_then(|(rounds, _)| rounds.boot_id());
         let (mut keeping, events) = match self.keeps {
             Some((rounds, sights)) => (
@@ -184,6 +199,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
                     Ok(thread) => thread,
                     Err(error) => return Interrupted::NoStore(error.into()),
                 };
+                let thread = thread.counting(Arc::clone(shared.counters()));
                 let handle = thread.handle();
                 if let Some(boot) = &boot {
                     // It matters to the next boot; a store that takes no commit says so soon enough.
@@ -307,7 +323,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
             }
         };
         self.notifier.stopping();
-        for task in [keeping, events, asked, keys] {
+        for task in [keeping, events, asked, keys, served] {
             task.abort();
             // One that has ended was waited for already.
             if task.is_finished() {

@@ -2,6 +2,7 @@
 //!
 //! It goes on with what was loaded while the store can't be written to, and while nobody asks the API server.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,10 @@ use super::latest::Latest;
 use super::pass::PassError;
 use super::shared::Shared;
 use super::view::{Episode, View};
+use crate::checkpoint::lifecycle::{Alarm, Record, State};
 use crate::checkpoint::look::Answers;
 use crate::node::boot;
+use crate::ops::metrics::{Counters, Failed};
 use crate::ops::notify::Notifier;
 use crate::source::api::sighting::Sighting;
 use crate::store::{Committed, Snapshot, StoreError, Update};
@@ -63,6 +66,8 @@ pub struct Rounds {
     line: Option<(u64, watch::Receiver<Sighting>)>,
     /// Whether a copy must go before its parent comes.
     yielding: bool,
+    /// Parents that the kubelet had rejected at the last round, by UID.
+    rejected: BTreeSet<String>,
 }
 
 impl Rounds {
@@ -84,7 +89,9 @@ impl Rounds {
             last_answer.write(keeper.boot_id(), answered_ms);
         }
         let view = View::new(now_ms, answered_ms);
-        Self { keeper, shared, latest, loaded, clock_ms, watcher, view, last_answer, line: None, yielding: false }
+        let rejected = BTreeSet::new();
+        let (line, yielding) = (None, false);
+        Self { keeper, shared, latest, loaded, clock_ms, watcher, view, last_answer, line, yielding, rejected }
     }
 
     /// The identity of this boot, if it is known.
@@ -98,6 +105,7 @@ impl Rounds {
         loop {
             let pause = self.round().await;
             notifier.alive();
+            self.shared.counters().goes_on(boot::now_ms());
             let until = Instant::now() + pause;
             let alive = notifier.watchdog_interval();
             let bell = self.shared.bell();
@@ -169,6 +177,7 @@ impl Rounds {
         let kept = match block_in_place(|| self.keeper.pass(snapshot, look, &images, now_unix_s)) {
             Ok(kept) => kept,
             Err(error) => {
+                self.shared.counters().failed(Failed::Round);
                 self.watcher.failed(&error);
                 self.latest.fails(error.to_string());
                 return WATCHFUL;
@@ -188,6 +197,7 @@ impl Rounds {
             }
         }
         self.watcher.kept(&kept, snapshot.get());
+        count(&mut self.rejected, &kept, shared.counters());
         let pause = pause(&kept);
         self.latest.is(kept, snapshot.get(), sighting.and_then(|sighting| sighting.reach));
         pause
@@ -227,6 +237,26 @@ async fn news(line: &mut Option<(u64, watch::Receiver<Sighting>)>) {
         // A feed that ends is followed by another one, which rings.
         std::future::pending::<()>().await;
     }
+}
+
+/// Counts what a round came to. `rejected`: the parents that were rejected before it.
+fn count(rejected: &mut BTreeSet<String>, kept: &Kept, counters: &Counters) {
+    let (mut activations, mut hand_overs) = (0, 0);
+    for Record { state, .. } in &kept.news {
+        match state {
+            State::Active | State::SelfActive => activations += 1,
+            State::HandedOver { .. } => hand_overs += 1,
+            State::None
+            | State::Inactive
+            | State::InactiveGrace { .. }
+            | State::ActiveGrace { .. }
+            | State::Removed => {}
+        }
+    }
+    let now: BTreeSet<String> = kept.alarms.iter().map(|Alarm::ParentRejected { uid, .. }| uid.clone()).collect();
+    counters.kept(activations, hand_overs, kept.ended.len(), now.difference(rejected).count());
+    *rejected = now;
+    counters.round();
 }
 
 fn pause(kept: &Kept) -> Duration {

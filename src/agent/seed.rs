@@ -90,14 +90,7 @@ pub fn in_memory(node_name: &str, now_unix_ms: u64) -> Result<MemoryStore, Store
 
 /// Of a store that is made now.
 fn identity(node_name: &str, now_unix_ms: u64) -> Result<Identity, StoreError> {
-    Ok(Identity {
-        store_id: StoreId(fresh(&SystemEntropy as &dyn Entropy)?),
-        created_at_unix_ms: now_unix_ms,
-        node_name: node_name.to_owned(),
-        node_uid: String::new(),
-        cluster_ca_sha256: Vec::new(),
-        kubelet_version: String::new(),
-    })
+    Ok(Identity::new(StoreId(fresh(&SystemEntropy as &dyn Entropy)?), now_unix_ms, node_name))
 }
 
 /// The first key that a slot can be made for: one with a public part.

@@ -6,8 +6,10 @@ use tokio::sync::{Notify, watch};
 
 use super::store_thread::StoreHandle;
 use super::view::Episode;
+use crate::ops::metrics::Counters;
 use crate::source::api::feed::{Control, Feed};
 use crate::source::api::sighting::Sighting;
+use crate::source::api::watching::WatchEnds;
 use crate::store::StoreError;
 
 /// One for each agent, given to all of its tasks.
@@ -26,6 +28,8 @@ pub struct Shared {
     foreign: Mutex<Option<String>>,
     /// The node whose pods were followed last.
     node: Mutex<Option<String>>,
+    counters: Arc<Counters>,
+    watch_ends: Arc<WatchEnds>,
 }
 
 #[derive(Default)]
@@ -47,6 +51,18 @@ struct Line {
 }
 
 impl Shared {
+    /// What all tasks count.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// How the watches of all feeds have ended.
+    #[must_use]
+    pub fn watch_ends(&self) -> &Arc<WatchEnds> {
+        &self.watch_ends
+    }
+
     /// Something has changed: look now.
     pub fn ring(&self) {
         self.bell.notify_one();

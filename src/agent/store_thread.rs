@@ -16,6 +16,7 @@ use store_format::{Identity, Unlocker};
 use tokio::sync::oneshot;
 
 use super::compaction::Compaction;
+use crate::ops::metrics::{Counters, Failed};
 use crate::store::{
     Backend, Change, Committed, LockState, Revision, SlotPolicy, SlotsKept, SlotsWanted, Snapshot, StoreError, Update,
 };
@@ -65,7 +66,15 @@ impl StoreThread {
             look_at,
         };
         thread::Builder::new().name("store".to_owned()).spawn(move || serve(owner, queue, give_back))?;
-        Ok(Self { handle: StoreHandle { jobs, revision: Arc::new(AtomicU64::new(NO_COMMIT)) }, given_back })
+        let handle = StoreHandle { jobs, revision: Arc::new(AtomicU64::new(NO_COMMIT)), counters: Arc::default() };
+        Ok(Self { handle, given_back })
+    }
+
+    /// The same with commits counted in `counters`.
+    #[must_use]
+    pub fn counting(mut self, counters: Arc<Counters>) -> Self {
+        self.handle.counters = counters;
+        self
     }
 
     /// A way to ask the store, for as long as the thread runs.
@@ -98,6 +107,7 @@ pub struct StoreHandle {
     jobs: mpsc::Sender<Job>,
     /// The revision after the last commit of this thread; [`NO_COMMIT`] before the first.
     revision: Arc<AtomicU64>,
+    counters: Arc<Counters>,
 }
 
 /// No commit has been made; no store gets so far.
@@ -110,11 +120,17 @@ impl StoreHandle {
     /// Those of [`Backend::update`]; [`StoreError::Panicked`], after which nobody knows whether it was committed;
     /// [`StoreError::Unusable`] and [`StoreError::Closed`], after which it was not.
     pub fn update(&self, changes: Vec<Change>) -> Answer<Committed<Update>> {
-        let revision = Arc::clone(&self.revision);
+        let (revision, counters) = (Arc::clone(&self.revision), Arc::clone(&self.counters));
         self.ask_to_write(move |store, now_unix_ms| {
-            let update = store.update(changes, now_unix_ms)?;
-            revision.store(update.get().revision.0, Ordering::Release);
-            Ok(update)
+            let (began, count) = (Instant::now(), changes.len());
+            let committed = store.update(changes, now_unix_ms).inspect_err(|_| counters.failed(Failed::Commit))?;
+            let update = committed.get();
+            counters.rejected(update.rejected.len());
+            if update.written_bytes > 0 {
+                counters.committed(began.elapsed(), count, update.written_bytes);
+            }
+            revision.store(update.revision.0, Ordering::Release);
+            Ok(committed)
         })
     }
 

@@ -5,6 +5,7 @@
 pub mod closure;
 pub mod data;
 pub mod decide;
+pub mod difference;
 pub mod env_file;
 pub mod examine;
 pub mod images;

@@ -21,6 +21,11 @@ use super::{Exit, follow, now_unix_ms};
 /// A store that belongs to another node or cluster is not acted upon, since its pods may run elsewhere. This says that it
 /// is right all the same: after the node was renamed, or the cluster got a new CA while the node was off.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  systemctl stop ckpt-db                    stops no pod
+  ckpt-db adopt --dry-run                   whose it is, and whose it would be
+  ckpt-db adopt
+  systemctl start ckpt-db")]
 pub(crate) struct Adopt {
     #[command(flatten)]
     store: StoreArgs,

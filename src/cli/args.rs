@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, ValueEnum};
 
 use ckpt_db::agent::Target;
 use ckpt_db::checkpoint::env_file::NoHelper;
@@ -32,13 +33,59 @@ pub(crate) struct PlaceArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
 
-    /// The store [default: /var/lib/ckpt-db/checkpoint-store.db below --root]
-    #[arg(long, value_name = "FILE")]
-    store: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    #[command(flatten)]
+    store: StoreFile,
 
     /// Socket on which the running agent is asked [default: /run/ckpt-db/admin.sock below --root]
     #[arg(long, value_name = "FILE")]
     admin_socket: Option<PathBuf>,
+}
+
+/// Where settings are read from, before any other option is looked at.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConfigArgs {
+    /// File with settings, a CheckpointerConfiguration, which options override [default: /etc/ckpt-db/config.yaml below
+    /// --root, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// `--store`, and whether it was given: what the configuration says is where this node has its store.
+#[derive(Clone, Debug)]
+struct StoreFile {
+    path: Option<PathBuf>,
+    named: bool,
+}
+
+impl Args for StoreFile {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.arg(
+            Arg::new("store")
+                .long("store")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("The store [default: /var/lib/ckpt-db/checkpoint-store.db below --root]"),
+        )
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for StoreFile {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let named = matches.value_source("store") == Some(ValueSource::CommandLine);
+        Ok(Self { path: matches.get_one("store").cloned(), named })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 impl StoreArgs {
@@ -55,11 +102,11 @@ impl StoreArgs {
 
     /// Whether it is the store of the node below the root, and not a copy from elsewhere.
     pub(crate) fn is_of_this_node(&self) -> bool {
-        self.place.store.is_none()
+        !self.place.store.named
     }
 
     pub(crate) fn store(&self) -> anyhow::Result<PathBuf> {
-        Ok(self.place.store.clone().unwrap_or(self.layout()?.store()))
+        Ok(self.place.store.path.clone().unwrap_or(self.layout()?.store()))
     }
 
     /// Every key that can be found. A key file that was named and can't be used is said; it ends nothing.
@@ -91,6 +138,9 @@ pub(crate) struct AgentArgs {
     /// Directory that all default paths are below, for trying things out without root [default: /]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+
+    #[command(flatten)]
+    config: ConfigArgs,
 
     /// Socket on which the running agent is asked [default: /run/ckpt-db/admin.sock below --root]
     #[arg(long, value_name = "FILE")]
@@ -131,7 +181,8 @@ pub(crate) struct TranslateArgs {
     service_account_tokens: TokenArg,
 
     /// Keep the parents' labels, so that Services, PDBs and controllers count the copies
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = ArgAction::Set)]
     keep_labels: bool,
 
     /// Resource requests of the copies: zero, or kept (a copy that does not fit evicts running pods)
@@ -147,7 +198,8 @@ pub(crate) struct TranslateArgs {
     keep_annotation: Vec<String>,
 
     /// Render nothing that no key authenticates
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = ArgAction::Set)]
     require_authentication: bool,
 }
 

@@ -4,7 +4,9 @@ use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
 
 use ckpt_db::checkpoint::object::Kind;
 use ckpt_db::date::utc;
@@ -12,8 +14,9 @@ use ckpt_db::store::{Existing, LockState, Snapshot, StoreCopy};
 use store_format::SlotKind;
 
 use super::args::StoreArgs;
-use super::output::{line, plural};
-use super::{Exit, say};
+use super::output::{Format, document, line, plural};
+use super::progress::Shown;
+use super::{Exit, say, usage};
 
 /// Copy the store to a file, while the agent runs or not
 ///
@@ -24,6 +27,7 @@ use super::{Exit, say};
 #[command(after_help = "Examples:
   ckpt-db backup /mnt/usb/edge-1.db
   ckpt-db backup --force /mnt/usb/edge-1.db              in the place of an older one
+  ckpt-db backup -o json /mnt/usb/edge-1.db              what was made, for scripts
   ckpt-db backup - | ssh vault 'cat > edge-1.db'         then: ckpt-db verify --store edge-1.db")]
 pub(crate) struct Backup {
     #[command(flatten)]
@@ -40,12 +44,37 @@ pub(crate) struct Backup {
     /// Copy what reads of a store that is not sound, damaged records as they are
     #[arg(long)]
     allow_damaged: bool,
+
+    /// Output format of what was made; without it, one line
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<MadeFormat>,
+}
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MadeFormat {
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+}
+
+impl From<MadeFormat> for Format {
+    fn from(format: MadeFormat) -> Self {
+        match format {
+            MadeFormat::Json => Self::Json,
+            MadeFormat::Yaml => Self::Yaml,
+        }
+    }
 }
 
 impl Backup {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let path = self.store.store()?;
         let to_stdout = self.file == Path::new("-");
+        if to_stdout && self.output.is_some() {
+            return Err(usage("-o writes to standard output, and so does a backup to -: name a file, or leave -o out"));
+        }
         if to_stdout && io::stdout().is_terminal() {
             bail!("a backup is no text: it is not written to a terminal; name a file");
         }
@@ -53,7 +82,10 @@ impl Backup {
             bail!("{} is the store itself; name another file", self.file.display());
         }
         let keys = self.store.keys()?;
-        let (copy, _) = self.store.copy_and_holder(&keys)?;
+        let shown = Shown::begin();
+        let read = self.store.copy_and_holder(&keys);
+        drop(shown);
+        let (copy, _) = read?;
         let snapshot = copy.snapshot();
         let findings = snapshot.findings();
         for finding in findings {
@@ -68,12 +100,15 @@ impl Backup {
                 plural(findings.len())
             );
         }
-        let octets = if to_stdout { self.pipe(out, &copy)? } else { self.save(&copy)? };
+        let shown = Shown::begin();
+        let octets = if to_stdout { self.pipe(out, &copy) } else { self.save(&copy) };
+        drop(shown);
+        let octets = octets?;
         let said = format!("{}: {octets} octets; {}", self.file.display(), contents(snapshot));
-        if to_stdout {
-            say(format_args!("{said}"))
-        } else {
-            line(out, format_args!("{said}"))?
+        match self.output {
+            Some(format) => document(out, format.into(), &self.value(octets, snapshot))?,
+            None if to_stdout => say(format_args!("{said}")),
+            None => line(out, format_args!("{said}"))?,
         }
         match snapshot.lock_state() {
             LockState::Keyless => {}
@@ -94,6 +129,28 @@ impl Backup {
             }
         }
         Ok(Exit::findings(!findings.is_empty()))
+    }
+
+    fn value(&self, octets: u64, snapshot: &Snapshot) -> Value {
+        let Contents { objects, pods, .. } = counted(snapshot);
+        let slots: Vec<Value> = snapshot
+            .slots()
+            .iter()
+            .map(|slot| json!({"kind": slot.kind.name(), "fingerprint": HEXLOWER.encode(&slot.fingerprint)}))
+            .collect();
+        json!({
+            "apiVersion": "ckpt-db.io/v1alpha1",
+            "kind": "Backup",
+            "file": self.file.display().to_string(),
+            "octets": octets,
+            "node": snapshot.node_name(),
+            "revision": snapshot.revision().0,
+            "objects": objects,
+            "pods": pods,
+            "lastChange": last_change(snapshot),
+            "findings": snapshot.findings().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "opensWith": slots,
+        })
     }
 
     fn save(&self, copy: &StoreCopy) -> anyhow::Result<u64> {
@@ -121,15 +178,33 @@ pub(super) fn same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
+/// How much is in a store, and since when nothing has changed.
+struct Contents {
+    objects: usize,
+    pods: usize,
+    last_ms: u64,
+}
+
+fn counted(snapshot: &Snapshot) -> Contents {
+    let mut counted = Contents { objects: 0, pods: 0, last_ms: 0 };
+    for object in snapshot.objects() {
+        counted.objects += 1;
+        counted.pods += usize::from(object.key.kind() == Kind::Pod);
+        counted.last_ms = counted.last_ms.max(object.stored_at_unix_ms);
+    }
+    let logged = snapshot.log().next_back().map_or(0, |(_, record)| record.at_unix_ms);
+    Contents { last_ms: counted.last_ms.max(logged), ..counted }
+}
+
+/// When something in the store changed last, or was decided last.
+pub(super) fn last_change(snapshot: &Snapshot) -> Option<String> {
+    let Contents { last_ms, .. } = counted(snapshot);
+    (last_ms > 0).then(|| utc(last_ms / 1000))
+}
+
 /// `revision 12, 13 objects (4 pods) of node edge-1, last change 2026-11-21T04:34:46Z`
 pub(super) fn contents(snapshot: &Snapshot) -> String {
-    let (mut objects, mut pods, mut last_ms) = (0, 0, 0);
-    for object in snapshot.objects() {
-        objects += 1;
-        pods += usize::from(object.key.kind() == Kind::Pod);
-        last_ms = last_ms.max(object.stored_at_unix_ms);
-    }
-    last_ms = last_ms.max(snapshot.log().next_back().map_or(0, |(_, record)| record.at_unix_ms));
+    let Contents { objects, pods, last_ms } = counted(snapshot);
     let mut text =
         format!("revision {}, {objects} object{} ({pods} pod{})", snapshot.revision(), plural(objects), plural(pods));
     if let Some(node) = snapshot.node_name().filter(|node| !node.is_empty()) {

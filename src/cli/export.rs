@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{anyhow, bail};
 use clap::{Args, ValueEnum};
 
-use ckpt_db::agent::{Exported, Exporting, LeftOut, export};
+use ckpt_db::agent::{Exported, Exporting, For, LeftOut, export};
 use ckpt_db::checkpoint::object::{Kind, ObjectKey};
 use ckpt_db::materialize::Published;
 use ckpt_db::source::text::Form;
@@ -19,14 +19,15 @@ use super::{Exit, say};
 
 /// Write pods and their objects as manifests, while the agent runs or not
 ///
-/// One file for each pod, and for each ConfigMap and Secret that it names, as 'import -f DIR' and 'kubectl apply -f DIR' take
-/// them: as they are stored, but for metadata.resourceVersion. Files have mode 0600, and are there whole or not at all. Secrets are
-/// left out unless --reveal is given: they are then on that disk in clear text.
+/// One file for each pod, and for each ConfigMap and Secret that it names: as 'import -f DIR' takes them, or with --for=apply as
+/// 'kubectl apply -f DIR' does. Files have mode 0600, and are there whole or not at all. Secrets are left out unless --reveal is
+/// given: they are then on that disk in clear text.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   ckpt-db export /mnt/usb/edge-1                every pod
   ckpt-db export out -n shop web                one, in clear text with its Secrets: add --reveal
-  ckpt-db import -f /mnt/usb/edge-1 --dry-run   on the other side")]
+  ckpt-db import -f /mnt/usb/edge-1 --dry-run   on the other side
+  ckpt-db export out --for=apply --reveal       what 'kubectl apply [--server-side] -f out' takes")]
 pub(crate) struct Export {
     #[command(flatten)]
     store: StoreArgs,
@@ -47,6 +48,10 @@ pub(crate) struct Export {
     #[arg(short, long, value_enum, default_value_t = FormArg::Yaml, value_name = "FORMAT")]
     output: FormArg,
 
+    /// Who is to take the manifests
+    #[arg(long = "for", value_enum, default_value_t = ForArg::Import, value_name = "WHOM")]
+    for_whom: ForArg,
+
     /// Write Secrets too, in clear text; needs a key that opens the store
     #[arg(long)]
     reveal: bool,
@@ -54,6 +59,14 @@ pub(crate) struct Export {
     /// Replace files that are there already
     #[arg(long)]
     overwrite: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ForArg {
+    /// ckpt-db import: as stored, but for metadata.resourceVersion
+    Import,
+    /// kubectl apply: without status, UID, owner and whatever else an API server gives an object or refuses in a new one
+    Apply,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -79,7 +92,11 @@ impl Export {
             FormArg::Yaml => Form::Yaml,
             FormArg::Json => Form::Json,
         };
-        let exporting = Exporting { form, reveal: self.reveal, overwrite: self.overwrite };
+        let for_whom = match self.for_whom {
+            ForArg::Import => For::Import,
+            ForArg::Apply => For::Apply,
+        };
+        let exporting = Exporting { for_whom, form, reveal: self.reveal, overwrite: self.overwrite };
         let exported = export(&snapshot, &pods, &self.directory, exporting)?;
         let unreadable = tell(out, &exported)?;
         Ok(Exit::findings(unreadable || !snapshot.findings().is_empty()))

@@ -1,6 +1,7 @@
 //! `ckpt-db run` on the API server: opens or creates the store, follows, and tells in a line whatever changes.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
     About, Batch, Departed, Desk, FollowError, Following, Keeper, Keeping, Kept, KeyFiles, KeySlots, LastAnswer,
-    Latest, Look, Observer, PassError, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target,
-    Watcher, in_memory, key_news,
+    Latest, Look, Metering, Observer, PassError, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status,
+    Target, Watcher, in_memory, key_news,
 };
 use ckpt_db::checkpoint::lifecycle::{Record, State};
 use ckpt_db::checkpoint::node::Fact;
@@ -18,6 +19,8 @@ use ckpt_db::checkpoint::settings::{ActivationPolicy, Settings};
 use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::node::boot;
 use ckpt_db::ops::admin::Client;
+use ckpt_db::ops::log::{self, Severity, events};
+use ckpt_db::ops::metrics::Feature;
 use ckpt_db::ops::notify::Notifier;
 use ckpt_db::source::api::collect::Step;
 use ckpt_db::source::api::credentials::{Credentials, InCluster, Place, SERVICE_ACCOUNT};
@@ -59,6 +62,8 @@ pub(super) struct Follow<'a> {
     pub(super) slots: SlotRules,
     pub(super) keep: &'a KeepArgs,
     pub(super) bootstrap: &'a BootstrapArgs,
+    /// Where metrics and health are served, and the feature gates that are told there.
+    pub(super) metrics: Option<(SocketAddr, Vec<Feature>)>,
     pub(super) settings: Settings,
     /// The feature gate: without it everything stays in memory, and nothing is rendered.
     pub(super) checkpointing: bool,
@@ -161,7 +166,8 @@ impl Follow<'_> {
             let keys = self.keys.clone();
             move || keys.look().map(|keys| keys.at_hand().current).unwrap_or_default()
         });
-        let desk = desk.with_keys(own_keys, self.slots);
+        let desk = Arc::new(desk.with_keys(own_keys, self.slots));
+        let metrics = self.metrics.map(|(at, features)| (at, Arc::new(Metering::new(Arc::clone(&desk), features))));
         let sights = keeping.sights.clone();
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
@@ -203,7 +209,7 @@ impl Follow<'_> {
                 // It is tried again every few seconds; once is enough to say why.
                 let mut said = interrupted.lock().unwrap_or_else(PoisonError::into_inner);
                 if said.as_ref().is_none_or(|said| said.why != why) {
-                    say(format_args!("error: {why} (tried again until it works)"));
+                    tracing::error!(name: events::INTERRUPTED, cause = why, "{why} (tried again until it works)");
                     *said = Some(Interruption { why, by_the_store });
                 }
             }),
@@ -213,7 +219,8 @@ impl Follow<'_> {
                 let keys = self.keys.clone();
                 (Box::new(move || keys.files()) as KeyFiles, ringer)
             }),
-            desk: Some((self.store.admin_socket()?, Arc::new(desk))),
+            desk: Some((self.store.admin_socket()?, desk)),
+            metrics,
             found_node,
             in_memory: !self.checkpointing,
         };
@@ -436,9 +443,22 @@ impl Observer for Narrator<'_> {
             | Status::Certificate(_)
             | Status::Note(_) => "warning: ",
         };
-        say(format_args!("{level}{status}"));
+        match (status, level) {
+            (Status::Reach(Reach::Answering), _) => {
+                tracing::info!(name: events::API_SERVER, reach = "Answering", "{status}");
+            }
+            (Status::Reach(Reach::Silent(cause)), _) => {
+                tracing::warn!(name: events::API_SERVER, reach = "Silent", cause = cause.0, "{status}");
+            }
+            (Status::Reach(Reach::Refusing(cause)), _) => {
+                tracing::warn!(name: events::API_SERVER, reach = "Refusing", cause = cause.0, "{status}");
+            }
+            (_, "warning: ") => tracing::warn!(name: events::FOLLOWING, "{status}"),
+            (_, "") => tracing::info!(name: events::FOLLOWING, "{status}"),
+            (_, _) => tracing::info!(name: events::NOTE, "{status}"),
+        }
         if let Status::Credentials { warnings, .. } = status {
-            warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
+            warnings.iter().for_each(|warning| tracing::warn!(name: events::FOLLOWING, "{warning}"));
             // What can't be stored stops each new attempt after this.
             let mut said = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
             said.take_if(|said| !said.by_the_store);
@@ -448,13 +468,14 @@ impl Observer for Narrator<'_> {
     fn committed(&mut self, batch: &Committed<Batch<Told>>, look: Look<'_>) {
         let Batch { items, update } = batch.get();
         for rejected in &update.rejected {
-            let problem = format!("error: {} was not stored: {}", rejected.object, rejected.problem);
+            let (object, cause) = (&rejected.object, &rejected.problem);
+            let problem = format!("{object} was not stored: {cause}");
             // On a node that lives for years names come without end.
             if self.problems.len() >= REMEMBERED_MAX {
                 self.problems.clear();
             }
             if self.problems.insert(problem.clone()) {
-                say(format_args!("{problem}"));
+                tracing::error!(name: events::NOT_STORED, %object, cause, revision = update.revision.0, "{problem}");
             }
         }
         if self.unsealed.len() >= REMEMBERED_MAX {
@@ -479,7 +500,10 @@ impl Observer for Narrator<'_> {
         self.listed |= listed;
         if first {
             match look() {
-                Ok(snapshot) => say(format_args!("in step with the API server: {}", about(&self.path, snapshot.get()))),
+                Ok(snapshot) => {
+                    let (revision, about) = (snapshot.get().revision().0, about(&self.path, snapshot.get()));
+                    tracing::info!(name: events::IN_STEP, revision, "in step with the API server: {about}");
+                }
                 Err(error) => say(format_args!("warning: cannot look into the store: {}", chain(&error.into()))),
             }
         }
@@ -497,9 +521,7 @@ impl Narrator<'_> {
         }
         *count += 1;
         if *count == NAMED_AT_ONCE + 1 {
-            say(format_args!(
-                "warning: more objects can't be read (each is tried again; with RUST_LOG=ckpt_db=info they are named)"
-            ));
+            say(format_args!("warning: more objects can't be read (each is tried again; with --v=2 they are named)"));
         }
         *count <= NAMED_AT_ONCE
     }
@@ -521,7 +543,10 @@ impl Teller {
     /// Tells what was not wrong a round ago.
     fn tell(&mut self, problems: BTreeSet<String>) {
         for problem in problems.difference(&self.problems) {
-            say(format_args!("{problem}"));
+            match Severity::split(problem) {
+                (Severity::Error, problem) => tracing::error!(name: events::PROBLEM, "{problem}"),
+                (_, problem) => tracing::warn!(name: events::PROBLEM, "{problem}"),
+            }
         }
         self.problems = problems;
     }
@@ -529,17 +554,23 @@ impl Teller {
 
 impl Watcher for Teller {
     fn kept(&mut self, kept: &Kept, snapshot: &Snapshot) {
+        log::flush();
+        let revision = snapshot.revision().0;
         for news in &kept.news {
-            let Record { pod, state, why, .. } = news;
-            say(format_args!("{pod}: {} ({why})", said(*state)));
+            let Record { pod, uid, state, why, .. } = news;
+            let (state, done) = (state.code(), said(*state));
+            tracing::info!(
+                name: events::CHECKPOINT_STATE, %pod, uid, revision, state, cause = why, "{pod}: {done} ({why})"
+            );
         }
-        for pod in &kept.ended {
-            say(format_args!("{pod}: removed (its parent is gone, and the grace period is over)"));
+        for (pod, uid) in &kept.ended {
+            let cause = "its parent is gone, and the grace period is over";
+            tracing::info!(name: events::CHECKPOINT_ENDED, %pod, uid, revision, cause, "{pod}: removed ({cause})");
         }
         if let Some(report) = &kept.report {
             self.files = problems(report);
             let rendered = report.outcomes.len();
-            tracing::info!(revision = snapshot.revision().0, "{rendered} pod{} rendered", plural(rendered));
+            tracing::info!(revision, "{rendered} pod{} rendered", plural(rendered));
         }
         let mut problems = self.files.clone();
         problems.extend(kept.alarms.iter().map(|alarm| format!("warning: {alarm}")));
@@ -573,6 +604,12 @@ fn committed(update: &Update) {
     let (stored, removed) = (update.stored.len(), update.removed.len());
     if stored + removed > 0 {
         tracing::info!(revision = update.revision.0, stored, removed, "committed");
+        for object in &update.stored {
+            tracing::debug!(revision = update.revision.0, %object, "stored");
+        }
+        for object in &update.removed {
+            tracing::debug!(revision = update.revision.0, %object, "removed");
+        }
     }
 }
 

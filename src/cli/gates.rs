@@ -17,6 +17,10 @@ pub(crate) struct GateArgs {
     /// Features to turn on or off; may be given several times, the last setting of a feature counts
     #[arg(long, value_name = "KEY=BOOL,...", value_parser = settings, long_help = long_help())]
     feature_gates: Vec<Settings>,
+
+    /// Those of the configuration file, which come before the options.
+    #[arg(skip)]
+    configured: Settings,
 }
 
 /// One occurrence of the option.
@@ -36,10 +40,19 @@ fn long_help() -> String {
 }
 
 impl GateArgs {
+    /// These are what holds where no option says otherwise.
+    pub(crate) fn under(&mut self, configured: &[(String, bool)]) {
+        self.configured = configured.to_vec();
+    }
+
+    /// What is on.
+    pub(crate) fn gates(&self) -> anyhow::Result<FeatureGates> {
+        Ok(FeatureGates::from_map(self.configured.iter().chain(self.feature_gates.iter().flatten()).cloned())?)
+    }
+
     /// Whether pods are stored, and rendered from the store.
     pub(crate) fn checkpointing(&self) -> anyhow::Result<bool> {
-        let gates = FeatureGates::from_map(self.feature_gates.iter().flatten().cloned())?;
-        Ok(gates.is_on(Feature::Checkpointing))
+        Ok(self.gates()?.is_on(Feature::Checkpointing))
     }
 }
 

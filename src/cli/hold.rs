@@ -31,6 +31,9 @@ pub(crate) struct Hold {
 
 /// Let the copy of a pod that was held run again, where it is due
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ckpt-db release shop/web
+  ckpt-db release -n shop web")]
 pub(crate) struct Release {
     #[command(flatten)]
     which: Which,

@@ -4,6 +4,9 @@ mod adopt;
 mod args;
 mod backup;
 mod bootstrap;
+mod completion;
+mod config;
+mod diff;
 mod dump;
 mod env_file;
 mod export;
@@ -15,13 +18,20 @@ mod keeping;
 mod key;
 mod key_look;
 mod log;
+mod logging;
+mod metrics;
 mod node;
 mod open;
 mod output;
+#[cfg(test)]
+mod pages;
 mod plan;
+mod progress;
 mod prompt;
 mod rebuilt;
 mod redact;
+#[cfg(test)]
+mod reference;
 mod render;
 mod report;
 mod restore;
@@ -34,12 +44,16 @@ mod verdicts;
 mod verify;
 mod whose;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ckpt_db::agent::is_full;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use ckpt_db::ops;
+use ckpt_db::ops::log::{Severity, line};
+use clap::{Parser, Subcommand};
+
+use self::config::{Invocation, Refused};
 
 /// `EX_USAGE` of sysexits(3).
 const USAGE: u8 = 64;
@@ -65,13 +79,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Status(status::StatusCommand),
     Log(log::Log),
     Hold(hold::Hold),
     Release(hold::Release),
     Dump(dump::Dump),
     Plan(plan::PlanCommand),
+    Diff(diff::Diff),
     Render(render::Render),
     Verify(verify::Verify),
     Backup(backup::Backup),
@@ -80,7 +95,9 @@ enum Command {
     Import(import::Import),
     Key(key::KeyCommand),
     Adopt(adopt::Adopt),
+    Config(config::ConfigCommand),
     Uninstall(uninstall::Uninstall),
+    Completion(completion::Completion),
     /// Not for people: its arguments stand in manifests.
     #[command(hide = true)]
     EnvFile(env_file::EnvFile),
@@ -113,13 +130,17 @@ impl Exit {
 
 /// Parses the arguments, runs the command, prints what failed.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let cli = match Invocation::of_process().parse() {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(Refused::Arguments(error)) => {
             // Help and version are answers, not errors.
             let code = if error.use_stderr() { USAGE } else { 0 };
             let _ = error.print();
             return ExitCode::from(code);
+        }
+        Err(Refused::Config(error)) => {
+            error.lines().iter().for_each(|line| say(format_args!("error: {line}")));
+            return ExitCode::from(2);
         }
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -131,6 +152,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Release(command) => command.run(&mut out),
         Command::Dump(command) => command.run(&mut out),
         Command::Plan(command) => command.run(&mut out),
+        Command::Diff(command) => command.run(&mut out),
         Command::Render(command) => command.run(&mut out),
         Command::Verify(command) => command.run(&mut out),
         Command::Backup(command) => command.run(&mut out),
@@ -139,13 +161,22 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(command) => command.run(&mut out),
         Command::Key(command) => command.run(&mut out),
         Command::Adopt(command) => command.run(&mut out),
+        Command::Config(command) => command.run(&mut out),
         Command::Uninstall(command) => command.run(&mut out),
+        Command::Completion(command) => command.run(&mut out),
         Command::EnvFile(command) => command.run(),
     };
     let result = result.and_then(|exit| {
         out.flush()?;
         Ok(exit)
     });
+    let code = end(result);
+    ops::log::flush_all();
+    code
+}
+
+/// Says what failed, and chooses the exit code.
+fn end(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(Exit::Fine) => ExitCode::SUCCESS,
         Ok(Exit::Findings) => ExitCode::from(1),
@@ -198,9 +229,16 @@ pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
     output::printable(&text)
 }
 
-/// One line to standard error; when nobody reads it there is nobody to tell.
-pub(crate) fn say(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{}", output::printable(&line.to_string()));
+/// One line to standard error, or to the log if there is one; when nobody reads it there is nobody to tell.
+pub(crate) fn say(said: std::fmt::Arguments<'_>) {
+    let said = said.to_string();
+    if ops::log::is_installed() {
+        ops::log::say(&said);
+        return;
+    }
+    let (severity, text) = Severity::split(&said);
+    let begun = line::begun(severity, output::may_colour(io::stderr().is_terminal()));
+    let _ = writeln!(io::stderr(), "{begun}{}", output::printable(text));
 }
 
 /// The wall clock, read here and handed down.

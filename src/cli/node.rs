@@ -69,9 +69,9 @@ pub(crate) fn write(out: &mut dyn Write, name: &str, verdict: &NodeVerdict) -> i
     Ok(())
 }
 
-/// Whether something about the node keeps pods from coming back.
-pub(crate) fn has_problem(verdict: &NodeVerdict) -> bool {
-    verdict.findings.iter().any(|finding| finding.severity() == Severity::Problem)
+/// How many things about the node keep pods from coming back.
+pub(crate) fn problems(verdict: &NodeVerdict) -> usize {
+    verdict.findings.iter().filter(|finding| finding.severity() == Severity::Problem).count()
 }
 
 /// The same as a document.

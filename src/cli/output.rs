@@ -7,6 +7,9 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use serde_json::Value;
 
+use ckpt_db::ops::log::line::acts_on_terminal;
+pub(crate) use ckpt_db::ops::log::printable;
+
 /// `-o`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -22,23 +25,10 @@ pub(crate) enum Format {
     Name,
 }
 
-/// One line of text without characters that a terminal would act on: control characters, line breaks among them, and
-/// those that reorder text are escaped.
-pub(crate) fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if acts_on_terminal(c) {
-            shown.extend(c.escape_unicode());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-fn acts_on_terminal(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+/// Whether output is coloured: on terminals, unless `NO_COLOR` (no-color.org) or a dumb terminal say otherwise.
+pub(crate) fn may_colour(is_terminal: bool) -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_terminal && !is_set("NO_COLOR") && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
 /// Writes one line; what it says may come from the store.

@@ -10,18 +10,29 @@ use serde_json::json;
 use ckpt_db::agent::assess;
 use ckpt_db::checkpoint::images::NodeImages;
 use ckpt_db::checkpoint::rendering::PodName;
+use ckpt_db::checkpoint::settings::ActivationPolicy;
 use ckpt_db::checkpoint::verdict::Verdict;
 
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
+use super::backup::last_change;
 use super::dump::say_sealed;
-use super::output::{Format, document};
+use super::output::{Format, document, plural};
 use super::{Exit, node, say, verdicts};
 
 /// Tell for each pod, and for the node, whether it would come back offline
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Exit code 1 means that something that should come back would not: of the pods selected, if any are, or the node."
-)]
+#[command(after_help = "Exit codes, for automation:
+  0   every pod that should come back would, and nothing about the node is in the way
+  1   something that should come back would not (of the pods selected, if any are), the activation policy is off, or the
+      store is not sound
+  2   the answer could not be found
+  64  wrong usage
+
+Examples:
+  ckpt-db plan                              each pod, and the node
+  ckpt-db plan -n shop web                  one pod, and the node
+  ckpt-db plan >&2 && shutdown -r now       only if all come back without an API server
+  ckpt-db plan -o json                      for scripts: .summary has the counts")]
 pub(crate) struct PlanCommand {
     #[command(flatten)]
     store: StoreArgs,
@@ -66,19 +77,34 @@ impl PlanCommand {
                 && (self.names.is_empty() || self.names.contains(&pod.name))
         };
         say_sealed(&snapshot, &keys.tried());
-        let mut unknown = false;
+        let mut unknown = 0;
         for name in &self.names {
             let known = |(pod, _, _): &(PodName, String, Verdict)| wanted(pod) && pod.name == *name;
             if !decision.verdicts.iter().any(known) {
                 say(format_args!("error: no pod named {name:?} is readable in {}", path.display()));
-                unknown = true;
+                unknown += 1;
             }
         }
+        let lost = verdicts::lost(decision, wanted);
+        let (findings, problems) = (snapshot.findings().len(), node::problems(&node));
+        // Under the other policies whoever is held back is so by the operator's choice of pods.
+        let off = if settings.activation == ActivationPolicy::Off { verdicts::held_back(decision, wanted) } else { 0 };
+        let reasons = [
+            (off, format!("the activation policy is off, which holds back {off} pod{}", plural(off))),
+            (lost, format!("{lost} pod{} can't come back", plural(lost))),
+            (problems, format!("{problems} problem{} of the node", plural(problems))),
+            (findings, format!("{findings} finding{} in the store", plural(findings))),
+            (unknown, format!("{unknown} name{} of no pod", plural(unknown))),
+        ];
+        let against: Vec<String> =
+            reasons.into_iter().filter(|(count, _)| *count > 0).map(|(_, reason)| reason).collect();
+        let fine = against.is_empty();
         match self.output {
             Format::Table | Format::Wide => {
                 verdicts::write(out, decision, wanted)?;
                 writeln!(out, "\n{}", verdicts::summary(decision, wanted))?;
                 node::write(out, name, &node)?;
+                writeln!(out, "\n{}", ready(&against))?;
             }
             Format::Name => {
                 for planned in decision.plan.pods.iter().filter(|planned| wanted(&planned.rendering.pod)) {
@@ -89,6 +115,10 @@ impl PlanCommand {
                 let value = json!({
                     "apiVersion": "ckpt-db.io/v1alpha1",
                     "kind": "Plan",
+                    "summary": verdicts::counts(decision, wanted),
+                    "ready": fine,
+                    "against": against,
+                    "store": {"revision": snapshot.revision().0, "lastChange": last_change(&snapshot)},
                     "node": node::value(name, &node),
                     "findings": snapshot.findings().iter().map(ToString::to_string).collect::<Vec<_>>(),
                     "pods": verdicts::values(decision, wanted),
@@ -96,7 +126,14 @@ impl PlanCommand {
                 document(out, self.output, &value)?;
             }
         }
-        let lost = verdicts::lost(decision, wanted) > 0 || node::has_problem(&node);
-        Ok(Exit::findings(lost || unknown || !snapshot.findings().is_empty()))
+        Ok(Exit::findings(!fine))
+    }
+}
+
+/// `ready for a reboot without an API server: no (2 pods can't come back, 1 problem of the node)`
+fn ready(against: &[String]) -> String {
+    match against {
+        [] => "ready for a reboot without an API server: yes".to_owned(),
+        against => format!("ready for a reboot without an API server: no ({})", against.join(", ")),
     }
 }

@@ -21,6 +21,9 @@ use super::{Exit, now_unix_ms, say, verdicts};
 /// For inspection, and for recovering a node by hand: the manifests name the paths that the files have on the node, so
 /// that the directory can be copied over its root. Values of Secrets are written there in clear text.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ckpt-db render --out /tmp/look            what would be rendered, in a directory of its own
+  ckpt-db render --out /tmp/look --store edge-1.db")]
 pub(crate) struct Render {
     #[command(flatten)]
     store: StoreArgs,

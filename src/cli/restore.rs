@@ -256,14 +256,8 @@ mod tests {
             (("", &[a]), ("n", &[b]), true),
         ];
         for ((name, cas), (node, known), want) in rows {
-            let identity = Identity {
-                store_id: store_format::StoreId([7; 16]),
-                created_at_unix_ms: 0,
-                node_name: name.to_owned(),
-                node_uid: String::new(),
-                cluster_ca_sha256: cas.to_vec(),
-                kubelet_version: String::new(),
-            };
+            let identity =
+                Identity { cluster_ca_sha256: cas.to_vec(), ..Identity::new(store_format::StoreId([7; 16]), 0, name) };
             assert_eq!(foreign(&identity, node, known).is_some(), want, "{name} {cas:?} {node} {known:?}");
         }
     }

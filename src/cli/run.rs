@@ -2,7 +2,7 @@
 
 mod pass;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -13,16 +13,18 @@ use ckpt_db::checkpoint::settings::{ActivationPolicy, Settings};
 use ckpt_db::crypto::generate_p256_pkcs8;
 use ckpt_db::hardening::harden;
 use ckpt_db::keys::write_generated;
-use ckpt_db::source::api::may_be_logged;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::source::manifests::Input;
 
 use self::pass::Pass;
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::bootstrap::BootstrapArgs;
+use super::config::Invocation;
 use super::gates::{GateArgs, say_off};
 use super::keeping::KeepArgs;
 use super::key_look::KeyLook;
+use super::logging::LogArgs;
+use super::metrics::{MetricsArgs, features};
 use super::output::Unheard;
 use super::unlock::PolicyArgs;
 use super::{Exit, follow, say, usage};
@@ -51,6 +53,8 @@ pub(crate) struct Run {
     key_slots: PolicyArgs,
     #[command(flatten)]
     bootstrap: BootstrapArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 
     /// One pass, then exit
     #[arg(long)]
@@ -88,6 +92,13 @@ pub(crate) struct Run {
     /// Make a node key below --root, for trying things out; says what it is
     #[arg(long, requires = "root")]
     generate_node_key: bool,
+
+    #[command(flatten)]
+    logging: LogArgs,
+
+    /// How this was started, to be read again at a reload.
+    #[arg(skip)]
+    invocation: Option<Invocation>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -99,8 +110,15 @@ enum RefreshArg {
 }
 
 impl Run {
+    /// Learns how it was started, and which gates the configuration file sets.
+    pub(super) fn configured(&mut self, invocation: Invocation, gates: &[(String, bool)]) {
+        self.invocation = Some(invocation);
+        self.gates.under(gates);
+    }
+
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        log_to_stderr();
+        self.logging.begin();
+        tracing::debug!("{}", harden());
         // Pods come back whether or not anybody reads what is said about it.
         let out = &mut Unheard(out);
         let input = self.manifests.as_deref().map(Input::from_option);
@@ -120,6 +138,7 @@ impl Run {
                 let follow = Follow::new(move || keys.files()).context("cannot wait for signals")?;
                 let mut pass = self.prepare()?;
                 pass.cold_start(out)?;
+                follow.ready();
                 pass.follow(source, follow, out)
             }
             (false, Some(Input::Stdin)) => Err(usage(
@@ -133,6 +152,7 @@ impl Run {
     fn follow_api(&self) -> anyhow::Result<Exit> {
         let (target, mut settings) = self.begin()?;
         let checkpointing = self.gates.checkpointing()?;
+        let metrics = self.metrics.address(self.store.place.root.is_some())?;
         if !checkpointing {
             settings.activation = ActivationPolicy::Off;
         }
@@ -143,6 +163,9 @@ impl Run {
             slots: self.slots(),
             keep: &self.keep,
             bootstrap: &self.bootstrap,
+            metrics: metrics
+                .map(|address| Ok::<_, anyhow::Error>((address, features(&self.gates.gates()?))))
+                .transpose()?,
             settings,
             checkpointing,
             left_over,
@@ -222,16 +245,4 @@ impl Run {
         }
         Ok(())
     }
-}
-
-/// Warnings of the library go to standard error; `RUST_LOG` asks for more or less, but never for what could show a Secret.
-fn log_to_stderr() {
-    use tracing_subscriber::filter::{EnvFilter, filter_fn};
-    use tracing_subscriber::prelude::*;
-    let asked = EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time().with_ansi(false);
-    let lines = lines.with_filter(asked).with_filter(filter_fn(may_be_logged));
-    // Whoever embeds this may have set one.
-    let _ = tracing_subscriber::registry().with(lines).try_init();
-    tracing::debug!("{}", harden());
 }

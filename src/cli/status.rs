@@ -33,10 +33,17 @@ const ALARMS_MAX: usize = 3;
 
 /// Ask the running agent: is the API server there, what runs as a copy, what does not and what to do first
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Exit code 1 means that something that should run does not, or that the agent has an alarm; 2 that no \
-                        agent answers. -o wide has a row for each pod."
-)]
+#[command(after_help = "Exit codes:
+  0   all is well
+  1   something that should run does not, or the agent has an alarm
+  2   no agent answers
+  64  wrong usage
+
+Examples:
+  ckpt-db status                  at most 20 lines: how the node stands
+  ckpt-db status -o wide          and a row for each pod
+  ckpt-db status --watch          again and again
+  ckpt-db status -o json          for scripts")]
 pub(crate) struct StatusCommand {
     #[command(flatten)]
     agent: AgentArgs,

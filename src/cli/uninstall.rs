@@ -20,7 +20,7 @@ use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::materialize::{OnDisk, Removed, RemovedFiles, Report, on_disk};
 use ckpt_db::node::cri::{self, Cri};
 use ckpt_db::ops::admin::{AskError, Client};
-use ckpt_db::store::{Backend as _, Committed, MemoryStore, Snapshot, StoreError, open_offline};
+use ckpt_db::store::{Backend as _, Committed, MemoryStore, Snapshot, StoreError, earlier_stores, open_offline};
 
 use super::args::{StoreArgs, TargetArgs};
 use super::output::{line, plural};
@@ -35,7 +35,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// First the manifests in the kubelet's directory, so that the copies stop; then the prepared ones; and when the copies'
 /// containers are gone, what they had mounted. Nothing that ckpt-db did not make is touched. The store is kept.
 #[derive(Args, Debug)]
-#[command(after_help = "Before it: systemctl disable --now ckpt-db")]
+#[command(after_help = "Examples:
+  systemctl disable --now ckpt-db           before it
+  ckpt-db uninstall --dry-run               what would go
+  ckpt-db uninstall                         copies and their files; the store stays
+  ckpt-db uninstall --delete-store")]
 pub(crate) struct Uninstall {
     #[command(flatten)]
     store: StoreArgs,
@@ -50,7 +54,7 @@ pub(crate) struct Uninstall {
     #[arg(long)]
     no_wait: bool,
 
-    /// Delete the store as well, with all that is in it
+    /// Delete the store as well, with all that is in it, and the earlier ones that were kept beside it
     #[arg(long)]
     delete_store: bool,
 }
@@ -133,6 +137,10 @@ impl Uninstall {
             (StoreFile::Ours, true) => line(out, format_args!("would delete the store {}", path.display()))?,
             (StoreFile::Ours, false) => line(out, format_args!("would keep the store {}", path.display()))?,
             (StoreFile::Unreadable(why), _) => line(out, format_args!("would not delete the store: {why}"))?,
+        }
+        let would = if self.delete_store { "delete" } else { "keep" };
+        for earlier in earlier_stores(path) {
+            line(out, format_args!("would {would} an earlier store, {}", earlier.display()))?;
         }
         line(out, format_args!("nothing was changed (--dry-run)"))?;
         Ok(Exit::Fine)
@@ -219,27 +227,40 @@ impl Uninstall {
         }
     }
 
-    /// Deletes the store if that was asked for, else says that it is kept; whether it should have gone and did not.
+    /// Deletes the store if that was asked for, and the earlier ones beside it, else says that they are kept; whether something
+    /// should have gone and did not.
     fn store_goes(&self, out: &mut dyn Write, store: &StoreFile, path: &Path) -> anyhow::Result<bool> {
+        let mut gone = false;
+        for earlier in earlier_stores(path) {
+            if self.delete_store {
+                fs::remove_file(&earlier).with_context(|| format!("cannot delete {}", earlier.display()))?;
+                line(out, format_args!("deleted an earlier store, {}", earlier.display()))?;
+                gone = true;
+            } else {
+                line(out, format_args!("kept an earlier store, {} (--delete-store deletes it)", earlier.display()))?;
+            }
+        }
+        let mut left = false;
         match (store, self.delete_store) {
-            (StoreFile::Absent, _) => Ok(false),
+            (StoreFile::Absent, _) => {}
             (StoreFile::Ours, true) => {
                 fs::remove_file(path).with_context(|| format!("cannot delete the store {}", path.display()))?;
                 line(out, format_args!("deleted the store {}", path.display()))?;
-                if let Some(directory) = path.parent() {
-                    let _ = fs::remove_dir(directory);
-                }
-                Ok(false)
+                gone = true;
             }
             (StoreFile::Ours, false) => {
                 line(out, format_args!("kept the store {} (--delete-store deletes it)", path.display()))?;
-                Ok(false)
             }
             (StoreFile::Unreadable(why), asked) => {
                 say(format_args!("note: the store was not deleted: {why}"));
-                Ok(asked)
+                left = asked;
             }
         }
+        if gone && let Some(directory) = path.parent() {
+            // It stays where it is not empty.
+            let _ = fs::remove_dir(directory);
+        }
+        Ok(left)
     }
 }
 
@@ -250,13 +271,6 @@ fn is_socket(metadata: &fs::Metadata) -> bool {
 
 /// A store in which nothing is: what should lie on the node.
 fn nothing() -> anyhow::Result<Committed<Snapshot>> {
-    let identity = Identity {
-        store_id: StoreId([0; 16]),
-        created_at_unix_ms: 0,
-        node_name: String::new(),
-        node_uid: String::new(),
-        cluster_ca_sha256: Vec::new(),
-        kubelet_version: String::new(),
-    };
+    let identity = Identity::new(StoreId([0; 16]), 0, "");
     Ok(MemoryStore::new(identity, Box::new(SystemEntropy))?.snapshot()?)
 }

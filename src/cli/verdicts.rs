@@ -66,32 +66,70 @@ pub(crate) fn lost(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> us
     decision.verdicts.iter().filter(|(pod, _, verdict)| wanted(pod) && lost(verdict)).count()
 }
 
-/// `7 pods: 4 come back, 1 prepared only, 1 can't, 1 not meant to`
+/// How many pods there are, and what becomes of them.
+#[derive(Default)]
+struct Counts {
+    pods: usize,
+    active: usize,
+    prepared: usize,
+    off: usize,
+    lost: usize,
+    not_meant: usize,
+}
+
+impl Counts {
+    fn of(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> Self {
+        let mut counts = Self::default();
+        for (pod, _, verdict) in decision.verdicts.iter().filter(|(pod, _, _)| wanted(pod)) {
+            counts.pods += 1;
+            let count = match (verdict, activity(decision, pod)) {
+                (Verdict::NotMeant(_), _) => &mut counts.not_meant,
+                (Verdict::NotRecoverable { .. }, _) => &mut counts.lost,
+                (Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. }, Some("active")) => &mut counts.active,
+                (Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. }, Some(_)) => &mut counts.prepared,
+                (Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. }, None) => &mut counts.off,
+            };
+            *count += 1;
+        }
+        counts
+    }
+}
+
+/// `4 of 6 pods would come back; 1 prepared only, 1 can't come back; 1 more is not meant to`
 pub(crate) fn summary(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> String {
-    let (mut active, mut prepared, mut lost, mut not_meant, mut off) = (0, 0, 0, 0, 0);
-    let mut count = 0;
-    for (pod, _, verdict) in decision.verdicts.iter().filter(|(pod, _, _)| wanted(pod)) {
-        count += 1;
-        match (verdict, activity(decision, pod)) {
-            (Verdict::NotMeant(_), _) => not_meant += 1,
-            (Verdict::NotRecoverable { .. }, _) => lost += 1,
-            (Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. }, Some("active")) => active += 1,
-            (Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. }, Some(_)) => prepared += 1,
-            (Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. }, None) => off += 1,
-        }
+    let Counts { pods, active, prepared, off, lost, not_meant } = Counts::of(decision, wanted);
+    let meant = pods - not_meant;
+    let mut text = format!("{active} of {meant} pod{} would come back", plural(meant));
+    let others = [(prepared, "prepared only"), (off, "held back by the policy"), (lost, "can't come back")];
+    let others: Vec<String> =
+        others.into_iter().filter(|(some, _)| *some > 0).map(|(some, what)| format!("{some} {what}")).collect();
+    if !others.is_empty() {
+        text.push_str(&format!("; {}", others.join(", ")));
     }
-    let mut parts = vec![format!("{active} would come back")];
-    for (some, what) in [
-        (prepared, "prepared only"),
-        (off, "held back by the policy"),
-        (lost, "can't come back"),
-        (not_meant, "not meant to"),
-    ] {
-        if some > 0 {
-            parts.push(format!("{some} {what}"));
-        }
+    match not_meant {
+        0 => {}
+        1 => text.push_str("; 1 more is not meant to"),
+        more => text.push_str(&format!("; {more} more are not meant to")),
     }
-    format!("{count} pod{}: {}", plural(count), parts.join(", "))
+    text
+}
+
+/// Pods that could come back, and that the policy holds back.
+pub(crate) fn held_back(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> usize {
+    Counts::of(decision, wanted).off
+}
+
+/// The same as values.
+pub(crate) fn counts(decision: &Decision, wanted: impl Fn(&PodName) -> bool) -> Value {
+    let Counts { pods, active, prepared, off, lost, not_meant } = Counts::of(decision, wanted);
+    json!({
+        "pods": pods,
+        "wouldComeBack": active,
+        "preparedOnly": prepared,
+        "heldBack": off,
+        "cannotComeBack": lost,
+        "notMeantTo": not_meant,
+    })
 }
 
 fn activity(decision: &Decision, pod: &PodName) -> Option<&'static str> {

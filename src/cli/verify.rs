@@ -10,12 +10,23 @@ use ckpt_db::store::{LockState, kept_beside};
 
 use super::args::StoreArgs;
 use super::output::{line, plural};
+use super::progress::Shown;
 use super::{Exit, say};
 
 /// Check every record of the store, without changing it
 ///
 /// Prints one line a finding. With a key that opens the store, tampering is found as well as damage.
 #[derive(Args, Debug)]
+#[command(after_help = "Exit codes:
+  0   sound
+  1   findings
+  2   the check could not be made
+  64  wrong usage
+
+Examples:
+  ckpt-db verify                            while the agent runs, or not
+  ckpt-db verify --store edge-1.db --recovery-code
+                                            a backup, on any machine")]
 pub(crate) struct Verify {
     #[command(flatten)]
     store: StoreArgs,
@@ -25,7 +36,10 @@ impl Verify {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let path = self.store.store()?;
         let keys = self.store.keys()?;
-        let snapshot = self.store.snapshot(&keys)?.into_inner();
+        let shown = Shown::begin();
+        let snapshot = self.store.snapshot(&keys);
+        drop(shown);
+        let snapshot = snapshot?.into_inner();
         for finding in snapshot.findings() {
             line(out, format_args!("{}: {finding}", finding.code()))?;
         }

@@ -63,6 +63,11 @@ fn yes() -> bool {
     true
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// `--activation-policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -138,8 +143,14 @@ pub struct Bootstrap {
     pub path: String,
     /// How many there are.
     pub files: usize,
-    /// How often one could not be written or removed since the agent started.
+    /// How often one could not be written or removed, or none be looked at, since the agent started.
     pub failures: u64,
+    /// How often one could not be written.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub writes_failed: u64,
+    /// How often one could not be removed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub removals_failed: u64,
     /// What is wrong now; it is tried again with the next change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -326,6 +337,9 @@ pub struct Alarm {
     pub message: String,
 }
 
+/// Every [`Alarm::code`].
+pub const ALARMS: [&str; 4] = ["ParentRejected", "NotRendered", "Files", "LeftOver"];
+
 /// How a pod does, for an operator who wants to know what to look at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
@@ -417,10 +431,40 @@ impl CheckpointerStatus {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn pod(state: PodState, copy: Option<CopyState>, parent_running: ParentRunning) -> Pod {
+    /// Of an agent with which all is well, and which has no pods.
+    pub(in crate::ops) fn status() -> CheckpointerStatus {
+        CheckpointerStatus {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            node: "node-1".to_owned(),
+            version: "1.2.3".to_owned(),
+            now_unix_s: 1_800_000_000,
+            clock_is_set: true,
+            started_at_unix_s: 1_799_999_000,
+            up_s: 1000,
+            policy: Policy::All,
+            checkpointing: true,
+            api_server: ApiServer {
+                state: Reach::Answering,
+                since_unix_s: 1_799_999_001,
+                for_s: 999,
+                cause: None,
+                last_answer_unix_s: Some(1_800_000_000),
+            },
+            store: Store { populated: true, lock: Lock::Open, ..Store::default() },
+            bootstrap: None,
+            runtime: Known { known: true, reason: None },
+            kubelet: Kubelet { state: KubeletState::Running, for_s: Some(7), reason: None },
+            pods: Vec::new(),
+            next_deadline: None,
+            alarms: Vec::new(),
+        }
+    }
+
+    pub(in crate::ops) fn pod(state: PodState, copy: Option<CopyState>, parent_running: ParentRunning) -> Pod {
         Pod {
             namespace: "shop".to_owned(),
             name: "web".to_owned(),

@@ -29,7 +29,7 @@ pub fn whole(object: &Object, form: Form) -> Result<Clear, NotAnObject> {
     Ok(written(&tree(object)?, form))
 }
 
-/// The object without its `metadata.resourceVersion`, which an API server refuses in what it is to create.
+/// The object without its `metadata.resourceVersion`, which an API server refuses in what it is to create. Its UID stays.
 ///
 /// # Errors
 /// [`NotAnObject`].
@@ -48,6 +48,25 @@ pub fn says_the_same(given: &Object, stored: &Object) -> bool {
         forget_version(&mut stored_tree);
     }
     given_tree.0 == stored_tree.0
+}
+
+/// What of an object's metadata is its user's, and not an API server's, a controller's or a garbage collector's.
+const OF_THE_USER: [&str; 4] = ["name", "namespace", "labels", "annotations"];
+
+/// The object as somebody would write it for an API server, which may know it, may have made another one of its name, or may be
+/// that of another cluster: a UID, an owner or a finalizer there is another one or nobody's, and a status is not its user's to tell.
+///
+/// # Errors
+/// [`NotAnObject`].
+pub fn applicable(object: &Object, form: Form) -> Result<Clear, NotAnObject> {
+    let mut tree = tree(object)?;
+    if let Value::Object(fields) = &mut tree.0 {
+        fields.shift_remove("status");
+        if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
+            metadata.retain(|field, _| OF_THE_USER.contains(&field.as_str()));
+        }
+    }
+    Ok(written(&tree, form))
 }
 
 fn forget_version(tree: &mut Tree) {
@@ -124,6 +143,36 @@ mod tests {
         assert_eq!(value.to_string(), r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"}}"#);
         let list = Object { body: "[]".to_owned().into(), ..pod };
         assert_eq!(whole(&list, Form::Json).err(), Some(NotAnObject));
+    }
+
+    #[test]
+    fn what_is_applied_is_what_a_user_would_have_written() {
+        let body = json!({
+            "metadata": {
+                "name": "web-1", "generateName": "web-", "namespace": "shop", "uid": "u", "resourceVersion": "7",
+                "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 2, "selfLink": "/", "labels": {"a": "b"},
+                "annotations": {"c": "d"}, "ownerReferences": [{"kind": "ReplicaSet", "uid": "r"}], "finalizers": ["f"],
+                "deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30, "unheardOf": 1,
+            },
+            "spec": {"nodeName": "edge-1", "containers": [{"name": "c", "image": "i"}]}, "status": {"phase": "Running"},
+        });
+        let key = ObjectKey::new(Kind::Pod, "shop", "web-1").unwrap();
+        let (uid, resource_version) = ("u".to_owned(), "7".to_owned());
+        let pod = Object { key, uid, resource_version, body: body.to_string().into() };
+        for form in [Form::Yaml, Form::Json] {
+            let (objects, problems) = parse("f", applicable(&pod, form).unwrap().expose());
+            assert!(problems.is_empty(), "{problems:?}");
+            let found: Value = serde_json::from_slice(objects[0].body.expose()).unwrap();
+            let wanted = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "web-1", "namespace": "shop", "labels": {"a": "b"}, "annotations": {"c": "d"}},
+                "spec": {"nodeName": "edge-1", "containers": [{"name": "c", "image": "i"}]},
+            });
+            assert_eq!(found, wanted);
+        }
+        let data = applicable(&config_map(&json!({"status": "mine"})), Form::Json).unwrap();
+        let data: Value = serde_json::from_slice(data.expose()).unwrap();
+        assert_eq!(data["data"], json!({"status": "mine"}), "elsewhere it is somebody's data");
     }
 
     #[test]

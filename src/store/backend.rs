@@ -142,6 +142,8 @@ pub struct Update {
     pub unsealed: Vec<ObjectKey>,
     /// Objects that can't be stored.
     pub rejected: Vec<Rejected>,
+    /// How many bytes the records have that it wrote, as a file holds them; 0 if it committed nothing. For counting only.
+    pub written_bytes: u64,
 }
 
 /// Which key slots a store is to have from now on.

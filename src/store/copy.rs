@@ -12,6 +12,7 @@ use store_format::{Table, Unlocker};
 
 use super::file::{self, Access, COPY_SUFFIX, Unpublished};
 use super::overlay::Base;
+use super::progress::{self, Phase};
 use super::redb_store::{Outcome, open_file, write};
 use super::tables::{Row, RowKey, Tables};
 use super::{Committed, Snapshot, StoreError, offline};
@@ -167,7 +168,9 @@ impl StoreCopy {
     fn write(&self, path: &Path, file: File) -> Result<(), StoreError> {
         let written = open_file(path, file).and_then(|db| {
             write(&db, |tables| {
+                progress::begin(Phase::Writing, self.rows.len());
                 for row in &self.rows {
+                    progress::step();
                     let place = RowKey::from_parts(row.table, &row.key).expect("the row was read from such a table");
                     tables.put(place, &row.bytes)?;
                 }

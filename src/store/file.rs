@@ -287,6 +287,20 @@ pub(super) fn kept_aside(path: &Path, why: &str) -> Vec<PathBuf> {
     kept
 }
 
+/// Every earlier store whose place the one at `path` took, by name: a damaged one, one that no key opened, one that a backup
+/// replaced. Whatever is not named exactly as they are is not among them.
+#[must_use]
+pub fn earlier_stores(path: &Path) -> Vec<PathBuf> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let dated = |name: &PathBuf| {
+        let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.rsplit_once('.').and_then(|(_, end)| end.split_once('-')).is_some_and(|(_, when)| {
+            when.split_once('-').map_or(is_number(when), |(seconds, number)| is_number(seconds) && is_number(number))
+        })
+    };
+    ["damaged", "locked", "replaced"].into_iter().flat_map(|why| kept_aside(path, why)).filter(dated).collect()
+}
+
 /// Gives `old`, which lies at `path` and is about to be replaced, a second name, which stays when the first is taken. It is
 /// durable when this returns, so that no power cut leaves the replacement without it.
 ///

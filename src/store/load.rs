@@ -13,6 +13,7 @@ use store_format::{
 };
 
 use super::finding::{Finding, RecordProblem};
+use super::progress::{self, Phase};
 use super::record::{self, Checked};
 use super::snapshot::{LockState, Record, SlotInfo, Snapshot};
 use super::tables::Row;
@@ -232,7 +233,9 @@ pub(super) fn snapshot(rows: Vec<Row>, unlocked: Unlocked, structure: Vec<Findin
         CheckLog::Now => log.as_slice(),
         CheckLog::WhenRead => &[],
     };
+    progress::begin(Phase::Checking, rows.len() + log_to_check.len());
     for row in rows.iter().chain(log_to_check) {
+        progress::step();
         if let Err(problem) = loader.take(row) {
             loader.findings.push(Finding::record(row.table, &row.key, problem));
         }

@@ -15,6 +15,7 @@ use super::file::{self, Access};
 use super::finding::Finding;
 use super::guard::guard;
 use super::overlay::{Base, Overlay};
+use super::progress::{self, Phase};
 use super::redb_store::{LOG, META, OBJECTS, PODS, SLOTS, object_parts, open_error, pod_parts, read_rows};
 use super::tables::{Row, TABLES};
 use super::{Committed, Snapshot, StoreError, load, superheader};
@@ -85,6 +86,7 @@ pub(super) fn rows(path: &Path, base: &Base) -> Result<(Vec<Row>, Vec<Finding>),
     if let Some(found) = superheader::newer(base) {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: superheader::VERSION.into() });
     }
+    progress::begin(Phase::Reading, 0);
     let found = rows_found(path, base);
     // The database code hides errors of the system behind its own, and goes on without what it could not read.
     match base.refused() {

@@ -162,14 +162,11 @@ impl Salvage {
 
         let identity = match found.identity() {
             Some(identity) => identity.clone(),
-            None => Identity {
-                store_id: store_id(&rows, vault.as_deref(), entropy)?,
-                created_at_unix_ms: now_unix_ms,
-                node_name: found.node_name().unwrap_or(node_name).to_owned(),
-                node_uid: String::new(),
-                cluster_ca_sha256: Vec::new(),
-                kubelet_version: String::new(),
-            },
+            None => Identity::new(
+                store_id(&rows, vault.as_deref(), entropy)?,
+                now_unix_ms,
+                found.node_name().unwrap_or(node_name).to_owned(),
+            ),
         };
         let mut census: BTreeMap<String, u64> = BTreeMap::new();
         for row in rows.iter().filter(|row| row.table == Table::Objects) {

@@ -12,6 +12,7 @@ use store_format::{Envelope, Event, Form, Table, Unlocker, meta_key};
 use super::file::{self, Access};
 use super::fresh::Fresh;
 use super::load::{self, SlotRow};
+use super::progress::{self, Phase};
 use super::tables::{Row, RowKey, Tables};
 use super::vault::Vault;
 use super::{Committed, LockState, Revision, SlotInfo, StoreError, engine, offline, record};
@@ -120,7 +121,9 @@ impl Exchange<'_> {
         holders: &[Holder<'_>],
         now_unix_ms: u64,
     ) -> Result<Revision, StoreError> {
+        progress::begin(Phase::Writing, rows.len());
         for row in rows.iter().filter(|row| !is_slot(row)) {
+            progress::step();
             let Some(place) = RowKey::from_parts(row.table, &row.key) else { continue };
             tables.put(place, &self.exchanged(place, row)?)?;
         }

@@ -95,6 +95,19 @@ pub struct Identity {
 impl Identity {
     const RECORD: Record = Record::Identity;
 
+    /// That of a store which is made for a node of that name: of the Node and its cluster nothing more is known yet.
+    #[must_use]
+    pub fn new(store_id: StoreId, created_at_unix_ms: u64, node_name: impl Into<String>) -> Self {
+        Self {
+            store_id,
+            created_at_unix_ms,
+            node_name: node_name.into(),
+            node_uid: String::new(),
+            cluster_ca_sha256: Vec::new(),
+            kubelet_version: String::new(),
+        }
+    }
+
     /// The payload of the record.
     ///
     /// # Errors

@@ -142,6 +142,7 @@ fn as_a_process() {
         notifier: Arc::new(Notifier::silent()),
         key_files: None,
         desk: None,
+        metrics: None,
         found_node: None,
         in_memory: false,
     };

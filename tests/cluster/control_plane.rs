@@ -2,7 +2,7 @@
 //! again and set back to an earlier state.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -293,9 +293,20 @@ impl Cluster {
 
     /// Writes a new token for a ServiceAccount of kube-system, valid for an hour.
     pub(crate) fn new_token(&self, name: &str, file: &Path) {
+        fs::write(file, self.token(name)).unwrap();
+    }
+
+    fn token(&self, name: &str) -> String {
         let path = format!("{}/{name}/token", collection("serviceaccounts", "kube-system"));
         let answer = self.admin.create(&path, &json!({"spec": {"expirationSeconds": 3600}})).ok();
-        fs::write(file, answer["status"]["token"].as_str().unwrap()).unwrap();
+        answer["status"]["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Writes a kubeconfig with a token of a ServiceAccount of kube-system in it, and only root may read it.
+    pub(crate) fn token_kubeconfig(&self, name: &str, file: &Path) {
+        let user = format!("    token: {}\n", self.token(name));
+        fs::write(file, kubeconfig_text(self.port, &self.authority, name, &user)).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
     }
 }
 

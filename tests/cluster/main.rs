@@ -12,6 +12,8 @@ mod certificates;
 mod consumer;
 mod control_plane;
 mod deployment;
+mod documented;
+mod exporting;
 mod facts;
 #[path = "../common/gate.rs"]
 mod gate;

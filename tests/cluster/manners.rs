@@ -1,7 +1,8 @@
 //! What following costs the API server, and that it is asked for nothing that is not this node's: the program itself at the
 //! size of a full node, read off the audit log.
 //!
-//! `docs/api-load.md` has the figures of `CKPT_DB_CAMPAIGN=full`, which are printed; the short form looks less long.
+//! `docs/explanation/api-load.md` has the figures of `CKPT_DB_CAMPAIGN=full`, which are printed; the short form looks less
+//! long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -12,14 +12,13 @@ use ckpt_db::source::manifests::{Input, read};
 use crate::api::{Api, collection, one};
 use crate::certificates::Validity;
 use crate::control_plane::{Cluster, Options, node_user};
-use crate::gate::GATE;
 use crate::process::Agent;
 use crate::program::{IN_STEP, Node, PATIENCE, manifests, said, stop};
 use crate::truth;
 use crate::until;
 
 /// The node of `examples/node`.
-const NODE: &str = "edge-1";
+pub(crate) const NODE: &str = "edge-1";
 
 /// What of `examples/node` each API server since 1.20 takes as it is.
 const EXAMPLES: [&str; 7] = [
@@ -33,7 +32,7 @@ const EXAMPLES: [&str; 7] = [
 ];
 
 /// Creates the examples, and tells what a kubelet would tell of them.
-fn populate(admin: &Api) {
+pub(crate) fn populate(admin: &Api) {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/node");
     let mut objects: Vec<(Kind, Value)> = Vec::new();
     for file in EXAMPLES {
@@ -67,7 +66,7 @@ fn populate(admin: &Api) {
 }
 
 /// A cluster with the examples, and a node below `root` that has joined it.
-fn cluster_with_a_node(root: &Path) -> Option<(Cluster, Node)> {
+pub(crate) fn cluster_with_a_node(root: &Path) -> Option<(Cluster, Node)> {
     let cluster = Cluster::start(Options::default())?;
     populate(cluster.admin());
     cluster.join(NODE, root, cluster.port());
@@ -190,34 +189,47 @@ fn a_kubeadm_node_from_installation_to_a_power_cut() {
     assert_eq!(truth::compare(&wanted, &node.dump()), Vec::<String>::new());
 }
 
+/// Writes what a shell has to read before it is used as `docs/tutorial.md` does.
+pub(crate) fn sandbox_environment(cluster: &Cluster, node: &Node) -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_ckpt-db")).parent().unwrap();
+    let kubernetes = crate::control_plane::binaries().unwrap();
+    let path = node.path("environment");
+    let text = format!(
+        "export PATH='{}':'{}':\"$PATH\"\nexport KUBECONFIG='{}'\nexport CKPT_DB_ROOT='{}'\nexport APISERVER={}\nexport AUDIT='{}'\n",
+        program.display(),
+        kubernetes.display(),
+        cluster.admin_kubeconfig().display(),
+        node.0.display(),
+        cluster.apiserver_pid(),
+        cluster.audit_file().display(),
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
 /// Not a test: a cluster and a node to play with, until it is interrupted.
 #[test]
-#[ignore = "stays until it is interrupted; see CONTRIBUTING"]
+#[ignore = "stays until it is interrupted; see docs/tutorial.md"]
 fn sandbox() {
     let directory = crate::directory("node");
     let Some((cluster, node)) = cluster_with_a_node(directory.path()) else { return };
-    let admin = cluster.admin_kubeconfig();
-    let (program, root, admin) = (env!("CARGO_BIN_EXE_ckpt-db"), node.0.display(), admin.display());
+    let environment = sandbox_environment(&cluster, &node);
     eprintln!(
         "
-A control plane ({version}) and node {NODE}, which lies below {root} as kubeadm lays it out.
+A control plane ({version}) and node {NODE}, which lies below {root} as kubeadm lays it out. In another shell:
 
-  alias ckpt-db={program}
-  ckpt-db run {GATE} --root {root} --activation-policy off     # as the service runs it; Ctrl-C ends it
-  ckpt-db plan --root {root}                            # and dump, verify; while it does not run
-  ckpt-db run {GATE} --root {root} --once                      # after a power cut: everything from the store
+  . {environment}
 
-  export KUBECONFIG={admin}                             # the administrator
-  kubectl get pods -A -o wide
-  kubectl -n shop create secret generic --help
+and go on in docs/tutorial.md. That gives it ckpt-db and kubectl with the administrator's kubeconfig, and these variables:
 
-  kill -STOP {apiserver}; kill -CONT {apiserver}        # the API server hangs, and comes back
-  tail -f {audit}    # what it is asked for
+  $CKPT_DB_ROOT   the root of the node's file system
+  $APISERVER      the API server's process: kill -STOP $APISERVER makes it hang, kill -CONT $APISERVER go on
+  $AUDIT          what it was asked for, a line a request: tail -f $AUDIT
 
 Ctrl-C here ends and removes all of it.",
         version = cluster.version(),
-        apiserver = cluster.apiserver_pid(),
-        audit = cluster.audit_file().display(),
+        root = node.0.display(),
+        environment = environment.display(),
     );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(tokio::signal::ctrl_c()).unwrap();

@@ -20,14 +20,7 @@ use store_format::{Identity, NodeSecret, StoreId, Unlocker};
 pub(crate) const NOW: u64 = 1_700_000_000_000;
 
 pub(crate) fn identity() -> Identity {
-    Identity {
-        store_id: StoreId([7; 16]),
-        created_at_unix_ms: NOW,
-        node_name: "edge-1".to_owned(),
-        node_uid: String::new(),
-        cluster_ca_sha256: Vec::new(),
-        kubelet_version: String::new(),
-    }
+    Identity::new(StoreId([7; 16]), NOW, "edge-1")
 }
 
 pub(crate) fn secret() -> Unlocker {

@@ -18,14 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 pub(crate) const NOW: u64 = 1_700_000_000_000;
 
 pub(crate) fn identity() -> Identity {
-    Identity {
-        store_id: StoreId([7; 16]),
-        created_at_unix_ms: NOW,
-        node_name: "edge-1".to_owned(),
-        node_uid: String::new(),
-        cluster_ca_sha256: Vec::new(),
-        kubelet_version: String::new(),
-    }
+    Identity::new(StoreId([7; 16]), NOW, "edge-1")
 }
 
 pub(crate) fn memory() -> MemoryStore {

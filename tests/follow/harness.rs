@@ -234,14 +234,7 @@ fn now_ms() -> u64 {
 }
 
 pub(crate) fn identity() -> Identity {
-    Identity {
-        store_id: StoreId([7; 16]),
-        created_at_unix_ms: now_ms(),
-        node_name: NODE.to_owned(),
-        node_uid: String::new(),
-        cluster_ca_sha256: Vec::new(),
-        kubelet_version: String::new(),
-    }
+    Identity::new(StoreId([7; 16]), now_ms(), NODE)
 }
 
 pub(crate) fn keyless() -> Box<dyn Backend> {

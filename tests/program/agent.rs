@@ -221,7 +221,7 @@ impl Said {
             state.octets.extend(&line);
             if messages {
                 let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-                match text.strip_prefix(" INFO ckpt_db::cli::follow: ") {
+                match text.strip_prefix("info: ckpt_db::cli::follow: ") {
                     Some(info) => state.infos.push(info.to_owned()),
                     None => state.lines.push(text),
                 }

@@ -44,7 +44,7 @@ fn objects_that_cannot_be_read() {
     assert_eq!(named.len(), 5);
     let in_step = "in step with the API server: ROOT/var/lib/ckpt-db/checkpoint-store.db: revision N, node node-1, 40 Pods, \
                    40 ConfigMaps";
-    let more = "warning: more objects can't be read (each is tried again; with RUST_LOG=ckpt_db=info they are named)";
+    let more = "warning: more objects can't be read (each is tried again; with --v=2 they are named)";
     assert_eq!(others, [more, in_step]);
 }
 

@@ -16,8 +16,8 @@ use crate::fake::{Broken, CANARY, End, Fault, Match, Times, error_event};
 use crate::scene::{KUBELET_CONF, PEM, Scene, pod, secret};
 
 /// A value of Secrets that are as they should be, before they are broken.
-const VALUE: &str = "mB8canaryOfAGoodSecretY4tZ6";
-const TOKEN: &str = "xK3canaryBearerTokenN7qW1p";
+pub(crate) const VALUE: &str = "mB8canaryOfAGoodSecretY4tZ6";
+pub(crate) const TOKEN: &str = "xK3canaryBearerTokenN7qW1p";
 
 /// What `RUST_LOG` asks for.
 const LEVELS: [Option<&str>; 7] = [
@@ -112,8 +112,8 @@ fn at_level(level: Option<&str>, before: &impl Fn(&Scene), scenario: &impl Fn(&S
     assert!(ended.octets.len() > 500, "{level}: it said next to nothing");
     search.assert_none(&ended.octets, &format!("the messages at {level}"));
     // Whatever is asked for: what the libraries have to say is not ours to judge.
-    let library = |line: &&String| line.starts_with("TRACE ") || line.starts_with("DEBUG ");
-    let foreign: Vec<_> = ended.lines.iter().filter(library).filter(|line| !line[6..].starts_with("ckpt_db")).collect();
+    let library = |line: &&String| line.starts_with("trace: ") || line.starts_with("debug: ");
+    let foreign: Vec<_> = ended.lines.iter().filter(library).filter(|line| !line[7..].starts_with("ckpt_db")).collect();
     assert!(foreign.is_empty(), "{level}: {foreign:#?}");
     for (path, contents) in below(&scene.node.root()) {
         let secret = [KEY, PEM, "token"].contains(&path.as_str()) || path.starts_with("var/lib/kubelet/pki/");
@@ -132,7 +132,7 @@ fn unreadable() -> Vec<String> {
 }
 
 /// A pod for each Secret, and faults on requests for them.
-fn fill(scene: &Scene, on: impl Fn(Kind) -> Match) {
+pub(crate) fn fill(scene: &Scene, on: impl Fn(Kind) -> Match) {
     for (name, fault) in faults() {
         scene.server.create(Kind::Secret, "shop", &name, secret(VALUE));
         scene.server.create(Kind::Pod, "shop", &name, pod(&[&name], &[]));

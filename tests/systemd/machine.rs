@@ -3,17 +3,19 @@
 //! It sees this machine's programs, and `/etc`, `/var`, `/usr/local`, `/run` and units of its own: nothing that it does
 //! is seen outside.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::gate::{GATE, gate};
 
-const EXE: &str = env!("CARGO_BIN_EXE_ckpt-db");
+pub(crate) const EXE: &str = env!("CARGO_BIN_EXE_ckpt-db");
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd");
-const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/systemd");
+pub(crate) const CHECKOUT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Slow machines are slow; a test that passes never waits for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,7 +34,7 @@ pub(crate) fn cgroups() -> Result<PathBuf, String> {
     if !rustix::process::geteuid().is_root() {
         return Err("it needs root".to_owned());
     }
-    for program in [SYSTEMD, "/usr/bin/unshare", "/usr/bin/nsenter", "/usr/bin/systemctl"] {
+    for program in [SYSTEMD, "/usr/bin/unshare", "/usr/bin/nsenter", "/usr/bin/systemctl", "/usr/bin/make"] {
         if !Path::new(program).exists() {
             return Err(format!("there is no {program}"));
         }
@@ -43,7 +45,10 @@ pub(crate) fn cgroups() -> Result<PathBuf, String> {
         _ => None,
     });
     let mount = mount.ok_or("no cgroups of version 2 are mounted")?;
-    let probe = mount.join(format!("ckpt-db-probe-{}", std::process::id()));
+    // Tests of one process ask at the same time.
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let number = ASKED.fetch_add(1, Ordering::Relaxed);
+    let probe = mount.join(format!("ckpt-db-probe-{}-{number}", std::process::id()));
     fs::create_dir(&probe).map_err(|error| format!("no cgroup can be made below {}: {error}", mount.display()))?;
     let _ = fs::remove_dir(&probe);
     let unshare = Command::new("unshare").args(["--pid", "--mount", "--fork", "--cgroup", "true"]).output();
@@ -60,8 +65,15 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// With our units as they are shipped, a kubelet's unit as distributions have it, and the program.
+    /// With what `make install` brings, and a kubelet's unit as distributions have it.
     pub(crate) fn new() -> Self {
+        let scene = Self::without_us();
+        scene.install(&[]);
+        scene
+    }
+
+    /// A machine that never heard of ckpt-db, but for the wish to start it.
+    pub(crate) fn without_us() -> Self {
         let scene = Self { directory: tempfile::tempdir().unwrap() };
         for directory in ["etc", "var/lib", "var/tmp", "usr/local/bin", "units", "console.d"] {
             fs::create_dir_all(scene.path(directory)).unwrap();
@@ -72,10 +84,6 @@ impl Scene {
         scene.write("etc/os-release", "ID=test\n");
         scene.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
         scene.write("console", "");
-        for unit in fs::read_dir(UNITS).unwrap() {
-            let unit = unit.unwrap();
-            fs::copy(unit.path(), scene.path("units").join(unit.file_name())).unwrap();
-        }
         for target in TARGETS {
             let name = format!("{target}.target");
             fs::copy(Path::new("/lib/systemd/system").join(&name), scene.path("units").join(&name)).unwrap();
@@ -85,8 +93,15 @@ impl Scene {
             scene.path("").display()
         ));
         scene.write("units/boot.target", "[Unit]\nWants=kubelet.service ckpt-db.service\nAllowIsolate=yes\n");
-        fs::copy(EXE, scene.path("usr/local/bin/ckpt-db")).unwrap();
+        fs::copy("/bin/sleep", scene.path("usr/local/bin/kubelet")).unwrap();
         scene
+    }
+
+    /// `make install` of the program under test.
+    pub(crate) fn install(&self, variables: &[&str]) {
+        let binary = format!("BINARY={EXE}");
+        let output = make("install", &self.path(""), &[&[binary.as_str()], variables].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -183,6 +198,19 @@ impl Scene {
         assert!(tar.args(["manifest.json", "config.json", "layer.tar"]).status().unwrap().success());
     }
 
+    /// What the files of the machine were before or after something: path, kind and mode of each, without what systemd and
+    /// others keep for themselves.
+    pub(crate) fn files(&self) -> BTreeSet<String> {
+        let mut files = BTreeSet::new();
+        for directory in ["etc", "var", "usr/local"] {
+            let output =
+                Command::new("find").arg(directory).args(["-printf", "%P %y %m\n"]).current_dir(self.path("")).output();
+            let said = output.unwrap().stdout;
+            files.extend(String::from_utf8_lossy(&said).lines().map(|line| format!("{directory}/{line}")));
+        }
+        files
+    }
+
     /// Switches it on.
     pub(crate) fn boot(self) -> Machine {
         let name = self.directory.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_owned();
@@ -204,6 +232,13 @@ impl Scene {
             .unwrap();
         Machine { scene: self, cgroup, child }
     }
+}
+
+/// `make` of the checkout, with files below `destination`.
+pub(crate) fn make(target: &str, destination: &Path, variables: &[&str]) -> Output {
+    let mut make = Command::new("make");
+    make.args(["-s", "-C", CHECKOUT, target]).arg(format!("DESTDIR={}", destination.display())).args(variables);
+    make.env_remove("MAKEFLAGS").output().unwrap()
 }
 
 /// A machine that runs; it is switched off when this is dropped.
@@ -262,16 +297,13 @@ impl Machine {
     }
 
     /// Everything that is worth reading after a failure.
-    fn account(&self) -> String {
+    pub(crate) fn account(&self) -> String {
         let told = |name: &str| fs::read_to_string(self.scene.path(name)).unwrap_or_default();
         let units = self.inside(&["systemctl", "status", "--no-pager", "--full", "ckpt-db.service", "kubelet.service"]);
-        format!(
-            "{}{}{}{}",
-            told("console.d/err"),
-            told("console"),
-            String::from_utf8_lossy(&units.stdout),
-            String::from_utf8_lossy(&units.stderr)
-        )
+        let status = self.inside(&["/usr/local/bin/ckpt-db", "status", "-o", "wide"]);
+        let said = [units.stdout, units.stderr, status.stdout, status.stderr];
+        let said: String = said.iter().map(|said| String::from_utf8_lossy(said)).collect();
+        format!("{}{}{said}", told("console.d/err"), told("console"))
     }
 }
 

@@ -8,7 +8,11 @@
 
 #[path = "../common/gate.rs"]
 mod gate;
+mod installing;
 mod machine;
+mod reloading;
+mod sandbox;
+mod versions;
 
 use std::fs;
 use std::path::Path;
@@ -20,12 +24,15 @@ fn runnable(test: &str) -> bool {
     match cgroups() {
         Ok(_) => true,
         Err(why) => {
-            let required = std::env::var_os("CKPT_DB_REQUIRE_SYSTEMD").is_some();
-            assert!(!required, "CKPT_DB_REQUIRE_SYSTEMD is set, but systemd can't be run: {why}");
+            assert!(!required(), "CKPT_DB_REQUIRE_SYSTEMD is set, but systemd can't be run: {why}");
             eprintln!("SKIPPED: {test}: systemd can't be run here: {why}");
             false
         }
     }
+}
+
+fn required() -> bool {
+    std::env::var_os("CKPT_DB_REQUIRE_SYSTEMD").is_some()
 }
 
 fn example() -> &'static Path {
@@ -56,7 +63,11 @@ fn ready_before_the_kubelet() {
     let found = machine.kubelet();
     // Annotated: it does not wait for the API server to be silent, nor does the kubelet's start.
     let place = if runtime { "manifests" } else { "inactive-manifests" };
-    assert!(found.lines().any(|line| line.starts_with(&format!("{place}/kube-system_kube-apiserver-"))), "{found}");
+    assert!(
+        found.lines().any(|line| line.starts_with(&format!("{place}/kube-system_kube-apiserver-"))),
+        "{found}{}",
+        machine.account()
+    );
     assert!(found.lines().any(|line| line.starts_with("inactive-manifests/shop_storefront-")), "{found}");
     assert!(found.contains("secret root in memory"), "{found}");
     let ready = microseconds(&machine, "ckpt-db.service", "ActiveEnterTimestampMonotonic");
@@ -95,7 +106,7 @@ fn the_kubelet_starts_whatever_happens() {
     const STORE: &str = "var/lib/ckpt-db/checkpoint-store.db";
     type Harm = fn(&Scene);
     #[rustfmt::skip]
-    let rows: [(&str, Harm, Option<bool>); 9] = [
+    let rows: [(&str, Harm, Option<bool>); 11] = [
         ("nothing is wrong",            |_| {},                                                                 Some(true)),
         ("no store, no credentials",    |scene| fs::remove_dir_all(scene.path("var/lib/ckpt-db")).unwrap(),     Some(true)),
         ("the binary is missing",       |scene| fs::remove_file(scene.path("usr/local/bin/ckpt-db")).unwrap(),  Some(false)),
@@ -105,6 +116,10 @@ fn the_kubelet_starts_whatever_happens() {
             fs::create_dir(scene.path(STORE)).unwrap();
         },                                                                                                      Some(false)),
         ("the disk is read-only",       |scene| scene.write("read-only", ""),                                   Some(true)),
+        ("an option is unknown",        |scene| scene.write("etc/default/ckpt-db", "CKPT_DB_OPTIONS=--no-such-option\n"), Some(false)),
+        ("no memory can be mounted",    |scene| scene.write(
+            "units/etc-kubernetes-checkpoint\\x2dsecrets.mount.d/harm.conf", "[Mount]\nType=none-such\n",
+        ),                                                                                                      Some(true)),
         ("it ends at once",             |scene| scene.program("exit 1"),                                        Some(false)),
         ("it dies by a signal",         |scene| scene.program("kill -SEGV $$"),                                 Some(false)),
         ("it is never ready",           |scene| {
@@ -199,18 +214,14 @@ fn a_credential_opens_the_store() {
         String::from_utf8_lossy(&found.stdout).lines().count()
     };
     assert!(rendered(&machine) > 0, "Secrets are rendered");
-    let pid = machine.number("ckpt-db.service", "MainPID");
-    let namespace = |pid: u64| machine.inside(&["readlink", &format!("/proc/{pid}/ns/mnt")]).stdout;
-    assert_eq!(namespace(pid), namespace(1), "the credential costs it no mount namespace of its own");
 
     // The same as the drop-in that is shipped has it, with a key of this machine in place of a TPM's.
     let encrypt = ["systemd-creds", "encrypt", "--with-key=host", "--name=ckpt-db.key"];
     assert!(machine.inside(&["mkdir", "-m", "0700", "/etc/credstore.encrypted"]).status.success());
     let made = machine.inside(&[&encrypt[..], &[&format!("/{CLEAR}"), ENCRYPTED]].concat());
     if !made.status.success() {
-        let required = std::env::var_os("CKPT_DB_REQUIRE_SYSTEMD").is_some();
         let why = String::from_utf8_lossy(&made.stderr).into_owned();
-        assert!(!required, "CKPT_DB_REQUIRE_SYSTEMD is set, but systemd-creds does not encrypt: {why}");
+        assert!(!required(), "CKPT_DB_REQUIRE_SYSTEMD is set, but systemd-creds does not encrypt: {why}");
         eprintln!("SKIPPED in part: systemd-creds does not encrypt here: {why}");
         return;
     }

@@ -15,6 +15,7 @@ fn backup() {
     scene.run(&format!("backup {KEY} backup.db"));
     scene.run(&format!("backup {KEY} backup.db"));
     scene.run("backup --root node --force backup.db");
+    scene.run(&format!("backup {KEY} --force -o json backup.db"));
     scene.run(&format!("backup {KEY} --force {STORE}"));
     scene.run(&format!("backup {KEY} mnt/usb/backup.db"));
     scene.run("backup --root elsewhere backup2.db");

@@ -2,6 +2,7 @@
 
 mod agent;
 mod backup;
+mod config;
 mod exchange;
 mod fake_agent;
 #[path = "../common/gate.rs"]

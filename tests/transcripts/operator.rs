@@ -96,6 +96,19 @@ fn adopt() {
     scene.expect("adopt");
 }
 
+/// What an operator meets before anybody can be asked; `tests/program/diff.rs` has a server.
+#[test]
+fn diff() {
+    let mut scene = Scene::seeded();
+    scene.run("diff --root elsewhere");
+    scene.run(&format!("diff {KEY}"));
+    credentials(&scene, "other.conf", "edge-2");
+    scene.run(&format!("diff --kubeconfig other.conf {KEY}"));
+    credentials(&scene, "node/etc/kubernetes/kubelet.conf", "edge-1");
+    scene.run(&format!("diff --node-name edge-9 {KEY}"));
+    scene.expect("diff");
+}
+
 /// Markers that say when trees may go: set back, as if their time were over.
 fn time_passes(scene: &Scene) {
     for root in ["checkpoint-secrets", "checkpoint-configmaps"] {
@@ -150,4 +163,29 @@ fn uninstall_keeps_what_may_not_be_ours() {
     scene.run("uninstall --delete-store --root node");
     assert_eq!(fs::read_to_string(scene.path(STORE)).unwrap(), "my notes\n");
     scene.expect("uninstall_no_store");
+}
+
+/// Files that were kept beside the store go with it, and nothing that is only nearly named so.
+#[test]
+fn uninstall_and_what_was_kept_beside_the_store() {
+    let mut scene = Scene::empty();
+    for name in ["damaged-1795235686", "locked-1795235687", "replaced-1795235688", "replaced-1795235688-1"] {
+        scene.write(&format!("{STORE}.{name}"), "a store once\n");
+    }
+    let notes =
+        ["damaged-notes", "damaged-", "replaced-1-x", "copied-1795235686"].map(|name| format!("{STORE}.{name}"));
+    for name in &notes {
+        scene.write(name, "my notes\n");
+    }
+    scene.run("uninstall --dry-run --root node");
+    scene.run("uninstall --dry-run --delete-store --root node");
+    scene.run("uninstall --root node");
+    scene.run("uninstall --delete-store --root node");
+    let mut left: Vec<_> =
+        fs::read_dir(scene.path("node/var/lib/ckpt-db")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    left.sort();
+    let mut wanted = notes.map(|name| scene.path(&name));
+    wanted.sort();
+    assert_eq!(left, wanted);
+    scene.expect("uninstall_earlier_stores");
 }

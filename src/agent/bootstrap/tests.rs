@@ -14,14 +14,7 @@ use crate::source::bootstrap::ANNOTATION;
 use crate::store::{Backend, MemoryStore, Missing};
 
 fn memory() -> Box<dyn Backend> {
-    let identity = store_format::Identity {
-        store_id: store_format::StoreId([7; 16]),
-        created_at_unix_ms: 0,
-        node_name: "edge-1".to_owned(),
-        node_uid: String::new(),
-        cluster_ca_sha256: Vec::new(),
-        kubelet_version: String::new(),
-    };
+    let identity = store_format::Identity::new(store_format::StoreId([7; 16]), 0, "edge-1");
     Box::new(MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap())
 }
 

@@ -138,7 +138,7 @@ impl PodCheckpointer {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(
                 "a pod-checkpointer runs on this node (it holds {}) and would undo this; stop it first, as \
-                 docs/migrate-pod-checkpointer.md says: deleting its DaemonSet alone makes it remove all checkpoints",
+                 docs/how-to/migrate-pod-checkpointer.md says: deleting its DaemonSet alone makes it remove all checkpoints",
                 path.display()
             ),
             Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.display())),

@@ -17,6 +17,8 @@ use crate::cli::{Exit, say};
 /// with. The key that this makes lies beside the store, readable to root only: it protects a copy or backup of the store that
 /// is made without it, and not a disk that holds both. For that, see 'key add --credential'.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ckpt-db key init                          before the first start of the agent")]
 pub(crate) struct Init {
     #[command(flatten)]
     store: StoreArgs,
@@ -50,7 +52,8 @@ impl Init {
         line(out, format_args!("made node key {}", path.display()))?;
         say(format_args!(
             "note: whoever has this file and the store has the Secrets: leave it out of backups of the store. A stolen disk \
-             holds both; against that, use a credential that the TPM seals ('ckpt-db key add --credential', docs/keys.md)"
+             holds both; against that, use a credential that the TPM seals ('ckpt-db key add --credential', \
+             docs/how-to/keys.md)"
         ));
         say(format_args!(
             "note: a store that has no key yet takes it at the next start of the agent; one that has is given it with \

@@ -20,6 +20,9 @@ use crate::cli::{Exit, now_unix_ms, say, table};
 ///
 /// Works with the agent running, and changes nothing. The exit code is 1 if there are slots and none opens.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ckpt-db key list
+  ckpt-db key list -o json")]
 pub(crate) struct List {
     #[command(flatten)]
     store: StoreArgs,

@@ -18,6 +18,10 @@ use crate::cli::{Exit, say};
 /// The last one that a key at hand opens stays. This revokes nothing: who has the removed key and an earlier copy of the store
 /// can read all of its Secrets, and later ones. 'key rotate' makes a new data key.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ckpt-db key list                          the fingerprints
+  ckpt-db key remove 9f86d081884c7d65
+  ckpt-db key rotate                        after it: only this revokes the key")]
 pub(crate) struct Remove {
     #[command(flatten)]
     store: StoreArgs,

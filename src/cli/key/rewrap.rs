@@ -16,6 +16,9 @@ use crate::cli::{Exit, say};
 /// Keys that the node has now and that lack a slot get one. Slots whose keys are not at hand stay as they are and are named;
 /// the exit code is 1 then. This is no new data key: see 'key rotate'.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  ckpt-db key rewrap
+  ckpt-db key rewrap --key-file /media/stick/node-7.key")]
 pub(crate) struct Rewrap {
     #[command(flatten)]
     store: StoreArgs,

@@ -13,6 +13,7 @@ use crate::cli::args::StoreArgs;
 use crate::cli::dump::{how_to_give, why_closed};
 use crate::cli::open::Holder;
 use crate::cli::output::line;
+use crate::cli::progress::Shown;
 use crate::cli::{Exit, now_unix_ms, say};
 
 /// Make a new data key, and write the whole store anew with it
@@ -21,6 +22,11 @@ use crate::cli::{Exit, now_unix_ms, say};
 /// whose keys are not at hand are lost, recovery codes too; they are named, and nothing is done without --yes. No agent may run:
 /// stopping it leaves what it rendered in place. Copies of the store from before open as they did.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  systemctl stop ckpt-db                    stops no pod
+  ckpt-db key rotate                        says which slots would be lost
+  ckpt-db key rotate --recovery-code --yes  a recovery code is kept when it is given
+  systemctl start ckpt-db")]
 pub(crate) struct Rotate {
     #[command(flatten)]
     store: StoreArgs,
@@ -64,7 +70,10 @@ impl Rotate {
         if !lost.is_empty() && !self.yes {
             bail!("nothing was changed: give the keys of these slots as well, or --yes to do without them");
         }
-        let rotated = rotate(&path, &keys.secrets(), now_unix_ms(), &SystemEntropy)?.into_inner();
+        let shown = Shown::begin();
+        let rotated = rotate(&path, &keys.secrets(), now_unix_ms(), &SystemEntropy);
+        drop(shown);
+        let rotated = rotated?.into_inner();
         for slot in &rotated.slots {
             let with = keys.source_of(slot).map_or("a key", |source| source.name.as_str());
             line(out, format_args!("opens: {} ({with})", named(slot)))?;

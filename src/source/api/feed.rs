@@ -23,6 +23,7 @@ use super::pace::{Jitter, Pace};
 use super::reach::{Failure, Reach};
 use super::sighting::Sighting;
 use super::tracker::ObjectRefresh;
+use super::watching::WatchEnds;
 use super::{pods, services, tracker};
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::crypto::SystemEntropy;
@@ -42,6 +43,8 @@ pub struct Options {
     pub pace: Pace,
     /// Whether the wall clock can be right; see [`super::reach::clock_is_set`].
     pub clock_is_set: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Where it is counted how watches end.
+    pub ends: Arc<WatchEnds>,
 }
 
 /// What a feed yields.
@@ -251,6 +254,7 @@ impl Driver {
         let (doubt, doubtful) = mpsc::unbounded_channel();
         let (namespaces, of_pods) = watch::channel(BTreeSet::new());
         let line = Line::new(&options.node, options.pace, to_use, stands, Jitter::new(&SystemEntropy));
+        let line = line.counting(Arc::clone(&options.ends));
         let mut tasks = JoinSet::new();
         tasks.spawn(pods::follow(line.clone().ahead(), standing, hastens, hear.clone()));
         tasks.spawn(pods::prove(line.clone(), doubtful, hear.clone()));
@@ -533,6 +537,7 @@ mod tests {
             refresh: ObjectRefresh::Watch,
             pace: Pace::default(),
             clock_is_set: Arc::new(|| true),
+            ends: Arc::default(),
         };
         let connections = Connections::new(&credentials, options.pace.requests);
         let (tell, told) = mpsc::channel(STEPS_AHEAD);

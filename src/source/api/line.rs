@@ -12,6 +12,7 @@ use super::events::LINE_MAX_BYTES;
 use super::pace::{Jitter, Pace};
 use super::paths;
 use super::reach::{Cause, Failure};
+use super::watching::WatchEnds;
 use crate::checkpoint::object::{Kind, ObjectKey};
 use crate::clear::Clear;
 
@@ -50,6 +51,8 @@ pub(super) struct Line {
     /// Epochs count from one.
     get_only_in: Arc<AtomicU64>,
     listing_tried_in: Arc<Mutex<u64>>,
+    /// How watches end.
+    pub(super) ends: Arc<WatchEnds>,
 }
 
 impl Line {
@@ -69,7 +72,13 @@ impl Line {
             jitter: Arc::new(StdMutex::new(jitter)),
             get_only_in: Arc::default(),
             listing_tried_in: Arc::default(),
+            ends: Arc::default(),
         }
+    }
+
+    /// With how watches end counted in `ends`.
+    pub(super) fn counting(self, ends: Arc<WatchEnds>) -> Self {
+        Self { ends, ..self }
     }
 
     /// The connections to ask over now.

@@ -11,6 +11,7 @@ mod classify;
 pub mod collect;
 pub mod connect;
 pub mod credentials;
+pub mod current;
 mod end;
 pub mod events;
 pub mod feed;
@@ -27,7 +28,7 @@ pub mod sighting;
 mod testing;
 mod token;
 pub mod tracker;
-mod watching;
+pub mod watching;
 
 pub use certificate::Validity;
 pub use logs::may_be_logged;

@@ -67,6 +67,7 @@ pub(super) async fn follow(
         };
         let began = Instant::now();
         let end = watch(&mut line, &mut position, &heard).await;
+        line.ends.count(Kind::Pod, &end);
         if began.elapsed() >= WELL_AFTER {
             backoff.reset();
         }
@@ -161,7 +162,7 @@ async fn watch(line: &mut Line, position: &mut String, heard: &mpsc::Sender<Hear
         };
         watching.position().clone_into(position);
         match end {
-            End::InTime => {}
+            End::InTime => line.ends.count(Kind::Pod, &end),
             end => return end,
         }
     }

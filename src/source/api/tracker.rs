@@ -121,6 +121,7 @@ pub(super) async fn track(
             Some(position) => {
                 let began = Instant::now();
                 let end = watch(&mut line, &key, generation, epoch, position, &heard).await;
+                line.ends.count(key.kind(), &end);
                 if began.elapsed() >= WELL_AFTER {
                     backoff.reset();
                     refused = 0;
@@ -301,6 +302,7 @@ async fn watch(
                 return End::Lost;
             }
         }
+        line.ends.count(key.kind(), &End::InTime);
         watching.position().clone_into(&mut position);
     }
 }

@@ -1,5 +1,6 @@
 //! One watch: from its request to its end, and what the end means for whoever goes on.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -29,6 +30,39 @@ pub(super) enum End {
     Lost,
     /// The request, the connection or the stream failed: list again, when there is an answer.
     Failed(Failure),
+}
+
+/// How often watches have ended, by kind and reason.
+#[derive(Debug, Default)]
+pub struct WatchEnds([[AtomicU64; REASONS.len()]; WATCHED.len()]);
+
+/// Kinds that are watched.
+const WATCHED: [Kind; 4] = [Kind::Pod, Kind::ConfigMap, Kind::Secret, Kind::Node];
+
+/// The variants of [`End`], in a word.
+const REASONS: [&str; 4] = ["expired", "cut", "lost", "failed"];
+
+impl WatchEnds {
+    /// One has ended.
+    pub(super) fn count(&self, kind: Kind, end: &End) {
+        let reason = match end {
+            End::InTime => 0,
+            End::Early => 1,
+            End::Lost => 2,
+            End::Failed(_) => 3,
+        };
+        if let Some(at) = WATCHED.iter().position(|watched| *watched == kind) {
+            self.0[at][reason].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each kind and reason, with how often that was.
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, &'static str, u64)> {
+        let counts = WATCHED.into_iter().zip(&self.0);
+        counts.flat_map(|(kind, counts)| {
+            REASONS.into_iter().zip(counts).map(move |(reason, count)| (kind, reason, count.load(Ordering::Relaxed)))
+        })
+    }
 }
 
 /// An open watch.

@@ -419,7 +419,9 @@ impl Batch<'_> {
 
     fn put(&mut self, key: RowKey<'_>, payload: &[u8]) -> Result<(), StoreError> {
         self.wrote = true;
-        self.tables.put(key, &record::frame(key, payload, self.context.vault))
+        let frame = record::frame(key, payload, self.context.vault);
+        self.update.written_bytes += frame.len() as u64;
+        self.tables.put(key, &frame)
     }
 
     fn finish(mut self, identity: Option<Identity>) -> Result<(Update, Option<Identity>), StoreError> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::pods::small;
+use super::pods::{sleeper, small};
 use super::{DELAY_S, NODE, Stage, copy_of, file_of, seconds};
 use crate::api::{collection, one};
 use crate::kustomize::{kubectl, render, the};
@@ -53,8 +53,8 @@ fn instance(daemon_set: &Value, pod: &str) -> Value {
     pod
 }
 
-/// A node with the agent's image, and the DaemonSet in its cluster.
-fn set() -> Option<(Stage, Value)> {
+/// A node with the agent's image, and the DaemonSet in its cluster, by one of the directories of `dist/kustomize`.
+fn set(form: &str) -> Option<(Stage, Value)> {
     let stage = Stage::set_without_agent(&Options::default())?;
     let output = Command::new("bash")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/image.sh"))
@@ -64,7 +64,7 @@ fn set() -> Option<(Stage, Value)> {
     assert!(output.status.success(), "the image is not built");
     fs::copy(String::from_utf8(output.stdout).unwrap().trim_end(), stage.node.path("var/agent.tar")).unwrap();
     stage.node.told("ctr -n k8s.io images import /var/agent.tar && rm /var/agent.tar");
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": render("base").expect("there is kubectl")});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": render(form).expect("there is kubectl")});
     let kubeconfig = stage.cluster.admin_kubeconfig();
     let output = kubectl(&["--kubeconfig", kubeconfig.to_str().unwrap(), "apply", "-f", "-"], &list.to_string());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -109,7 +109,7 @@ fn the_form_that_users_install_brings_itself_back_and_the_others() {
     if !full() {
         return;
     }
-    let Some((mut stage, daemon_set)) = set() else { return };
+    let Some((mut stage, daemon_set)) = set("base") else { return };
     create(&stage, &daemon_set, FIRST);
     stage.create(&small(1));
     let parent = stage.node.until_running(FIRST, PATIENCE);
@@ -179,4 +179,63 @@ fn the_form_that_users_install_brings_itself_back_and_the_others() {
     let left =
         stage.node.told("ls -A /etc/kubernetes/inactive-manifests /etc/kubernetes/manifests; ls /var/lib/ckpt-db");
     assert!(!left.contains(".json") && left.contains("checkpoint-store.db"), "{left}");
+}
+
+/// As the audit log names who has the rights of `dist/kustomize/role`.
+const ACCOUNT: &str = "system:serviceaccount:kube-system:ckpt-db";
+
+#[test]
+fn with_rights_of_its_own_it_brings_back_what_these_let_it_see() {
+    if !full() {
+        return;
+    }
+    let Some((mut stage, daemon_set)) = set("role") else { return };
+    // The token's Secret stays empty, since there is no controller that fills it.
+    stage.cluster.token_kubeconfig("ckpt-db", &stage.node.path("etc/kubernetes/ckpt-db.conf"));
+    // One whose objects the Role shows, one that names none, and one of a namespace without a binding.
+    let mut bound = small(1);
+    bound.iter_mut().for_each(|object| object["metadata"]["namespace"] = "kube-system".into());
+    create(&stage, &daemon_set, FIRST);
+    stage.create(&[&bound[..], &[sleeper("plain")], &small(2)].concat());
+    let parent = stage.node.until_running(FIRST, PATIENCE);
+    says(&stage, &parent, WORKS);
+    for pod in ["kube-system/small-1", "default/plain"] {
+        stage.node.until_running(pod, PATIENCE);
+        stage.until_prepared(pod);
+    }
+    let before = stage.view(&stage.node.until_running("kube-system/small-1", PATIENCE));
+    stage.node.until_running("default/small-2", PATIENCE);
+
+    stage.cluster.kill_apiserver();
+    stage.node.power_cut();
+    stage.node.boot();
+    stage.node.start_containerd();
+    stage.node.start_kubelet();
+    stage.until_copied(FIRST);
+    let back = stage.until_copied("kube-system/small-1");
+    assert_eq!(stage.view(&back).replace(&copy_of("small-1"), "small-1"), before, "the same Secret and ConfigMap");
+    stage.until_copied("default/plain");
+    assert_eq!(stage.node.running_of(&copy_of("default/small-2")), []);
+    let status = stage.node.status().unwrap();
+    let pods = status["pods"].as_array().unwrap();
+    let found = pods.iter().find(|pod| pod["name"] == "small-2").expect("it is stored");
+    assert!(found["why"].as_str().unwrap().contains("not allowed"), "{found}");
+
+    stage.cluster.start_apiserver();
+    for pod in ["kube-system/small-1", "default/plain"] {
+        stage.until_handed_over(pod);
+    }
+    // Nobody's else rights were used, and it asked for nothing that it has no business with.
+    let asked = stage.cluster.audit().of(ACCOUNT);
+    assert_eq!(asked.bad_manners(NODE), Vec::<String>::new());
+    let refused: BTreeSet<(&str, &str, &str)> = (asked.requests.iter().filter(|request| request.status == 403))
+        .map(|request| (request.verb.as_str(), request.resource.as_str(), request.namespace.as_str()))
+        .collect();
+    let of_objects = |(_, resource, _): &&(&str, &str, &str)| ["secrets", "configmaps"].contains(resource);
+    assert_eq!(refused.iter().filter(of_objects).count(), refused.len(), "{refused:?}");
+    assert!(!refused.iter().any(|(verb, _, namespace)| (*verb, *namespace) == ("get", "kube-system")), "{refused:?}");
+    assert!(refused.iter().any(|(verb, _, namespace)| (*verb, *namespace) == ("get", "default")), "{refused:?}");
+    // Its credentials and the store's key are its own: the kubelet's were not mounted.
+    let keys = stage.node.told("/opt/ckpt-db key list");
+    assert!(keys.contains("/var/lib/ckpt-db/"), "{keys}");
 }

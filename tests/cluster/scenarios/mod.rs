@@ -6,6 +6,7 @@ mod env_file;
 mod hand_over;
 mod harm;
 mod own_pod;
+mod pod_checkpointer;
 mod pods;
 mod power_cut;
 mod reboot;

@@ -1,0 +1,120 @@
+//! The command line with the configuration file below it: what the file sets is the default value of an option.
+//!
+//! So a value is taken from the option, else from the environment, else from the file, else it is the built-in one; and each
+//! command takes of a file what it has an option for.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgMatches, Args as _, CommandFactory as _, FromArgMatches as _};
+
+use ckpt_db::layout::Layout;
+
+use super::settings::{ConfigError, Settings};
+use crate::cli::run::Run;
+use crate::cli::{Cli, Command, say};
+
+/// The arguments of this process. They are read again at a reload, over a file that may have changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Invocation(Vec<OsString>);
+
+/// Why no command can be carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// The arguments are wrong; or help was asked for.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    /// The file is.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+impl Invocation {
+    /// Of this process.
+    pub(crate) fn of_process() -> Self {
+        Self(std::env::args_os().collect())
+    }
+
+    /// What is to be done, with which settings.
+    ///
+    /// # Errors
+    /// [`Refused`]. The commands that only ask the agent make do without a file that is wrong, and say so.
+    pub(crate) fn parse(&self) -> Result<Cli, Refused> {
+        let matches = Cli::command().try_get_matches_from(&self.0)?;
+        let chosen = leaf(&matches);
+        let Some(file) = File::of(chosen) else { return Ok(Cli::from_arg_matches(&matches)?) };
+        let settings = match Settings::read(&file.path, &run_options(), &file.root) {
+            Ok(settings) => settings,
+            Err(ConfigError::Unreadable { error, .. }) if !file.named && error.is_absent() => {
+                return Ok(self.with(&Settings::default(), Cli::from_arg_matches(&matches)?));
+            }
+            Err(error) if chosen.try_contains_id("store").is_err() => {
+                error.lines().iter().for_each(|line| say(format_args!("warning: {line}")));
+                return Ok(Cli::from_arg_matches(&matches)?);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let matches = under(Cli::command(), &settings).try_get_matches_from(&self.0)?;
+        Ok(self.with(&settings, Cli::from_arg_matches(&matches)?))
+    }
+
+    /// What no option has a default value for.
+    fn with(&self, settings: &Settings, mut cli: Cli) -> Cli {
+        if let Command::Run(run) = &mut cli.command {
+            run.configured(self.clone(), settings.gates());
+        }
+        cli
+    }
+}
+
+/// The file that a command reads its settings from.
+struct File {
+    path: PathBuf,
+    /// Whether somebody named it: then it has to be there.
+    named: bool,
+    /// What its paths are below.
+    root: PathBuf,
+}
+
+impl File {
+    /// `None`: the command has no settings.
+    fn of(matches: &ArgMatches) -> Option<Self> {
+        let option = |name| matches.try_get_one::<PathBuf>(name).ok().flatten().cloned();
+        matches.try_contains_id("config").ok()?;
+        let root = option("root").unwrap_or_else(|| "/".into());
+        // What can't be made absolute is refused by whoever uses it.
+        let root = std::path::absolute(&root).unwrap_or(root);
+        let named = option("config");
+        Some(Self { named: named.is_some(), path: named.unwrap_or_else(|| Layout::new(&root).config()), root })
+    }
+}
+
+/// The matches of the command that was chosen.
+fn leaf(matches: &ArgMatches) -> &ArgMatches {
+    matches.subcommand().map_or(matches, |(_, matches)| leaf(matches))
+}
+
+/// The options of `ckpt-db run`, which the fields of a file stand for.
+pub(super) fn run_options() -> clap::Command {
+    Run::augment_args(clap::Command::new("run").no_binary_name(false))
+}
+
+/// The command, and those below it, with the settings as default values.
+pub(super) fn under(command: clap::Command, settings: &Settings) -> clap::Command {
+    let has = |name: &str| command.get_arguments().any(|argument| argument.get_long() == Some(name));
+    // Where an option says what to add, what opens the store has another name.
+    let name_of = |option: &str| {
+        let with = format!("with-{option}");
+        if has(&with) { with } else { option.to_owned() }
+    };
+    let options: Vec<(String, &Vec<OsString>)> =
+        settings.options().iter().map(|(option, values)| (name_of(option), values)).collect();
+    let command = command.mut_args(|argument| {
+        let values = options.iter().find(|(option, _)| argument.get_long() == Some(option));
+        match values {
+            Some((_, values)) => argument.default_values(values.iter()),
+            None => argument,
+        }
+    });
+    command.mut_subcommands(|command| under(command, settings))
+}

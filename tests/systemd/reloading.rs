@@ -1,0 +1,37 @@
+//! `systemctl reload`: what can be read anew is, by the same process.
+
+use crate::machine::{Machine, Scene};
+use crate::{example, runnable};
+
+fn prepared(machine: &Machine) -> usize {
+    let listed = machine.inside(&["find", "/etc/kubernetes/inactive-manifests", "-name", "*.json"]);
+    String::from_utf8_lossy(&listed.stdout).lines().count()
+}
+
+#[test]
+fn a_reload_reads_the_source_again_at_once() {
+    if !runnable("a_reload_reads_the_source_again_at_once") {
+        return;
+    }
+    let scene = Scene::new();
+    scene.store(example());
+    scene.write("etc/source/empty.yaml", "apiVersion: v1\nkind: List\nitems: []\n");
+    // Once a day: within this test nothing but the reload can be the cause.
+    scene.write(
+        "etc/default/ckpt-db",
+        "CKPT_DB_OPTIONS=--manifests /etc/source --file-check-frequency 86400 --node-name edge-1\n",
+    );
+    let machine = scene.boot();
+    machine.kubelet();
+    let (pid, before) = (machine.number("ckpt-db.service", "MainPID"), prepared(&machine));
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: late, namespace: shop, uid: u-late}\nspec:\n  nodeName: edge-1\n  \
+               containers: [{name: c, image: example.com/late:1}]\n";
+    machine.scene.write("etc/source/late.yaml", pod);
+    assert!(machine.inside(&["systemctl", "reload", "ckpt-db.service"]).status.success());
+    machine.wait("the new pod is prepared", |machine| {
+        let listed = machine.inside(&["ls", "/etc/kubernetes/inactive-manifests", "/etc/kubernetes/manifests"]);
+        String::from_utf8_lossy(&listed.stdout).contains("shop_late").then_some(())
+    });
+    assert!(before > 0, "the others were there before");
+    assert_eq!(machine.number("ckpt-db.service", "MainPID"), pid, "the same process");
+}
