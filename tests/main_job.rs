@@ -25,7 +25,7 @@ fn a_first_run_leaves_a_store_manifests_and_trees() {
     node.copy_example();
     let ran = node.run_source().expect(0);
     assert!(ran.stderr.contains("made a node key"), "{}", ran.stderr);
-    assert!(ran.stdout.contains("4 of 7 pods would come back"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("4 of 6 pods would come back"), "{}", ran.stdout);
     assert!(node.at(STORE).is_file());
     let active: Vec<_> = manifests(&node.at(MANIFESTS)).into_keys().collect();
     let want = [

@@ -57,7 +57,7 @@ fn describe(text: &mut String, command: &clap::Command) {
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(text, "## {name}\n\n{about}\n");
     let usage = command.clone().color(clap::ColorChoice::Never).render_usage().to_string();
-    let _ = writeln!(text, "```\n{}\n```\n", usage.trim_start_matches("Usage: ").trim_end());
+    let _ = writeln!(text, "```text\n{}\n```\n", usage.trim_start_matches("Usage: ").trim_end());
     let shown =
         |argument: &&clap::Arg| !argument.is_hide_set() && !["help", "version"].contains(&argument.get_id().as_str());
     for argument in command.get_arguments().filter(shown) {
@@ -66,7 +66,7 @@ fn describe(text: &mut String, command: &clap::Command) {
     if let Some(after) = command.get_after_long_help().or(command.get_after_help()) {
         let after = after.to_string();
         match after.contains("\n  ") {
-            true => drop(writeln!(text, "\n```\n{}\n```", after.trim_end())),
+            true => drop(writeln!(text, "\n```text\n{}\n```", after.trim_end())),
             false => drop(writeln!(text, "\n{}", after.trim_end())),
         }
     }
