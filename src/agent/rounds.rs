@@ -135,6 +135,9 @@ impl Rounds {
             self.loaded = None;
             return WATCHFUL;
         };
+        if let Some(renewed) = self.shared.renewed() {
+            self.keeper.renew(renewed);
+        }
         // In this order: what is said to be durable is in the snapshot. Without a store it may be in none.
         let mut durable = self.shared.durable();
         let store = self.shared.store();
