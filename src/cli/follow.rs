@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,8 @@ use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
     About, Batch, Departed, Desk, FollowError, Following, Keeper, Keeping, Kept, KeyFiles, KeySlots, LastAnswer,
-    Latest, Look, Metering, Observer, PassError, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status,
-    Target, Watcher, in_memory, key_news,
+    Latest, Look, Metering, Observer, PassError, Renewed, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold,
+    Status, Target, Watcher, in_memory, key_news,
 };
 use ckpt_db::checkpoint::lifecycle::{Record, State};
 use ckpt_db::checkpoint::node::Fact;
@@ -40,6 +41,7 @@ use super::keeping::{KeepArgs, is_copy};
 use super::key_look::KeyLook;
 use super::output::plural;
 use super::report::{about, problems};
+use super::run::reload::{InForce, Reloading};
 use super::unlock::Keys;
 use super::{Exit, chain, chain_of, now_unix_ms, rebuilt, say};
 
@@ -73,6 +75,7 @@ pub(super) struct Follow<'a> {
     pub(super) node_name: Option<String>,
     pub(super) kubeconfig: Option<PathBuf>,
     pub(super) refresh: ObjectRefresh,
+    pub(super) reloading: Reloading,
 }
 
 impl Follow<'_> {
@@ -81,11 +84,6 @@ impl Follow<'_> {
         let path = self.store.store()?;
         let layout = self.store.layout()?;
         let policy = self.settings.activation;
-        let departed = match policy {
-            // There is no copy that a grace period could be for.
-            ActivationPolicy::Off => Departed::Remove,
-            ActivationPolicy::Annotated | ActivationPolicy::All => Departed::Keep,
-        };
         if policy == ActivationPolicy::Off && self.checkpointing {
             say(format_args!("note: activation policy off: pods are stored and reported, and nothing is rendered"));
         }
@@ -146,7 +144,7 @@ impl Follow<'_> {
             pace: Pace::default(),
             clock: || now_unix_ms() / 1000,
             newest_stored_at_unix_s: found.as_ref().map_or(0, |snapshot| newest(snapshot.get()) / 1000),
-            departed,
+            departed: departed(policy),
             shared: Arc::clone(&shared),
             keys: match self.checkpointing {
                 true => KeySlots {
@@ -172,8 +170,10 @@ impl Follow<'_> {
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
         let last_answer = if self.checkpointing { self.keep.last_answer(self.store)? } else { LastAnswer::at(None) };
-        let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
+        let rendering = Arc::new(AtomicBool::new(policy != ActivationPolicy::Off));
+        let teller = Box::new(Teller { rendering: Arc::clone(&rendering), ..Teller::default() });
         let line = Arc::clone(&shared);
+        let renewing = (Arc::clone(&shared), Arc::clone(&latest), self.reloading);
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
         let full_at = path.clone();
         let resident = Resident {
@@ -214,6 +214,23 @@ impl Follow<'_> {
                 }
             }),
             keeps: Some((rounds, sights)),
+            reload: Box::new({
+                let root = layout.root().to_owned();
+                let (shared, latest, mut reloading) = renewing;
+                move |following| match reloading.again() {
+                    Ok(None) => {}
+                    Ok(Some(InForce { settings, rules, kubeconfig, refresh, restart })) => {
+                        let policy = settings.activation;
+                        following.place = self::place(kubeconfig, &root);
+                        following.refresh = refresh;
+                        following.departed = self::departed(policy);
+                        rendering.store(policy != ActivationPolicy::Off, Ordering::Relaxed);
+                        latest.configured(policy, restart);
+                        shared.renew(Renewed { settings, rules });
+                    }
+                    Err(why) => latest.refuses(why),
+                }
+            }),
             notifier: Arc::new(Notifier::from_env()),
             key_files: self.checkpointing.then(|| {
                 let keys = self.keys.clone();
@@ -339,6 +356,15 @@ fn begin_anew_at(path: &Path, keys: &Keys, wanted: &[Unlocker], why: &str) -> an
         path.display()
     ));
     Ok(())
+}
+
+/// What becomes of pods whose parents are gone.
+fn departed(policy: ActivationPolicy) -> Departed {
+    match policy {
+        // There is no copy that a grace period could be for.
+        ActivationPolicy::Off => Departed::Remove,
+        ActivationPolicy::Annotated | ActivationPolicy::All => Departed::Keep,
+    }
 }
 
 /// Where credentials are looked for.
@@ -536,7 +562,7 @@ struct Teller {
     files: BTreeSet<String>,
     runtime_unknown: bool,
     /// Not under the policy `off`: then nothing depends on what runs.
-    rendering: bool,
+    rendering: Arc<AtomicBool>,
 }
 
 impl Teller {
@@ -577,7 +603,7 @@ impl Watcher for Teller {
         problems.extend(snapshot.findings().iter().map(|finding| format!("warning: {finding}")));
         match &kept.look.runtime {
             Fact::Known(_) => self.runtime_unknown = false,
-            Fact::Unknown(why) if self.rendering && !self.runtime_unknown => {
+            Fact::Unknown(why) if self.rendering.load(Ordering::Relaxed) && !self.runtime_unknown => {
                 say(format_args!("warning: nobody knows what runs here, so no copy is started: {why}"));
                 self.runtime_unknown = true;
             }

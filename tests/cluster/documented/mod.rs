@@ -83,9 +83,14 @@ fn machine(cluster: &Cluster) -> Machine {
         "var/lib/kubelet/config.yaml",
         "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests\n",
     );
+    // The machine has a /tmp of its own, in which the control plane's files may lie.
+    let from = cluster.admin_kubeconfig();
+    let text = fs::read_to_string(&from).unwrap().replace(from.parent().unwrap().to_str().unwrap(), "/var");
+    scene.write("var/admin.conf", &text);
+    fs::copy(from.with_file_name("admin-client.pem"), scene.path("var/admin-client.pem")).unwrap();
     let checkout = scene.path("var/checkout");
     fs::create_dir(&checkout).unwrap();
-    for name in ["Makefile", "LICENSE", "dist", "docs", "examples"] {
+    for name in ["LICENSE", "Makefile", "dist", "docs", "examples"] {
         symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), checkout.join(name)).unwrap();
     }
     fs::copy(env!("CARGO_BIN_EXE_ckpt-db"), checkout.join("ckpt-db")).unwrap();
@@ -123,12 +128,12 @@ fn run(cluster: &Cluster, asked: &Path, told: &Path, session: impl FnOnce() -> O
 }
 
 /// The blocks of a page, behind what they may need.
-fn script(page: &str, cluster: &Cluster) -> String {
+fn script(page: &str, kubeconfig: &Path) -> String {
     let prelude = fs::read_to_string(PRELUDE).unwrap();
     let blocks = markdown::split(&fs::read_to_string(page).unwrap()).0;
     format!(
         "export KUBECONFIG='{}' PATH='{}':\"$PATH\"\n{prelude}\n{}",
-        cluster.admin_kubeconfig().display(),
+        kubeconfig.display(),
         binaries().unwrap().display(),
         session::script(page, &blocks)
     )
@@ -151,7 +156,7 @@ fn how_tos() {
     let mut wrong = Vec::new();
     for page in pages(Scene::Node) {
         let machine = machine(&cluster);
-        let script = script(page, &cluster);
+        let script = script(page, Path::new("/var/admin.conf"));
         let [asked, told] = ["var/api-server.asked", "var/api-server.told"].map(|name| machine.scene.path(name));
         let command = ["timeout", PATIENCE_SECONDS, "bash", "-c", &script];
         let output = run(&cluster, &asked, &told, || machine.inside(&command));
@@ -166,7 +171,7 @@ fn tutorial() {
     let Some((cluster, node)) = cluster_with_a_node(directory.path()) else { return };
     for page in pages(Scene::Sandbox) {
         let environment = sandbox_environment(&cluster, &node);
-        let script = format!(". {}\n{}", environment.display(), script(page, &cluster));
+        let script = format!(". {}\n{}", environment.display(), script(page, &cluster.admin_kubeconfig()));
         let [asked, told] = ["api-server.asked", "api-server.told"].map(|name| node.path(name));
         let output = run(&cluster, &asked, &told, || {
             let mut shell = Command::new("timeout");
