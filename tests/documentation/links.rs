@@ -8,7 +8,7 @@ use super::markdown::{anchors, links, pages, split};
 const INDEX: &str = "docs/README.md";
 
 /// Pages that may be there before the index names them.
-const COMING: [&str; 3] = ["docs/explanation/hardening.md", "docs/performance.md", "docs/reference/metrics.md"];
+const COMING: [&str; 2] = ["docs/explanation/hardening.md", "docs/reference/metrics.md"];
 
 /// `docs/a/../b.md` without the detour.
 fn plain(path: &Path) -> PathBuf {
