@@ -7,7 +7,7 @@ use super::parent::{Class, CopyStatus};
 use super::state::{Presence, Running, State};
 use crate::checkpoint::look::{Answers, Look};
 use crate::checkpoint::rendering::{Activity, PodName};
-use crate::checkpoint::verdict::{Note, Verdict};
+use crate::checkpoint::verdict::{NotMeant, Note, Verdict};
 
 /// Reasons of a kubelet that found no place for a pod (`pkg/kubelet/lifecycle/predicate.go`); the pod stays failed.
 const REJECTIONS: [&str; 4] = ["OutOf", "NodePorts", "UnexpectedAdmissionError", "NodeAffinity"];
@@ -244,6 +244,9 @@ impl Standing {
             }
             (Why::Verdict, _) => match verdict {
                 Verdict::NotRecoverable { reasons } => reasons.first().map(ToString::to_string),
+                Verdict::NotMeant(why @ NotMeant::PolicyOff) => {
+                    Some(format!("{why}; activationPolicy: all, or annotated, brings pods back"))
+                }
                 Verdict::Recoverable { .. } | Verdict::WhenNetworkIs { .. } | Verdict::NotMeant(_) => None,
             },
             (Why::Contested, _) => match verdict {

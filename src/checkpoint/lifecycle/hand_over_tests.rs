@@ -428,3 +428,13 @@ fn what_is_said() {
         assert_eq!(node.standing("web").todo(&verdict).as_deref(), todo, "{why}");
     }
 }
+
+/// In shadow mode every pod of a dark node is down, and the reason is one setting.
+#[test]
+fn a_policy_that_is_off_is_named() {
+    let node = standing_in([plain("web")]);
+    let standing = super::Standing { why: Why::Verdict, copy: None, ..node.standing("web").clone() };
+    let todo = |why| standing.todo(&Verdict::NotMeant(why));
+    assert!(todo(NotMeant::PolicyOff).is_some_and(|todo| todo.contains("activationPolicy")));
+    assert_eq!(todo(NotMeant::OptedOut), None);
+}
