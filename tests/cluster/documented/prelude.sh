@@ -18,7 +18,7 @@ policy_is() { until_true sh -c "ckpt-db status -o json | jq -e '.policy == \"$1\
 # As docs/how-to/install.md has it, with this activation policy. Agents of other tests may have the usual port.
 METRICS=$((20000 + RANDOM % 10000))
 installed() {
-  make -s install BINARY=./ckpt-db && mkdir -p /etc/ckpt-db &&
+  make -s install BINARY=./ckpt-db &&
     printf '%s\n' 'apiVersion: ckpt-db.io/v1alpha1' 'kind: CheckpointerConfiguration' \
       "metricsBindAddress: 127.0.0.1:$METRICS" ${1:+"activationPolicy: $1"} >/etc/ckpt-db/config.yaml &&
     systemctl enable --now ckpt-db && in_step
