@@ -224,3 +224,18 @@ fn the_sample_is_true() {
 fn the_reference_is_true() {
     same_between("docs/reference/config.md", "fields", &text::table());
 }
+
+/// Where an option says which key is to be added, the file says what opens the store.
+#[test]
+fn a_key_of_the_file_opens_and_is_not_added() {
+    let settings = read(&format!("{HEAD}nodeKeys: [/k.pem]\nstore: /s.db\n"), "/").unwrap();
+    let matches = |arguments: &[&str]| under(Cli::command(), &settings).try_get_matches_from(arguments).unwrap();
+    let matches = matches(&["ckpt-db", "key", "add", "--recovery-code"]);
+    let add = matches.subcommand().unwrap().1.subcommand().unwrap().1.clone();
+    let value = |id: &str| add.try_get_raw(id).ok().flatten().map(|mut raw| raw.next().unwrap().to_owned());
+    assert_eq!(value("with_node_key").as_deref(), Some("/k.pem".as_ref()));
+    assert_eq!(value("node_key"), None);
+    assert_eq!(value("store").as_deref(), Some("/s.db".as_ref()));
+    // What the file sets is no choice among the options of which one has to be given.
+    assert!(under(Cli::command(), &settings).try_get_matches_from(["ckpt-db", "key", "add"]).is_err());
+}
