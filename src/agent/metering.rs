@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::admin::Desk;
 use crate::node::boot;
-use crate::ops::health::Health;
 use crate::ops::endpoints::Pages;
+use crate::ops::health::Health;
 use crate::ops::metrics::{Feature, Gathered, Process, page};
 
 /// Answers for the agent. Nothing is looked at before somebody asks.

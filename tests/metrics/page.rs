@@ -158,7 +158,9 @@ fn what_is_not_known_is_left_out() {
     };
     let text = page(&gathered, &Counters::default());
     let samples = samples(&text);
-    for absent in ["cold_start", "last_complete_sync", "certificate", "store_file", "slot_oldest", "bootstrap", "process_"] {
+    for absent in
+        ["cold_start", "last_complete_sync", "certificate", "store_file", "slot_oldest", "bootstrap", "process_"]
+    {
         assert!(!samples.keys().any(|name| name.contains(absent)), "{absent}");
     }
     assert_eq!(samples["ckpt_db_in_step"], 0.0);
