@@ -7,6 +7,7 @@ use tokio::runtime::Builder;
 
 use super::eyes::{Eyes, Sights};
 use super::pass::{Outcome, PassError, Target, assess, lifecycle, refuse_other_node};
+use super::shared::Renewed;
 use crate::checkpoint::decide::{Decision, PodNetwork};
 use crate::checkpoint::images::NodeImages;
 use crate::checkpoint::lifecycle::{Alarm, Checkpoint, Lives, Record, Rules, Standing, Timeline, decide};
@@ -168,6 +169,13 @@ impl Keeper {
     #[must_use]
     pub fn keeping(&self) -> &Keeping {
         &self.keeping
+    }
+
+    /// From the next pass on, which is a whole one, pods are kept by other settings. What was seen and done stays known.
+    pub fn renew(&mut self, Renewed { settings, rules }: Renewed) {
+        self.keeping.settings = settings;
+        self.keeping.rules = rules;
+        self.assessed = None;
     }
 
     /// Looks at the node.

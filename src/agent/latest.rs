@@ -1,7 +1,7 @@
 //! What the last round came to, kept for whoever asks: the status document.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bootstrap::Bootstrap;
 use super::cause::{chain, is_full};
@@ -28,7 +28,7 @@ pub struct About {
     pub checkpointing: bool,
     /// What an earlier run has left that does harm while the gate is off.
     pub left_over: Option<String>,
-    /// Which pods are activated.
+    /// Which pods are activated, until a reload changes it.
     pub policy: ActivationPolicy,
     /// When it started, in milliseconds since 1970 and since boot.
     pub started_ms: (u64, u64),
@@ -44,6 +44,16 @@ pub struct Latest {
     /// When the store was last in step with the API server, in milliseconds since boot.
     in_step_ms: Mutex<Option<u64>>,
     bootstrap: Option<Arc<Bootstrap>>,
+    configuration: Mutex<Configuration>,
+}
+
+/// What became of the settings since the start.
+struct Configuration {
+    policy: ActivationPolicy,
+    /// Why they could not be read again.
+    refused: Option<String>,
+    /// Fields that take a restart.
+    restart: Vec<&'static str>,
 }
 
 struct Round {
@@ -64,8 +74,10 @@ impl Latest {
     /// Of a process that has made no round yet.
     #[must_use]
     pub fn new(about: About) -> Self {
+        let configuration = Configuration { policy: about.policy, refused: None, restart: Vec::new() };
         let (round, problem, files) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { about, round, problem, files, in_step_ms: Mutex::default(), bootstrap: None }
+        let (in_step_ms, configuration) = (Mutex::default(), Mutex::new(configuration));
+        Self { about, round, problem, files, in_step_ms, bootstrap: None, configuration }
     }
 
     /// With how the files of bootstrap checkpointing do, where there are any.
@@ -131,6 +143,20 @@ impl Latest {
         round.as_ref().is_some_and(|round| round.look.api.reach == Answers::Answering && round.look.api.in_step)
     }
 
+    /// Settings were read again; these fields have changed and take a restart.
+    pub fn configured(&self, policy: ActivationPolicy, restart: Vec<&'static str>) {
+        *self.configuration() = Configuration { policy, refused: None, restart };
+    }
+
+    /// Settings could not be read again, and stay as they are.
+    pub fn refuses(&self, why: String) {
+        self.configuration().refused = Some(why);
+    }
+
+    fn configuration(&self) -> MutexGuard<'_, Configuration> {
+        self.configuration.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the feature gate is on.
     #[must_use]
     pub fn checkpointing(&self) -> bool {
@@ -183,6 +209,10 @@ impl Latest {
             pod: None,
             message: message.clone(),
         });
+        let (policy, configuration) = {
+            let configuration = self.configuration();
+            (configuration.policy, configuration.alarms())
+        };
         let pods: Vec<status::Pod> = round.iter().flat_map(|round| round.pods(now_ms)).collect();
         let nobody = || "no round was made yet".to_owned();
         let (runtime, kubelet) = match &*round {
@@ -200,7 +230,7 @@ impl Latest {
                 .is_none_or(|round| crate::source::api::reach::clock_is_set(now_unix_s, round.newest_stored_at_unix_s)),
             started_at_unix_s: self.about.started_ms.0 / 1000,
             up_s: now_ms.saturating_sub(self.about.started_ms.1) / 1000,
-            policy: match self.about.policy {
+            policy: match policy {
                 ActivationPolicy::Off => status::Policy::Off,
                 ActivationPolicy::Annotated => status::Policy::Annotated,
                 ActivationPolicy::All => status::Policy::All,
@@ -218,8 +248,23 @@ impl Latest {
                 .flat_map(|round| round.alarms.iter().map(alarm))
                 .chain(files)
                 .chain(left_over)
+                .chain(configuration)
                 .collect(),
         }
+    }
+}
+
+impl Configuration {
+    fn alarms(&self) -> Vec<status::Alarm> {
+        let alarm = |code: &str, message| status::Alarm { code: code.to_owned(), pod: None, message };
+        let refused = self.refused.iter().map(|why| {
+            alarm("ConfigurationRefused", format!("settings were not read again and stay as they were: {why}"))
+        });
+        let restart = (!self.restart.is_empty()).then(|| {
+            let fields = self.restart.join(", ");
+            alarm("RestartNeeded", format!("these settings have changed since the start, and take a restart: {fields}"))
+        });
+        refused.chain(restart).collect()
     }
 }
 

@@ -54,6 +54,6 @@ pub use predecessor::{Cleared, Imported, clear_away, import, is_truth, unneeded}
 pub use resident::{KeyFiles, Resident};
 pub use rounds::{Rounds, Watcher};
 pub use seed::{Seeded, in_memory, open_or_create, open_or_rebuild, seed};
-pub use shared::Shared;
+pub use shared::{Renewed, Shared};
 pub use steps::{Departed, changes};
 pub use store_thread::{Answer, Idle, KeepSlots, StoreHandle, StoreThread};

@@ -43,6 +43,9 @@ fn after_failure(before: u32) -> Duration {
     AFTER_FAILURE.saturating_mul(2_u32.saturating_pow(before)).min(AFTER_FAILURES)
 }
 
+/// What the service manager shows after a reload.
+const RELOADED: &str = "everything is read again";
+
 /// How long another instance may take to open the store that it asked for.
 const YIELDS_FOR: Duration = Duration::from_secs(15);
 
@@ -52,6 +55,8 @@ enum Interrupted<E> {
     Stop,
     /// SIGHUP: everything is read and listed again.
     Reload,
+    /// Nothing has begun: the store that was found can't be written to.
+    Begin,
     /// Another instance asks for the store.
     Ceded,
     /// The task that keeps the pods has ended, which it never should.
@@ -102,6 +107,8 @@ pub struct Resident<'a, E> {
     pub failed: Box<dyn FnMut(Result<FollowError, E>) + 'a>,
     /// What keeps the pods, and where the node is looked at. Without it the agent only follows and stores.
     pub keeps: Option<(Rounds, Sights)>,
+    /// SIGHUP has come: settings are read again, those of following into what is given.
+    pub reload: Box<dyn FnMut(&mut Following) + 'a>,
     /// The service manager.
     pub notifier: Arc<Notifier>,
     /// Which files are watched for keys, and who is told. Without it nobody is.
@@ -190,7 +197,7 @@ impl<E: From<io::Error>> Resident<'_, E> {
                 first = false;
                 let opened = match opened {
                     Ok(opened) => opened,
-                    Err(error) => return error.map_or(Interrupted::Reload, Interrupted::NoStore),
+                    Err(error) => return error.map_or(Interrupted::Begin, Interrupted::NoStore),
                 };
                 let failing = Arc::clone(&shared);
                 let failed = Box::new(move |error| failing.fails(error));
@@ -231,7 +238,11 @@ impl<E: From<io::Error>> Resident<'_, E> {
                         }
                         shared.closed(Some(problem(error)));
                     }
-                    Interrupted::Stop | Interrupted::Reload | Interrupted::Ended | Interrupted::NoStore(_) => {
+                    Interrupted::Stop
+                    | Interrupted::Reload
+                    | Interrupted::Begin
+                    | Interrupted::Ended
+                    | Interrupted::NoStore(_) => {
                         shared.closed(None);
                     }
                 }
@@ -254,7 +265,13 @@ impl<E: From<io::Error>> Resident<'_, E> {
             let wait = match ended {
                 Interrupted::Stop => break Ok(()),
                 Interrupted::Ended => break Err(has_ended()),
-                Interrupted::Reload => continue,
+                Interrupted::Reload => {
+                    self.notifier.reloading();
+                    (self.reload)(&mut self.following);
+                    self.notifier.ready(RELOADED);
+                    continue;
+                }
+                Interrupted::Begin => continue,
                 Interrupted::Ceded => {
                     // Whoever asked opens it meanwhile, and answers. If nobody does, it is opened here again.
                     asked.abort();
@@ -313,13 +330,19 @@ impl<E: From<io::Error>> Resident<'_, E> {
                     () = watch_only(&mut self.following, &node, self.observer) => None,
                 }
             };
+            let mut reload = false;
             tokio::select! {
                 biased;
                 _ = terminate.recv() => break Ok(()),
                 _ = interrupt.recv() => break Ok(()),
-                _ = hangup.recv() => {}
+                _ = hangup.recv() => reload = true,
                 _ = &mut keeping => break Err(has_ended()),
                 opened = meanwhile => store = opened,
+            }
+            if reload {
+                self.notifier.reloading();
+                (self.reload)(&mut self.following);
+                self.notifier.ready(RELOADED);
             }
         };
         self.notifier.stopping();

@@ -135,6 +135,9 @@ impl Rounds {
             self.loaded = None;
             return WATCHFUL;
         };
+        if let Some(renewed) = self.shared.renewed() {
+            self.keeper.renew(renewed);
+        }
         // In this order: what is said to be durable is in the snapshot. Without a store it may be in none.
         let mut durable = self.shared.durable();
         let store = self.shared.store();
@@ -197,7 +200,7 @@ impl Rounds {
             }
         }
         self.watcher.kept(&kept, snapshot.get());
-        count(&mut self.rejected, &kept, shared.counters());
+        count(&mut self.rejected, &kept.news, kept.ended.len(), &kept.alarms, shared.counters());
         let pause = pause(&kept);
         self.latest.is(kept, snapshot.get(), sighting.and_then(|sighting| sighting.reach));
         pause
@@ -240,9 +243,9 @@ async fn news(line: &mut Option<(u64, watch::Receiver<Sighting>)>) {
 }
 
 /// Counts what a round came to. `rejected`: the parents that were rejected before it.
-fn count(rejected: &mut BTreeSet<String>, kept: &Kept, counters: &Counters) {
+fn count(rejected: &mut BTreeSet<String>, news: &[Record], ended: usize, alarms: &[Alarm], counters: &Counters) {
     let (mut activations, mut hand_overs) = (0, 0);
-    for Record { state, .. } in &kept.news {
+    for Record { state, .. } in news {
         match state {
             State::Active | State::SelfActive => activations += 1,
             State::HandedOver { .. } => hand_overs += 1,
@@ -253,8 +256,8 @@ fn count(rejected: &mut BTreeSet<String>, kept: &Kept, counters: &Counters) {
             | State::Removed => {}
         }
     }
-    let now: BTreeSet<String> = kept.alarms.iter().map(|Alarm::ParentRejected { uid, .. }| uid.clone()).collect();
-    counters.kept(activations, hand_overs, kept.ended.len(), now.difference(rejected).count());
+    let now: BTreeSet<String> = alarms.iter().map(|Alarm::ParentRejected { uid, .. }| uid.clone()).collect();
+    counters.kept(activations, hand_overs, ended, now.difference(rejected).count());
     *rejected = now;
     counters.round();
 }
@@ -267,4 +270,38 @@ fn pause(kept: &Kept) -> Duration {
     };
     let due = kept.next_ms.map(|next_ms| Duration::from_millis(next_ms.saturating_sub(kept.look.now_ms)));
     due.map_or(usual, |due| due.clamp(BUSY, usual))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::rendering::PodName;
+
+    #[test]
+    fn a_rejected_parent_counts_once_and_a_copy_each_time() {
+        let pod = || PodName { namespace: "shop".to_owned(), name: "web".to_owned() };
+        let record = |state| Record { pod: pod(), uid: "u".to_owned(), state, republished: 0, why: String::new() };
+        let alarm = |uid: &str| Alarm::ParentRejected { pod: pod(), uid: uid.to_owned(), ended: "OutOfcpu".to_owned() };
+        let counters = Counters::default();
+        let mut rejected = BTreeSet::new();
+        let mut round = |news: &[State], ended, alarms: &[&str]| {
+            let news: Vec<Record> = news.iter().map(|state| record(*state)).collect();
+            let alarms: Vec<Alarm> = alarms.iter().map(|uid| alarm(uid)).collect();
+            count(&mut rejected, &news, ended, &alarms, &counters);
+        };
+        round(&[State::Active, State::SelfActive, State::Inactive], 0, &["a"]);
+        round(&[State::HandedOver { left_ms: 7 }, State::ActiveGrace { left_ms: 7 }], 1, &["a", "b"]);
+        round(&[State::Active], 2, &[]);
+        round(&[], 0, &["a"]);
+        let shown = format!("{counters:?}");
+        for want in [
+            "rounds: Count(4)",
+            "activations: Count(3)",
+            "hand_overs: Count(1)",
+            "ended: Count(3)",
+            "rejected_parents: Count(3)",
+        ] {
+            assert!(shown.contains(want), "{want}: {shown}");
+        }
+    }
 }

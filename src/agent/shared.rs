@@ -6,6 +6,8 @@ use tokio::sync::{Notify, watch};
 
 use super::store_thread::StoreHandle;
 use super::view::Episode;
+use crate::checkpoint::lifecycle::Rules;
+use crate::checkpoint::settings::Settings;
 use crate::ops::metrics::Counters;
 use crate::source::api::feed::{Control, Feed};
 use crate::source::api::sighting::Sighting;
@@ -30,6 +32,17 @@ pub struct Shared {
     node: Mutex<Option<String>>,
     counters: Arc<Counters>,
     watch_ends: Arc<WatchEnds>,
+    /// What the pods are kept by from the next round on.
+    renewed: Mutex<Option<Renewed>>,
+}
+
+/// Settings that a reload has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// How pods are judged and translated.
+    pub settings: Settings,
+    /// When they are activated.
+    pub rules: Rules,
 }
 
 #[derive(Default)]
@@ -154,6 +167,18 @@ impl Shared {
     #[must_use]
     pub fn node(&self) -> Option<String> {
         lock(&self.node).clone()
+    }
+
+    /// From the next round on, which is now, pods are kept by these.
+    pub fn renew(&self, renewed: Renewed) {
+        *lock(&self.renewed) = Some(renewed);
+        self.ring();
+    }
+
+    /// What was said so since this was asked last.
+    #[must_use]
+    pub fn renewed(&self) -> Option<Renewed> {
+        lock(&self.renewed).take()
     }
 
     /// Asks this instance to give the store up.

@@ -281,6 +281,11 @@ impl TranslateArgs {
         Ok(settings)
     }
 
+    /// Whether nothing may be rendered that no key authenticates.
+    pub(crate) fn requires_authentication(&self) -> bool {
+        self.require_authentication
+    }
+
     /// In a pod of its own the agent sees other files than the kubelet does.
     fn env_file_helper(&self) -> Result<String, NoHelper> {
         let in_pod = std::env::var_os("POD_NAME").is_some_and(|name| !name.is_empty());

@@ -1,25 +1,26 @@
 //! `ckpt-db run` on the API server: opens or creates the store, follows, and tells in a line whatever changes.
 
+mod teller;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
-    About, Batch, Departed, Desk, FollowError, Following, Keeper, Keeping, Kept, KeyFiles, KeySlots, LastAnswer,
-    Latest, Look, Metering, Observer, PassError, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status,
-    Target, Watcher, in_memory, key_news,
+    About, Batch, Departed, Desk, FollowError, Following, Keeper, Keeping, KeyFiles, KeySlots, LastAnswer, Latest,
+    Look, Metering, Observer, Renewed, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target,
+    in_memory, key_news,
 };
-use ckpt_db::checkpoint::lifecycle::{Record, State};
-use ckpt_db::checkpoint::node::Fact;
 use ckpt_db::checkpoint::settings::{ActivationPolicy, Settings};
 use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::node::boot;
 use ckpt_db::ops::admin::Client;
-use ckpt_db::ops::log::{self, Severity, events};
+use ckpt_db::ops::log::events;
 use ckpt_db::ops::metrics::Feature;
 use ckpt_db::ops::notify::Notifier;
 use ckpt_db::source::api::collect::Step;
@@ -29,19 +30,20 @@ use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::store::{
-    Backend, BegunAnew, Committed, LockState, SlotPolicy, Snapshot, StoreError, Update, begin_anew, open_offline,
+    Backend, BegunAnew, Committed, LockState, SlotPolicy, Snapshot, StoreError, begin_anew, open_offline,
 };
 use store_format::{SlotKind, Unlocker};
 
+use self::teller::{Teller, committed};
 use super::args::StoreArgs;
 use super::bootstrap::{self, BootstrapArgs};
 use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
 use super::key_look::KeyLook;
-use super::output::plural;
-use super::report::{about, problems};
+use super::report::about;
+use super::run::reload::{InForce, Reloading};
 use super::unlock::Keys;
-use super::{Exit, chain, chain_of, now_unix_ms, rebuilt, say};
+use super::{Exit, chain, now_unix_ms, rebuilt, say};
 
 /// Objects that can't be read are named one by one, but not hundreds of them.
 const NAMED_AT_ONCE: usize = 5;
@@ -73,6 +75,7 @@ pub(super) struct Follow<'a> {
     pub(super) node_name: Option<String>,
     pub(super) kubeconfig: Option<PathBuf>,
     pub(super) refresh: ObjectRefresh,
+    pub(super) reloading: Reloading,
 }
 
 impl Follow<'_> {
@@ -81,11 +84,6 @@ impl Follow<'_> {
         let path = self.store.store()?;
         let layout = self.store.layout()?;
         let policy = self.settings.activation;
-        let departed = match policy {
-            // There is no copy that a grace period could be for.
-            ActivationPolicy::Off => Departed::Remove,
-            ActivationPolicy::Annotated | ActivationPolicy::All => Departed::Keep,
-        };
         if policy == ActivationPolicy::Off && self.checkpointing {
             say(format_args!("note: activation policy off: pods are stored and reported, and nothing is rendered"));
         }
@@ -146,7 +144,7 @@ impl Follow<'_> {
             pace: Pace::default(),
             clock: || now_unix_ms() / 1000,
             newest_stored_at_unix_s: found.as_ref().map_or(0, |snapshot| newest(snapshot.get()) / 1000),
-            departed,
+            departed: departed(policy),
             shared: Arc::clone(&shared),
             keys: match self.checkpointing {
                 true => KeySlots {
@@ -172,8 +170,10 @@ impl Follow<'_> {
         let found_node = found.as_ref().and_then(|snapshot| snapshot.get().node_name().map(str::to_owned));
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
         let last_answer = if self.checkpointing { self.keep.last_answer(self.store)? } else { LastAnswer::at(None) };
-        let teller = Box::new(Teller { rendering: policy != ActivationPolicy::Off, ..Teller::default() });
+        let rendering = Arc::new(AtomicBool::new(policy != ActivationPolicy::Off));
+        let teller = Box::new(Teller::new(Arc::clone(&rendering)));
         let line = Arc::clone(&shared);
+        let renewing = (Arc::clone(&shared), Arc::clone(&latest), self.reloading);
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
         let full_at = path.clone();
         let resident = Resident {
@@ -214,6 +214,23 @@ impl Follow<'_> {
                 }
             }),
             keeps: Some((rounds, sights)),
+            reload: Box::new({
+                let root = layout.root().to_owned();
+                let (shared, latest, mut reloading) = renewing;
+                move |following| match reloading.again() {
+                    Ok(None) => {}
+                    Ok(Some(InForce { settings, rules, kubeconfig, refresh, restart })) => {
+                        let policy = settings.activation;
+                        following.place = self::place(kubeconfig, &root);
+                        following.refresh = refresh;
+                        following.departed = self::departed(policy);
+                        rendering.store(policy != ActivationPolicy::Off, Ordering::Relaxed);
+                        latest.configured(policy, restart);
+                        shared.renew(Renewed { settings, rules });
+                    }
+                    Err(why) => latest.refuses(why),
+                }
+            }),
             notifier: Arc::new(Notifier::from_env()),
             key_files: self.checkpointing.then(|| {
                 let keys = self.keys.clone();
@@ -339,6 +356,15 @@ fn begin_anew_at(path: &Path, keys: &Keys, wanted: &[Unlocker], why: &str) -> an
         path.display()
     ));
     Ok(())
+}
+
+/// What becomes of pods whose parents are gone.
+fn departed(policy: ActivationPolicy) -> Departed {
+    match policy {
+        // There is no copy that a grace period could be for.
+        ActivationPolicy::Off => Departed::Remove,
+        ActivationPolicy::Annotated | ActivationPolicy::All => Departed::Keep,
+    }
 }
 
 /// Where credentials are looked for.
@@ -524,104 +550,5 @@ impl Narrator<'_> {
             say(format_args!("warning: more objects can't be read (each is tried again; with --v=2 they are named)"));
         }
         *count <= NAMED_AT_ONCE
-    }
-}
-
-/// Tells what rounds come to: what changed with a pod, once, and what went wrong, once.
-#[derive(Default)]
-struct Teller {
-    /// What was wrong at the last round, already told.
-    problems: BTreeSet<String>,
-    /// Those of files, as of the last round that touched any.
-    files: BTreeSet<String>,
-    runtime_unknown: bool,
-    /// Not under the policy `off`: then nothing depends on what runs.
-    rendering: bool,
-}
-
-impl Teller {
-    /// Tells what was not wrong a round ago.
-    fn tell(&mut self, problems: BTreeSet<String>) {
-        for problem in problems.difference(&self.problems) {
-            match Severity::split(problem) {
-                (Severity::Error, problem) => tracing::error!(name: events::PROBLEM, "{problem}"),
-                (_, problem) => tracing::warn!(name: events::PROBLEM, "{problem}"),
-            }
-        }
-        self.problems = problems;
-    }
-}
-
-impl Watcher for Teller {
-    fn kept(&mut self, kept: &Kept, snapshot: &Snapshot) {
-        log::flush();
-        let revision = snapshot.revision().0;
-        for news in &kept.news {
-            let Record { pod, uid, state, why, .. } = news;
-            let (state, done) = (state.code(), said(*state));
-            tracing::info!(
-                name: events::CHECKPOINT_STATE, %pod, uid, revision, state, cause = why, "{pod}: {done} ({why})"
-            );
-        }
-        for (pod, uid) in &kept.ended {
-            let cause = "its parent is gone, and the grace period is over";
-            tracing::info!(name: events::CHECKPOINT_ENDED, %pod, uid, revision, cause, "{pod}: removed ({cause})");
-        }
-        if let Some(report) = &kept.report {
-            self.files = problems(report);
-            let rendered = report.outcomes.len();
-            tracing::info!(revision, "{rendered} pod{} rendered", plural(rendered));
-        }
-        let mut problems = self.files.clone();
-        problems.extend(kept.alarms.iter().map(|alarm| format!("warning: {alarm}")));
-        problems.extend(snapshot.findings().iter().map(|finding| format!("warning: {finding}")));
-        match &kept.look.runtime {
-            Fact::Known(_) => self.runtime_unknown = false,
-            Fact::Unknown(why) if self.rendering && !self.runtime_unknown => {
-                say(format_args!("warning: nobody knows what runs here, so no copy is started: {why}"));
-                self.runtime_unknown = true;
-            }
-            Fact::Unknown(_) => {}
-        }
-        self.tell(problems);
-    }
-
-    fn failed(&mut self, error: &PassError) {
-        self.tell(BTreeSet::from([format!("error: {}", chain_of(error))]));
-    }
-
-    fn recorded(&mut self, update: &Update) {
-        committed(update);
-    }
-
-    fn not_recorded(&mut self, error: &StoreError) {
-        self.tell(BTreeSet::from([format!("warning: what was decided could not be recorded: {}", chain_of(error))]));
-    }
-}
-
-/// One line a commit, for whoever wants to see them.
-fn committed(update: &Update) {
-    let (stored, removed) = (update.stored.len(), update.removed.len());
-    if stored + removed > 0 {
-        tracing::info!(revision = update.revision.0, stored, removed, "committed");
-        for object in &update.stored {
-            tracing::debug!(revision = update.revision.0, %object, "stored");
-        }
-        for object in &update.removed {
-            tracing::debug!(revision = update.revision.0, %object, "removed");
-        }
-    }
-}
-
-/// A state in the words of a log line.
-fn said(state: State) -> &'static str {
-    match state {
-        State::None | State::Inactive => "no copy runs",
-        State::InactiveGrace { .. } => "no copy runs; kept for the grace period",
-        State::Active => "copy started",
-        State::ActiveGrace { .. } => "copy runs on for the grace period",
-        State::HandedOver { .. } => "copy removed",
-        State::SelfActive => "copy of this agent started",
-        State::Removed => "removed",
     }
 }

@@ -50,15 +50,7 @@ impl KeepArgs {
         break_glass: bool,
     ) -> anyhow::Result<Keeping> {
         let layout = store.layout()?;
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let rules = Rules {
-            grace_ms: ms(self.checkpoint_grace_period),
-            activation_delay_ms: ms(self.activation_delay),
-            wave: self.activation_wave.into(),
-            break_glass,
-            own_pod: own_pod()?,
-            ..Rules::default()
-        };
+        let rules = self.rules(break_glass)?;
         let sights = Sights {
             root: layout.root().to_owned(),
             manifests: target.roots.manifests.clone(),
@@ -71,6 +63,19 @@ impl KeepArgs {
         };
         let settings = Settings { own_pod: rules.own_pod.clone(), ..settings };
         Ok(Keeping { acts: true, settings, own_name, target, rules, network, sights })
+    }
+
+    /// When copies are started and removed.
+    pub(crate) fn rules(&self, break_glass: bool) -> anyhow::Result<Rules> {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Ok(Rules {
+            grace_ms: ms(self.checkpoint_grace_period),
+            activation_delay_ms: ms(self.activation_delay),
+            wave: self.activation_wave.into(),
+            break_glass,
+            own_pod: own_pod()?,
+            ..Rules::default()
+        })
     }
 
     /// Where it is remembered when the API server answered last.

@@ -2,27 +2,36 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::args::StoreArgs;
 use super::say;
-use super::unlock::Keys;
+use super::unlock::{Keys, UnlockArgs};
 
 /// The one look of a process, however many of its parts look.
 #[derive(Clone)]
 pub(crate) struct KeyLook {
-    arguments: StoreArgs,
+    arguments: Arc<Mutex<StoreArgs>>,
     told: Arc<Mutex<Told>>,
 }
 
 impl KeyLook {
     pub(crate) fn new(arguments: &StoreArgs) -> Self {
-        Self { arguments: arguments.clone(), told: Arc::default() }
+        Self { arguments: Arc::new(Mutex::new(arguments.clone())), told: Arc::default() }
+    }
+
+    /// From now on keys are looked for where these options say.
+    pub(crate) fn renew(&self, unlock: &UnlockArgs) {
+        self.lock().unlock.renew(unlock);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, StoreArgs> {
+        self.arguments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every key that can be found now.
     pub(crate) fn look(&self) -> anyhow::Result<Keys> {
-        let keys = self.arguments.look_for_keys()?;
+        let keys = self.lock().clone().look_for_keys()?;
         let news = self.told.lock().unwrap_or_else(PoisonError::into_inner).news(&keys.warnings);
         news.iter().for_each(|warning| say(format_args!("{warning}")));
         Ok(keys)
@@ -30,7 +39,7 @@ impl KeyLook {
 
     /// The files to be watched.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        self.arguments.key_files().unwrap_or_default()
+        self.lock().key_files().unwrap_or_default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ckpt-db run`: cold start from the store, then follow the source.
 
 mod pass;
+pub(super) mod reload;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use ckpt_db::source::manifests::Input;
 use self::pass::Pass;
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::bootstrap::BootstrapArgs;
-use super::config::Invocation;
+use super::config::Reload;
 use super::gates::{GateArgs, say_off};
 use super::keeping::KeepArgs;
 use super::key_look::KeyLook;
@@ -96,9 +97,9 @@ pub(crate) struct Run {
     #[command(flatten)]
     logging: LogArgs,
 
-    /// How this was started, to be read again at a reload.
+    /// How this was started, to be read again.
     #[arg(skip)]
-    invocation: Option<Invocation>,
+    reload: Option<Reload>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -111,9 +112,21 @@ enum RefreshArg {
 
 impl Run {
     /// Learns how it was started, and which gates the configuration file sets.
-    pub(super) fn configured(&mut self, invocation: Invocation, gates: &[(String, bool)]) {
-        self.invocation = Some(invocation);
+    pub(super) fn configured(&mut self, reload: Reload, gates: &[(String, bool)]) {
+        self.reload = Some(reload);
         self.gates.under(gates);
+    }
+
+    /// How it was started.
+    pub(super) fn reload(&self) -> Option<&Reload> {
+        self.reload.as_ref()
+    }
+
+    fn refresh(&self) -> ObjectRefresh {
+        match self.object_refresh {
+            RefreshArg::Watch => ObjectRefresh::Watch,
+            RefreshArg::Poll => ObjectRefresh::Poll,
+        }
     }
 
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
@@ -157,9 +170,11 @@ impl Run {
             settings.activation = ActivationPolicy::Off;
         }
         let left_over = if checkpointing { None } else { say_off(&self.store.store()?, &target.roots) };
+        let keys = KeyLook::new(&self.store);
+        let reloading = self.reloading(&keys, &target.roots, checkpointing);
         let follow = follow::Follow {
             store: &self.store,
-            keys: KeyLook::new(&self.store),
+            keys,
             slots: self.slots(),
             keep: &self.keep,
             bootstrap: &self.bootstrap,
@@ -172,10 +187,8 @@ impl Run {
             rendered_to: target,
             node_name: self.translate.node_name.clone(),
             kubeconfig: self.kubeconfig.clone(),
-            refresh: match self.object_refresh {
-                RefreshArg::Watch => ObjectRefresh::Watch,
-                RefreshArg::Poll => ObjectRefresh::Poll,
-            },
+            refresh: self.refresh(),
+            reloading,
         };
         follow.run()
     }

@@ -216,6 +216,13 @@ impl Keys {
 }
 
 impl UnlockArgs {
+    /// Takes over where keys are; a recovery code that was typed in stays.
+    pub(crate) fn renew(&mut self, other: &Self) {
+        self.node_key.clone_from(&other.node_key);
+        self.key_file.clone_from(&other.key_file);
+        self.credential.clone_from(&other.credential);
+    }
+
     /// Whether standard input is to be read for a recovery code.
     pub(crate) fn reads_stdin(&self) -> bool {
         self.recovery_code_file.as_deref().is_some_and(|path| path.as_os_str() == "-")

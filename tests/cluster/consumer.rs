@@ -139,6 +139,7 @@ fn as_a_process() {
             Err(error) => eprintln!("cannot open the store: {error:#}"),
         }),
         keeps: None,
+        reload: Box::new(|_| {}),
         notifier: Arc::new(Notifier::silent()),
         key_files: None,
         desk: None,

@@ -140,7 +140,12 @@ fn objects_as_large_as_etcd_takes() {
     let created = admin.create(&collection("pods", "default"), &large_pod).ok();
     assert!(created.to_string().len() > MIB + MIB / 4);
 
-    // As lists.
+    // As lists. The agent is stopped at the first one, which comes out of the API server's cache.
+    until("the pod to be in the cache", SOON, || {
+        let listed = admin.get(&format!("{}?resourceVersion=0", collection("pods", "default"))).ok();
+        let count = listed["items"].as_array().map_or(0, Vec::len);
+        if count == 1 { Ok(()) } else { Err(format!("{count} are")) }
+    });
     let mut agent = place.agent(&[]);
     agent.start();
     said(&agent, IN_STEP, 1, PATIENCE);

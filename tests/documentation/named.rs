@@ -67,7 +67,8 @@ fn commands_and_options_are_there() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for (page, text) in pages() {
-        if page == "CHANGELOG.md" {
+        // Of what was, and of what the program says of itself.
+        if ["CHANGELOG.md", "docs/reference/cli.md"].contains(&page.as_str()) {
             continue;
         }
         let (blocks, prose) = split(&text);

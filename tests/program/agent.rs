@@ -92,6 +92,18 @@ impl Agent {
         });
     }
 
+    /// Waits for a line that has this in it, after those that were waited for before. Each line is looked at once.
+    #[track_caller]
+    #[allow(dead_code, reason = "each test program uses a part of it")]
+    pub(crate) fn until_has(&mut self, part: &str) {
+        let next = std::cell::Cell::new(self.passed);
+        self.passed = self.wait_for(&format!("a line with {part:?}"), |_, state| {
+            let at = state.lines[next.get()..].iter().position(|line| line.contains(part));
+            let from = next.replace(state.lines.len());
+            at.map(|at| from + at + 1)
+        });
+    }
+
     /// Waits until it follows, and has stored so many objects since its start.
     #[track_caller]
     pub(crate) fn in_step(&mut self, stored: usize) -> Vec<String> {
@@ -221,8 +233,9 @@ impl Said {
             state.octets.extend(&line);
             if messages {
                 let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-                match text.strip_prefix("info: ckpt_db::cli::follow: ") {
-                    Some(info) => state.infos.push(info.to_owned()),
+                let info = text.strip_prefix("info: ckpt_db::cli::follow").and_then(|rest| rest.split_once(": "));
+                match info {
+                    Some((_, info)) => state.infos.push(info.to_owned()),
                     None => state.lines.push(text),
                 }
             }

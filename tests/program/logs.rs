@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::agent::{Agent, at_once};
+use crate::agent::Agent;
 use crate::common::search::{Canary, Search};
 use crate::fake::{CANARY, Match};
 use crate::quiet::{TOKEN, VALUE, fill};
@@ -31,11 +31,10 @@ fn each_line_is_an_object_and_tells_nothing_secret() {
     scene.write("token", TOKEN);
     scene.write(KUBELET_CONF, &format!("{text}    tokenFile: /token\n"));
     let options = ["--generate-node-key", "--logging-format=json", "-v", "10", "--checkpoint-grace-period", "1s"];
-    let agent = scene.watch(scene.command(&options));
-    let said = |event: &str| agent.lines().iter().any(|line| line.contains(&format!("\"event\":\"{event}\"")));
-    at_once("the listing", || said("InStep"));
+    let mut agent = scene.watch(scene.command(&options));
+    agent.until_has("\"event\":\"InStep\"");
     scene.delete_pod("shop", "web");
-    at_once("the end of its checkpoint", || said("CheckpointEnded"));
+    agent.until_has("\"event\":\"CheckpointEnded\"");
     let of_web = |line: &Value| line["pod"] == "shop/web";
 
     let state = events(&agent, "CheckpointState").into_iter().find(of_web).unwrap();

@@ -25,6 +25,7 @@ mod memory;
 mod metrics;
 mod quiet;
 mod refusal;
+mod reload;
 mod rendering;
 mod rotation;
 mod scene;

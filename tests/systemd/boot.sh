@@ -6,7 +6,6 @@ scene=$1
 # On a machine the second process is the kernel's: the agent knows by it that no kubelet can be hidden from it.
 sleep 1000000 &
 second=$!
-checkout=$(cd "$(dirname "$0")/../.." && pwd)
 mount --make-rprivate /
 kernel='S 0 0 0 0 -1 2129984 0 0 0 0 1 0 0 0 20 0 1 0 22 0 0 0 0 0 0 0 0 0 0 2147483647 0 1 0 0 0 1 0 0 0 0 0 0 0 0 0 0 0 0 0'
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
@@ -24,15 +23,16 @@ if [ -e "$scene/read-only" ]; then
   cp -a "$scene/var/." /var/
   mount -o remount,ro /var
 fi
-# Services get a /tmp of their own below it, and nobody removes these when the machine is switched off.
-mkdir -p /run/keep/scene /run/keep/checkout
+# Services get a /tmp of their own below it, and nobody removes these when the machine is switched off: what is written there goes
+# to memory, but for the scene. Where that can't be had they stay, empty.
+mkdir -p /run/keep/scene /run/keep/written /run/keep/work
 mount --bind "$scene" /run/keep/scene
-mount --bind "$checkout" /run/keep/checkout
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-mkdir -p "$scene" "$checkout"
-mount --bind /run/keep/scene "$scene"
-mount --bind /run/keep/checkout "$checkout"
-umount /run/keep/scene /run/keep/checkout
+if mount -t overlay -o lowerdir=/tmp,upperdir=/run/keep/written,workdir=/run/keep/work overlay /tmp 2>/dev/null; then
+  chmod 1777 /tmp
+  mkdir -p "$scene"
+  mount --bind /run/keep/scene "$scene"
+fi
+umount /run/keep/scene
 # No unit and no generator of this machine: only what the scene brings.
 mount -t tmpfs -o mode=755 tmpfs /usr/lib/systemd/system-generators
 # As systemd does it on a machine, but not where it believes to be in a container: credentials reach their services by it.

@@ -106,7 +106,7 @@ fn the_kubelet_starts_whatever_happens() {
     const STORE: &str = "var/lib/ckpt-db/checkpoint-store.db";
     type Harm = fn(&Scene);
     #[rustfmt::skip]
-    let rows: [(&str, Harm, Option<bool>); 11] = [
+    let rows: [(&str, Harm, Option<bool>); 12] = [
         ("nothing is wrong",            |_| {},                                                                 Some(true)),
         ("no store, no credentials",    |scene| fs::remove_dir_all(scene.path("var/lib/ckpt-db")).unwrap(),     Some(true)),
         ("the binary is missing",       |scene| fs::remove_file(scene.path("usr/local/bin/ckpt-db")).unwrap(),  Some(false)),
@@ -116,6 +116,7 @@ fn the_kubelet_starts_whatever_happens() {
             fs::create_dir(scene.path(STORE)).unwrap();
         },                                                                                                      Some(false)),
         ("the disk is read-only",       |scene| scene.write("read-only", ""),                                   Some(true)),
+        ("a wrong configuration",       |scene| scene.write("etc/ckpt-db/config.yaml", "activationPolicy: nonsense\n"),  Some(false)),
         ("an option is unknown",        |scene| scene.write("etc/default/ckpt-db", "CKPT_DB_OPTIONS=--no-such-option\n"), Some(false)),
         ("no memory can be mounted",    |scene| scene.write(
             "units/etc-kubernetes-checkpoint\\x2dsecrets.mount.d/harm.conf", "[Mount]\nType=none-such\n",

@@ -35,3 +35,42 @@ fn a_reload_reads_the_source_again_at_once() {
     assert!(before > 0, "the others were there before");
     assert_eq!(machine.number("ckpt-db.service", "MainPID"), pid, "the same process");
 }
+
+/// The same for the configuration file: what is right holds at once, what is wrong changes nothing, and no process ends.
+#[test]
+fn a_reload_reads_the_configuration_again() {
+    if !runnable("a_reload_reads_the_configuration_again") {
+        return;
+    }
+    const CONFIG: &str = "etc/ckpt-db/config.yaml";
+    let scene = Scene::new();
+    scene.store(example());
+    let with = |policy: &str| {
+        format!(
+            "apiVersion: ckpt-db.io/v1alpha1\nkind: CheckpointerConfiguration\nmetricsBindAddress: \"0\"\n\
+             activationPolicy: {policy}\n"
+        )
+    };
+    scene.write(CONFIG, &with("\"off\""));
+    let machine = scene.boot();
+    machine.kubelet();
+    let pid = machine.number("ckpt-db.service", "MainPID");
+    let status = |machine: &Machine| {
+        let said = machine.inside(&["/usr/local/bin/ckpt-db", "status", "-o", "json"]).stdout;
+        serde_json::from_slice::<serde_json::Value>(&said).ok()
+    };
+    let off = machine.wait("it answers", status);
+    assert_eq!(off["policy"], "off", "{off}");
+    let reload = |text: &str| {
+        machine.scene.write(CONFIG, text);
+        assert!(machine.inside(&["systemctl", "reload", "ckpt-db.service"]).status.success(), "{}", machine.account());
+    };
+    reload(&with("annotated"));
+    machine.wait("the new policy holds", |machine| (status(machine)?["policy"] == "annotated").then_some(()));
+    reload(&with("nonsense"));
+    machine.wait("the wrong file is named", |machine| {
+        let status = status(machine)?;
+        (status["alarms"].to_string().contains("ConfigurationRefused") && status["policy"] == "annotated").then_some(())
+    });
+    assert_eq!(machine.number("ckpt-db.service", "MainPID"), pid, "the same process");
+}

@@ -159,6 +159,21 @@ fn what_can_not_be_written_holds_nothing_up_and_is_counted_and_tried_again() {
     assert_eq!(on_disk(&directory), wanted(&store));
     let status = files.status();
     assert_eq!((status.files, status.failures, status.problem), (1, before.failures + 1, None));
+    assert_eq!((status.writes_failed, status.removals_failed), (1, 0));
+
+    // A file that can't be removed is told apart: it is a pod that may come back.
+    let away = scratch.path().join("away");
+    fs::rename(&directory, &away).unwrap();
+    fs::write(&directory, "a file").unwrap();
+    update(&mut store, vec![Change::Delete { key: pod("web", "u1", 1, true).key, uid: String::new() }]);
+    let status = files.status();
+    assert_eq!((status.writes_failed, status.removals_failed), (1, 1));
+    assert!(status.problem.is_some_and(|problem| problem.contains("in-the-way")));
+    fs::remove_file(&directory).unwrap();
+    fs::rename(&away, &directory).unwrap();
+    update(&mut store, vec![apply(pod("plain", "u2", 2, false))]);
+    assert_eq!(on_disk(&directory), wanted(&store), "it is tried again");
+    assert_eq!(files.status().removals_failed, 1);
 
     // No file can have this name.
     update(&mut store, vec![apply(pod("odd", "../u3", 1, true))]);

@@ -19,7 +19,6 @@ pub(super) struct Field {
     /// What it holds where nobody sets it.
     pub(super) default: Unset,
     /// When another value comes into force.
-    #[allow(dead_code, reason = "asked for at a reload, which comes next")]
     pub(super) change: Change,
 }
 
@@ -44,7 +43,6 @@ pub(super) enum Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// At a reload (SIGHUP).
-    #[allow(dead_code, reason = "so far all of them are read at the start")]
     Reload,
     /// When the agent is started again.
     Restart,
@@ -70,7 +68,7 @@ const fn field(name: &'static str, option: &'static str, shape: Shape, default: 
 /// All of them, in the order in which they are shown; what belongs together stands together.
 #[rustfmt::skip]
 pub(super) const FIELDS: &[Field] = {
-    use Change::Restart;
+    use Change::{Reload, Restart};
     use Unset::{Is, None, Option};
     use Shape::{Endpoint, Gates, Path, Paths, Value, Values};
     &[
@@ -80,21 +78,21 @@ pub(super) const FIELDS: &[Field] = {
         field("store",                    "store",                      Path,     Unset::Path(Layout::store),             Restart),
         field("adminSocket",              "admin-socket",               Path,     Unset::Path(Layout::admin_socket),      Restart),
 
-        field("kubeconfig",               "kubeconfig",                 Path,     None("the kubelet's, where it is found"), Restart),
-        field("objectRefresh",            "object-refresh",             Value,    Option,                                   Restart),
+        field("kubeconfig",               "kubeconfig",                 Path,     None("the kubelet's, where it is found"), Reload),
+        field("objectRefresh",            "object-refresh",             Value,    Option,                                   Reload),
 
-        field("activationPolicy",         "activation-policy",          Value,    Option,                                   Restart),
-        field("activationDelay",          "activation-delay",           Value,    Option,                                   Restart),
-        field("activationWave",           "activation-wave",            Value,    Option,                                   Restart),
-        field("checkpointGracePeriod",    "checkpoint-grace-period",    Value,    Option,                                   Restart),
+        field("activationPolicy",         "activation-policy",          Value,    Option,                                   Reload),
+        field("activationDelay",          "activation-delay",           Value,    Option,                                   Reload),
+        field("activationWave",           "activation-wave",            Value,    Option,                                   Reload),
+        field("checkpointGracePeriod",    "checkpoint-grace-period",    Value,    Option,                                   Reload),
 
-        field("secretEnv",                "secret-env",                 Value,    Option,                                   Restart),
-        field("envFileHelper",            "env-file-helper",            Path,     None("the program that runs"),            Restart),
-        field("serviceAccountTokens",     "service-account-tokens",     Value,    Option,                                   Restart),
-        field("keepLabels",               "keep-labels",                Value,    Option,                                   Restart),
-        field("keepAnnotations",          "keep-annotation",            Values,   Is("[]"),                                 Restart),
-        field("copyResources",            "copy-resources",             Value,    Option,                                   Restart),
-        field("runtimeClass",             "runtime-class",              Value,    Option,                                   Restart),
+        field("secretEnv",                "secret-env",                 Value,    Option,                                   Reload),
+        field("envFileHelper",            "env-file-helper",            Path,     None("the program that runs"),            Reload),
+        field("serviceAccountTokens",     "service-account-tokens",     Value,    Option,                                   Reload),
+        field("keepLabels",               "keep-labels",                Value,    Option,                                   Reload),
+        field("keepAnnotations",          "keep-annotation",            Values,   Is("[]"),                                 Reload),
+        field("copyResources",            "copy-resources",             Value,    Option,                                   Reload),
+        field("runtimeClass",             "runtime-class",              Value,    Option,                                   Reload),
         field("requireAuthentication",    "require-authentication",     Value,    Option,                                   Restart),
 
         field("podManifestPath",          "pod-manifest-path",          Path,     Unset::Path(Layout::manifests),         Restart),
@@ -103,15 +101,15 @@ pub(super) const FIELDS: &[Field] = {
         field("bootstrapCheckpointPath",  "bootstrap-checkpoint-path",  Path,     None("there are no such files"),          Restart),
         field("containerRuntimeEndpoint", "container-runtime-endpoint", Endpoint, None("the kubelet's, where it is found"), Restart),
 
-        field("nodeKeys",                 "node-key",                   Paths,    None("the kubelet's, where they are found"), Restart),
-        field("keyFiles",                 "key-file",                   Paths,    Is("[]"),                                 Restart),
-        field("credentials",              "credential",                 Values,   None("ckpt-db.key, if it is there"),      Restart),
+        field("nodeKeys",                 "node-key",                   Paths,    None("the kubelet's, where they are found"), Reload),
+        field("keyFiles",                 "key-file",                   Paths,    Is("[]"),                                 Reload),
+        field("credentials",              "credential",                 Values,   None("ckpt-db.key, if it is there"),      Reload),
         field("keySlots",                 "key-slots",                  Value,    Option,                                   Restart),
         field("nodeKeySlots",             "node-key-slots",             Value,    Option,                                   Restart),
 
         field("logging.format",           "logging-format",             Value,    Is("text"),                               Restart),
-        field("logging.verbosity",        "v",                          Value,    Is("0"),                                  Restart),
-        field("logging.vmodule",          "vmodule",                    Values,   Is("[]"),                                 Restart),
+        field("logging.verbosity",        "v",                          Value,    Is("0"),                                  Reload),
+        field("logging.vmodule",          "vmodule",                    Values,   Is("[]"),                                 Reload),
 
         field("metricsBindAddress",       "metrics-bind-address",       Value,    Is("127.0.0.1:10271"),                   Restart),
         field("exposeMetricsWithoutAuthentication", "expose-metrics-without-authentication", Value, Option,                  Restart),

@@ -10,6 +10,7 @@ use clap::{ArgMatches, Args as _, CommandFactory as _, FromArgMatches as _};
 
 use ckpt_db::layout::Layout;
 
+use super::reload::Reload;
 use super::settings::{ConfigError, Settings};
 use crate::cli::run::Run;
 use crate::cli::{Cli, Command, say};
@@ -46,7 +47,7 @@ impl Invocation {
         let settings = match Settings::read(&file.path, &run_options(), &file.root) {
             Ok(settings) => settings,
             Err(ConfigError::Unreadable { error, .. }) if !file.named && error.is_absent() => {
-                return Ok(self.with(&Settings::default(), Cli::from_arg_matches(&matches)?));
+                return Ok(self.with(&Settings::default(), &matches)?);
             }
             Err(error) if chosen.try_contains_id("store").is_err() => {
                 error.lines().iter().for_each(|line| say(format_args!("warning: {line}")));
@@ -55,15 +56,16 @@ impl Invocation {
             Err(error) => return Err(error.into()),
         };
         let matches = under(Cli::command(), &settings).try_get_matches_from(&self.0)?;
-        Ok(self.with(&settings, Cli::from_arg_matches(&matches)?))
+        Ok(self.with(&settings, &matches)?)
     }
 
-    /// What no option has a default value for.
-    fn with(&self, settings: &Settings, mut cli: Cli) -> Cli {
+    /// With what no option has a default value for.
+    fn with(&self, settings: &Settings, matches: &ArgMatches) -> Result<Cli, clap::Error> {
+        let mut cli = Cli::from_arg_matches(matches)?;
         if let Command::Run(run) = &mut cli.command {
-            run.configured(self.clone(), settings.gates());
+            run.configured(Reload::new(self.clone(), leaf(matches), settings), settings.gates());
         }
-        cli
+        Ok(cli)
     }
 }
 

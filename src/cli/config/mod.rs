@@ -4,6 +4,7 @@
 mod document;
 mod fields;
 mod invocation;
+mod reload;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use clap::{Args, Subcommand};
 use ckpt_db::layout::Layout;
 
 pub(crate) use self::invocation::{Invocation, Refused};
+pub(crate) use self::reload::Reload;
 use self::settings::{ConfigError, Settings};
 use super::output::line;
 use super::{Exit, say};

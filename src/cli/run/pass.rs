@@ -9,8 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 
 use ckpt_db::agent::{
-    Bootstrap, Follow, Keeper, Keeping, Kept, Seeded, SlotNews, SlotsTold, Target, Tick, in_memory, keep_slots, seed,
+    Bootstrap, Follow, Keeper, Keeping, Kept, Renewed, Seeded, SlotNews, SlotsTold, Target, Tick, in_memory,
+    keep_slots, seed,
 };
+use ckpt_db::checkpoint::lifecycle::Rules;
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
 use ckpt_db::checkpoint::settings::Settings;
 use ckpt_db::source::manifests::{self, Input, Loaded, SourceError};
@@ -25,6 +27,7 @@ use super::super::report::{about, contents, report_problems, tally};
 use super::super::unlock::Keys;
 use super::super::{Exit, chain, follow, now_unix_ms, rebuilt, say, verdicts};
 use super::Run;
+use super::reload::InForce;
 
 /// What stays the same from pass to pass.
 pub(super) struct Pass<'a> {
@@ -332,6 +335,7 @@ impl<'a> Pass<'a> {
     pub(super) fn follow(&mut self, source: &Path, mut follow: Follow, out: &mut dyn Write) -> anyhow::Result<Exit> {
         let input = Input::Path(source.to_owned());
         let interval = Duration::from_secs(self.run.file_check_frequency);
+        let mut reloading = self.run.reloading(&self.keys, &self.target.roots, self.checkpointing);
         let (mut read, mut seen) = (false, None);
         let mut said = None;
         loop {
@@ -356,6 +360,7 @@ impl<'a> Pass<'a> {
                 }
             }
             loop {
+                ckpt_db::ops::log::flush();
                 match follow.next(interval) {
                     Tick::Due => break,
                     Tick::Keys => {
@@ -369,6 +374,10 @@ impl<'a> Pass<'a> {
                         }
                     }
                     Tick::Reload => {
+                        // What is wrong with a file is said; the settings stay.
+                        if let Ok(Some(in_force)) = reloading.again() {
+                            self.renew(in_force);
+                        }
                         read = false;
                         break;
                     }
@@ -376,6 +385,15 @@ impl<'a> Pass<'a> {
                     Tick::Stop => return Ok(Exit::Fine),
                 }
             }
+        }
+    }
+
+    /// From the next pass on these settings hold.
+    fn renew(&mut self, InForce { settings, rules, .. }: InForce) {
+        self.settings = settings.clone();
+        if let Some(keeper) = &mut self.keeper {
+            // Who gives manifests asks for the copies.
+            keeper.renew(Renewed { settings, rules: Rules { break_glass: true, ..rules } });
         }
     }
 

@@ -35,12 +35,16 @@ pub const FOLLOWING: &str = "Following";
 pub const IN_STEP: &str = "InStep";
 /// Following was interrupted.
 pub const INTERRUPTED: &str = "Interrupted";
+/// Settings were read again.
+pub const CONFIGURATION_READ: &str = "ConfigurationRead";
+/// Settings could not be read again.
+pub const CONFIGURATION_REFUSED: &str = "ConfigurationRefused";
 /// A pod was not rendered, a fact of the node is not known, or a record is damaged.
 pub const PROBLEM: &str = "Problem";
 
 /// All of them.
 #[rustfmt::skip]
-pub const EVENTS: [Known; 10] = [
+pub const EVENTS: [Known; 12] = [
     Known { name: CHECKPOINT_STATE, shown: &["uid", "revision", "state"], in_message: &["pod", "cause"], each_counts: true,
             meaning: "a pod's checkpoint stands elsewhere: its copy was started, removed, or is kept for a while" },
     Known { name: CHECKPOINT_ENDED, shown: &["uid", "revision"], in_message: &["pod", "cause"], each_counts: true,
@@ -55,6 +59,10 @@ pub const EVENTS: [Known; 10] = [
             meaning: "what the store has is what the API server has" },
     Known { name: INTERRUPTED, shown: &[], in_message: &["cause"], each_counts: false,
             meaning: "following can't go on; it is tried again until it works" },
+    Known { name: CONFIGURATION_READ, shown: &[], in_message: &["changed", "restart"], each_counts: true,
+            meaning: "settings were read again: which have changed, and which take a restart" },
+    Known { name: CONFIGURATION_REFUSED, shown: &[], in_message: &["cause"], each_counts: false,
+            meaning: "settings could not be read again, and stay as they were" },
     Known { name: PROBLEM, shown: &[], in_message: &[], each_counts: false,
             meaning: "a pod was not rendered, a fact of the node is not known, or a record is damaged" },
     Known { name: NOTE, shown: &[], in_message: &[], each_counts: false,

@@ -3,7 +3,6 @@
 use std::fs;
 
 use rustix::param::{clock_ticks_per_second, page_size};
-use rustix::process::{Resource, getrlimit};
 
 /// This process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -26,8 +25,9 @@ impl Process {
     pub fn now() -> Option<Self> {
         let stat = parse(&fs::read_to_string("/proc/self/stat").ok()?, clock_ticks_per_second(), page_size() as u64)?;
         // The one that reads the directory is among them.
+        let max_fds = soft_limit(&fs::read_to_string("/proc/self/limits").unwrap_or_default(), "Max open files");
         let open_fds = fs::read_dir("/proc/self/fd").ok().map(|fds| (fds.count() as u64).saturating_sub(1));
-        Some(Self { open_fds, max_fds: getrlimit(Resource::Nofile).current, ..stat })
+        Some(Self { open_fds, max_fds, ..stat })
     }
 }
 
@@ -46,6 +46,12 @@ fn parse(stat: &str, ticks_per_s: u64, page_bytes: u64) -> Option<Process> {
     })
 }
 
+/// Reads `/proc/PID/limits`. A sandbox may refuse the system call that asks for one.
+fn soft_limit(limits: &str, name: &str) -> Option<u64> {
+    let rest = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,8 +68,19 @@ mod tests {
     }
 
     #[test]
+    fn limits_as_the_kernel_writes_them() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max cpu time              unlimited            unlimited            seconds   \n\
+                      Max open files            1024                 524288               files     \n";
+        assert_eq!(soft_limit(limits, "Max open files"), Some(1024));
+        assert_eq!(soft_limit(limits, "Max cpu time"), None);
+        assert_eq!(soft_limit("", "Max open files"), None);
+    }
+
+    #[test]
     fn this_process_is_there() {
         let now = Process::now().unwrap();
         assert!(now.resident_bytes > 100_000 && now.started_ms > 0 && now.open_fds > Some(2), "{now:?}");
+        assert!(now.max_fds > Some(2), "{now:?}");
     }
 }

@@ -68,12 +68,7 @@ fn runnable() -> bool {
 
 /// A node that has joined the cluster, where nothing of ours is installed yet.
 fn machine(cluster: &Cluster) -> Machine {
-    let scene = machine::Scene::new();
-    let units = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/dist/systemd")).unwrap();
-    for unit in units.map(|unit| unit.unwrap().file_name()) {
-        let _ = fs::remove_file(scene.path("units").join(unit));
-    }
-    fs::remove_file(scene.path("usr/local/bin/ckpt-db")).unwrap();
+    let scene = machine::Scene::without_us();
     // It tells that nothing runs.
     assert!(scene.runtime(&IMAGES), "no containerd");
     for (name, contents) in JOURNAL {
@@ -88,9 +83,14 @@ fn machine(cluster: &Cluster) -> Machine {
         "var/lib/kubelet/config.yaml",
         "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests\n",
     );
+    // The machine has a /tmp of its own, in which the control plane's files may lie.
+    let from = cluster.admin_kubeconfig();
+    let text = fs::read_to_string(&from).unwrap().replace(from.parent().unwrap().to_str().unwrap(), "/var");
+    scene.write("var/admin.conf", &text);
+    fs::copy(from.with_file_name("admin-client.pem"), scene.path("var/admin-client.pem")).unwrap();
     let checkout = scene.path("var/checkout");
     fs::create_dir(&checkout).unwrap();
-    for name in ["Makefile", "dist", "docs", "examples"] {
+    for name in ["LICENSE", "Makefile", "dist", "docs", "examples"] {
         symlink(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), checkout.join(name)).unwrap();
     }
     fs::copy(env!("CARGO_BIN_EXE_ckpt-db"), checkout.join("ckpt-db")).unwrap();
@@ -128,12 +128,12 @@ fn run(cluster: &Cluster, asked: &Path, told: &Path, session: impl FnOnce() -> O
 }
 
 /// The blocks of a page, behind what they may need.
-fn script(page: &str, cluster: &Cluster) -> String {
+fn script(page: &str, kubeconfig: &Path) -> String {
     let prelude = fs::read_to_string(PRELUDE).unwrap();
     let blocks = markdown::split(&fs::read_to_string(page).unwrap()).0;
     format!(
         "export KUBECONFIG='{}' PATH='{}':\"$PATH\"\n{prelude}\n{}",
-        cluster.admin_kubeconfig().display(),
+        kubeconfig.display(),
         binaries().unwrap().display(),
         session::script(page, &blocks)
     )
@@ -156,7 +156,7 @@ fn how_tos() {
     let mut wrong = Vec::new();
     for page in pages(Scene::Node) {
         let machine = machine(&cluster);
-        let script = script(page, &cluster);
+        let script = script(page, Path::new("/var/admin.conf"));
         let [asked, told] = ["var/api-server.asked", "var/api-server.told"].map(|name| machine.scene.path(name));
         let command = ["timeout", PATIENCE_SECONDS, "bash", "-c", &script];
         let output = run(&cluster, &asked, &told, || machine.inside(&command));
@@ -171,7 +171,7 @@ fn tutorial() {
     let Some((cluster, node)) = cluster_with_a_node(directory.path()) else { return };
     for page in pages(Scene::Sandbox) {
         let environment = sandbox_environment(&cluster, &node);
-        let script = format!(". {}\n{}", environment.display(), script(page, &cluster));
+        let script = format!(". {}\n{}", environment.display(), script(page, &cluster.admin_kubeconfig()));
         let [asked, told] = ["api-server.asked", "api-server.told"].map(|name| node.path(name));
         let output = run(&cluster, &asked, &told, || {
             let mut shell = Command::new("timeout");
