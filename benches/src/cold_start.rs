@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::Bench;
 use crate::agent::{Agent, Ready, Watch};
+use crate::containers::Containers;
 use crate::fake::{Options, Server};
 use crate::measure::{Contender, Times, interleaved, millis, ratio};
 use crate::node::{NODE, Node};
@@ -33,17 +34,9 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
     for &pods in sizes {
         let node = Node::with_pods(bench, directory.path(), pods);
         let rounds = bench.rounds(if pods > 200 { 5 } else { 11 });
-        let mut phases = Vec::new();
-        let mut rendered = None;
-        let mut own = |_| {
-            let phase = cold_start(bench, &node, &kubeconfig, directory.path());
-            rendered.get_or_insert_with(|| Rendered::of(&node));
-            phases.push(phase);
-            phase.published
-        };
-        own(0);
-        let rendered = rendered.take().unwrap();
-        phases.clear();
+        let _containers = Containers::at(&node.runtime_socket());
+        cold_start(bench, &node, &kubeconfig, directory.path());
+        let rendered = Rendered::of(&node);
         let (times, phases) = {
             let phases = Mutex::new(Vec::new());
             let mut contenders: Vec<Contender<'_>> = vec![
@@ -109,7 +102,7 @@ struct Phases {
 fn cold_start(bench: &Bench, node: &Node, kubeconfig: &Path, directory: &Path) -> Phases {
     node.unrender();
     let ready = Ready::new(directory);
-    let mut command = node.command(bench, &["--activation-delay", "0s", "--kubeconfig"]);
+    let mut command = node.after_a_power_cut(bench, &["--activation-delay", "0s", "--kubeconfig"]);
     command.arg(kubeconfig);
     let (mut manifests, mut trees) = (Watch::new(&node.manifests()), Watch::new(&node.configmaps()));
     let agent = Agent::start(command, Some(&ready), &directory.join("agent.log"));

@@ -14,6 +14,7 @@ mod agent;
 mod binary;
 mod cold_start;
 mod commit;
+mod containers;
 mod disk;
 #[path = "../../tests/fake/mod.rs"]
 mod fake;
@@ -22,6 +23,9 @@ mod node;
 mod peers;
 mod poller;
 mod report;
+#[allow(dead_code, reason = "tests use all of it")]
+#[path = "../../src/node/cri/tests/runtime.rs"]
+mod runtime;
 mod steady;
 
 use std::path::PathBuf;

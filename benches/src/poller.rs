@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::Bench;
 use crate::agent::{Agent, Watch};
 use crate::cold_start::dead_api_server;
+use crate::containers::Containers;
 use crate::measure::{Times, millis, ratio};
 use crate::node::Node;
 use crate::report::{Report, Target};
@@ -26,6 +27,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
     let directory = bench.directory();
     let node = Node::with_pods(bench, directory.path(), PODS);
     let kubeconfig = dead_api_server(directory.path());
+    let _containers = Containers::at(&node.runtime_socket());
     let ready = directory.path().join("ready");
     fs::create_dir(&ready).unwrap();
     for entry in fs::read_dir(node.manifests()).unwrap().map(Result::unwrap) {
@@ -47,7 +49,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
 fn from_dead_to_published(bench: &Bench, node: &Node, kubeconfig: &Path, directory: &Path) -> Duration {
     node.unrender();
     let mut manifests = Watch::new(&node.manifests());
-    let mut command = node.command(bench, &["--kubeconfig"]);
+    let mut command = node.after_a_power_cut(bench, &["--kubeconfig"]);
     command.arg(kubeconfig);
     let agent = Agent::start(command, None, &directory.join("agent.log"));
     let time = manifests.until(PODS) - agent.began;

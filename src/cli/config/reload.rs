@@ -51,7 +51,7 @@ impl Reload {
                 }
             }
         }
-        Ok(Some(Read { run, changed, restart }))
+        Ok(Some(Read { run: *run, changed, restart }))
     }
 }
 
