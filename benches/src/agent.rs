@@ -1,10 +1,9 @@
-//! The program, running: what it does to directories, what it tells the service manager, and what it takes.
+//! The program, running, and what it does to directories.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::mem::MaybeUninit;
-use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -55,32 +54,6 @@ impl Watch {
     }
 }
 
-/// Where a service tells its manager that it is ready.
-pub(crate) struct Ready {
-    socket: UnixDatagram,
-    path: PathBuf,
-}
-
-impl Ready {
-    pub(crate) fn new(directory: &Path) -> Self {
-        let path = directory.join("notify");
-        let _ = fs::remove_file(&path);
-        let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, path }
-    }
-
-    pub(crate) fn until(&self) -> Instant {
-        let mut text = [0; 4096];
-        loop {
-            let len = self.socket.recv(&mut text).expect("the agent never was ready");
-            if String::from_utf8_lossy(&text[..len]).lines().any(|line| line == "READY=1") {
-                return Instant::now();
-            }
-        }
-    }
-}
-
 /// A running agent; killed when it is dropped.
 pub(crate) struct Agent {
     pub(crate) child: Child,
@@ -88,14 +61,16 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn start(mut command: Command, ready: Option<&Ready>, log: &Path) -> Self {
-        if let Some(ready) = ready {
-            command.env("NOTIFY_SOCKET", &ready.path);
-        }
+    pub(crate) fn start(mut command: Command, log: &Path) -> Self {
         command.stdout(fs::File::create(log.with_extension("out")).unwrap());
         command.stderr(fs::File::create(log).unwrap());
         let began = Instant::now();
         Self { child: command.spawn().unwrap(), began }
+    }
+
+    /// Waits for the end that it comes to by itself.
+    pub(crate) fn end(mut self) {
+        assert!(self.child.wait().unwrap().success());
     }
 
     /// Stops it as a service manager does, and waits for its end.

@@ -1,5 +1,5 @@
-//! From the start of the process to the last manifest: the agent on a node that has a store, no API server, and nothing
-//! rendered, against writing the same files.
+//! From the start of the process to the last manifest: `run --once` on a node that has a store and nothing rendered, against
+//! writing the same files.
 //!
 //! Two floors write what the agent renders. One syncs each file and directory by itself, one after the other. The other one
 //! writes everything, has all of it synced by a few threads at once, and then gives the names: nothing durable is faster, and
@@ -15,11 +15,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::Bench;
-use crate::agent::{Agent, Ready, Watch};
-use crate::containers::Containers;
-use crate::fake::{Options, Server};
+use crate::agent::{Agent, Watch};
 use crate::measure::{Contender, Times, interleaved, millis, ratio};
-use crate::node::{NODE, Node};
+use crate::node::Node;
 use crate::report::{Report, Target};
 
 /// So many threads sync at once: as the agent does.
@@ -28,20 +26,18 @@ const SYNCING: usize = 8;
 pub(crate) fn measure(bench: &Bench, report: &mut Report) {
     let directory = bench.directory();
     let sizes: &[usize] = if bench.short { &[5, 10] } else { &[30, 110, 500, 1000] };
-    let kubeconfig = dead_api_server(directory.path());
     let mut details = serde_json::Map::new();
     let mut medians: Vec<(usize, f64)> = Vec::new();
     for &pods in sizes {
         let node = Node::with_pods(bench, directory.path(), pods);
         let rounds = bench.rounds(if pods > 200 { 5 } else { 11 });
-        let _containers = Containers::at(&node.runtime_socket());
-        cold_start(bench, &node, &kubeconfig, directory.path());
+        cold_start(bench, &node, directory.path());
         let rendered = Rendered::of(&node);
         let (times, phases) = {
             let phases = Mutex::new(Vec::new());
             let mut contenders: Vec<Contender<'_>> = vec![
                 Box::new(|_| {
-                    let phase = cold_start(bench, &node, &kubeconfig, directory.path());
+                    let phase = cold_start(bench, &node, directory.path());
                     phases.lock().unwrap().push(phase);
                     phase.published
                 }),
@@ -64,7 +60,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
             ("open, check, judge", of(|p| p.first_tree)),
             ("trees, to the first manifest", of(|p| p.first_manifest.saturating_sub(p.first_tree))),
             ("manifests", of(|p| p.published.saturating_sub(p.first_manifest))),
-            ("durable, store open for writing, ready", of(|p| p.ready.saturating_sub(p.published))),
+            ("durable, said, ended", of(|p| p.ended.saturating_sub(p.published))),
         ];
         let shown: Vec<String> = split.iter().map(|(what, t)| format!("{what} {:.1} ms", millis(t.median()))).collect();
         eprintln!("    {}", shown.join("; "));
@@ -92,37 +88,26 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
 
 /// Times since the start of the process.
 #[derive(Clone, Copy)]
-struct Phases {
+pub(crate) struct Phases {
     first_tree: Duration,
     first_manifest: Duration,
-    published: Duration,
-    ready: Duration,
+    pub(crate) published: Duration,
+    ended: Duration,
 }
 
-fn cold_start(bench: &Bench, node: &Node, kubeconfig: &Path, directory: &Path) -> Phases {
+pub(crate) fn cold_start(bench: &Bench, node: &Node, directory: &Path) -> Phases {
     node.unrender();
-    let ready = Ready::new(directory);
-    let mut command = node.after_a_power_cut(bench, &["--activation-delay", "0s", "--kubeconfig"]);
-    command.arg(kubeconfig);
     let (mut manifests, mut trees) = (Watch::new(&node.manifests()), Watch::new(&node.configmaps()));
-    let agent = Agent::start(command, Some(&ready), &directory.join("agent.log"));
+    let agent = Agent::start(node.command(bench, &["--once"]), &directory.join("agent.log"));
     let began = agent.began;
     let since = |at: Instant| at - began;
     let first_tree = since(trees.until(1));
     let first_manifest = since(manifests.until(1));
     let published = since(manifests.until(node.pods));
-    let ready = since(ready.until());
+    agent.end();
+    let ended = since(Instant::now());
     assert_eq!(node.rendered(), node.pods);
-    agent.stop();
-    Phases { first_tree, first_manifest, published, ready }
-}
-
-/// Credentials of an API server that is gone.
-pub(crate) fn dead_api_server(directory: &Path) -> PathBuf {
-    let directory = directory.join("kubelet");
-    fs::create_dir_all(&directory).unwrap();
-    let server = Server::start(Options { node_name: NODE.to_owned(), ..Options::default() });
-    server.kubeconfig(&directory)
+    Phases { first_tree, first_manifest, published, ended }
 }
 
 /// What the agent has rendered.

@@ -63,7 +63,7 @@ fn one_case(
     #[cfg(feature = "peers")]
     let (mut sqlite, mut lmdb) =
         (crate::peers::Sqlite::new(directory.path()), crate::peers::Lmdb::new(directory.path()));
-    #[cfg_attr(not(feature = "peers"), allow(unused_mut, reason = "peers are added"))]
+    #[cfg_attr(not(feature = "peers"), allow(unused_mut, clippy::useless_vec, reason = "peers are added"))]
     let mut names = vec!["ckpt-db", "floor", "atomic files"];
     let mut contenders: Vec<Contender<'_>> = vec![
         Box::new(|round| {

@@ -14,7 +14,6 @@ mod agent;
 mod binary;
 mod cold_start;
 mod commit;
-mod containers;
 mod disk;
 #[path = "../../tests/fake/mod.rs"]
 mod fake;
@@ -23,9 +22,6 @@ mod node;
 mod peers;
 mod poller;
 mod report;
-#[allow(dead_code, reason = "tests use all of it")]
-#[path = "../../src/node/cri/tests/runtime.rs"]
-mod runtime;
 mod steady;
 
 use std::path::PathBuf;

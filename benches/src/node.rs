@@ -40,20 +40,6 @@ impl Node {
         node
     }
 
-    /// The same, resident, in another boot than ever before, beside a container runtime in which nothing runs.
-    pub(crate) fn after_a_power_cut(&self, bench: &Bench, options: &[&str]) -> Command {
-        let boot = self.root.join("boot-id");
-        fs::write(&boot, fs::read("/proc/sys/kernel/random/uuid").unwrap()).unwrap();
-        let mut command = self.command(bench, options);
-        command.arg("--boot-id-file").arg(boot).arg("--container-runtime-endpoint").arg(self.runtime_socket());
-        command
-    }
-
-    /// Where its container runtime answers.
-    pub(crate) fn runtime_socket(&self) -> PathBuf {
-        self.root.join("containers.sock")
-    }
-
     /// `ckpt-db run` on this node.
     pub(crate) fn command(&self, bench: &Bench, options: &[&str]) -> Command {
         let mut command = Command::new(&bench.program);

@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::Bench;
-use crate::agent::{Agent, Watch};
-use crate::cold_start::dead_api_server;
-use crate::containers::Containers;
+use crate::agent::Watch;
+use crate::cold_start::cold_start;
 use crate::measure::{Times, millis, ratio};
 use crate::node::Node;
 use crate::report::{Report, Target};
@@ -26,8 +25,6 @@ const PODS: usize = 10;
 pub(crate) fn measure(bench: &Bench, report: &mut Report) {
     let directory = bench.directory();
     let node = Node::with_pods(bench, directory.path(), PODS);
-    let kubeconfig = dead_api_server(directory.path());
-    let _containers = Containers::at(&node.runtime_socket());
     let ready = directory.path().join("ready");
     fs::create_dir(&ready).unwrap();
     for entry in fs::read_dir(node.manifests()).unwrap().map(Result::unwrap) {
@@ -36,7 +33,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
     let (mut own, mut peer) = (Vec::new(), Vec::new());
     let rounds = bench.rounds(7);
     for _ in 0..rounds {
-        own.push(from_dead_to_published(bench, &node, &kubeconfig, directory.path()));
+        own.push(cold_start(bench, &node, directory.path()).published);
         peer.push(polled(&node, &ready, bench.short));
     }
     let (own, peer) = (Times::new(own), Times::new(peer));
@@ -44,17 +41,6 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
     let what = format!("{PODS} annotated pods, API server dead, nothing rendered: faster than polling");
     report.row("poller", what, (ratio(peer.median(), own.median()), "x"), Target::AtLeast(50.0), basis);
     report.details("poller", json!({"pods": PODS, "ckpt-db": own.json(), "poller": peer.json()}));
-}
-
-fn from_dead_to_published(bench: &Bench, node: &Node, kubeconfig: &Path, directory: &Path) -> Duration {
-    node.unrender();
-    let mut manifests = Watch::new(&node.manifests());
-    let mut command = node.after_a_power_cut(bench, &["--kubeconfig"]);
-    command.arg(kubeconfig);
-    let agent = Agent::start(command, None, &directory.join("agent.log"));
-    let time = manifests.until(PODS) - agent.began;
-    agent.stop();
-    time
 }
 
 /// The first look comes a whole period after the start.

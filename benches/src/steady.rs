@@ -108,7 +108,7 @@ impl Scene {
         let mut command = std::process::Command::new(&bench.program);
         command.args(["run", "--feature-gates=Checkpointing=true", "--generate-node-key", "--kubeconfig"]);
         command.arg(kubeconfig).arg("--root").arg(&root).env_clear().stdin(std::process::Stdio::null());
-        let agent = Agent::start(command, None, &directory.join("agent.log"));
+        let agent = Agent::start(command, &directory.join("agent.log"));
         let scene = Self { server, agent, root, pods };
         let deadline = Instant::now() + PATIENCE;
         while scene.watches() < 2 * pods {

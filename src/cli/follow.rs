@@ -1,5 +1,7 @@
 //! `ckpt-db run` on the API server: opens or creates the store, follows, and tells in a line whatever changes.
 
+mod teller;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,17 +12,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 
 use ckpt_db::agent::{
-    About, Batch, Departed, Desk, FollowError, Following, Keeper, Keeping, Kept, KeyFiles, KeySlots, LastAnswer,
-    Latest, Look, Metering, Observer, PassError, Renewed, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold,
-    Status, Target, Watcher, in_memory, key_news,
+    About, Batch, Departed, Desk, FollowError, Following, Keeper, Keeping, KeyFiles, KeySlots, LastAnswer, Latest,
+    Look, Metering, Observer, Renewed, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target,
+    in_memory, key_news,
 };
-use ckpt_db::checkpoint::lifecycle::{Record, State};
-use ckpt_db::checkpoint::node::Fact;
 use ckpt_db::checkpoint::settings::{ActivationPolicy, Settings};
 use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::node::boot;
 use ckpt_db::ops::admin::Client;
-use ckpt_db::ops::log::{self, Severity, events};
+use ckpt_db::ops::log::events;
 use ckpt_db::ops::metrics::Feature;
 use ckpt_db::ops::notify::Notifier;
 use ckpt_db::source::api::collect::Step;
@@ -30,20 +30,20 @@ use ckpt_db::source::api::pace::Pace;
 use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::store::{
-    Backend, BegunAnew, Committed, LockState, SlotPolicy, Snapshot, StoreError, Update, begin_anew, open_offline,
+    Backend, BegunAnew, Committed, LockState, SlotPolicy, Snapshot, StoreError, begin_anew, open_offline,
 };
 use store_format::{SlotKind, Unlocker};
 
+use self::teller::{Teller, committed};
 use super::args::StoreArgs;
 use super::bootstrap::{self, BootstrapArgs};
 use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
 use super::key_look::KeyLook;
-use super::output::plural;
-use super::report::{about, problems};
+use super::report::about;
 use super::run::reload::{InForce, Reloading};
 use super::unlock::Keys;
-use super::{Exit, chain, chain_of, now_unix_ms, rebuilt, say};
+use super::{Exit, chain, now_unix_ms, rebuilt, say};
 
 /// Objects that can't be read are named one by one, but not hundreds of them.
 const NAMED_AT_ONCE: usize = 5;
@@ -171,7 +171,7 @@ impl Follow<'_> {
         let keeper = Keeper::new(keeping, found.as_ref().map(Committed::get));
         let last_answer = if self.checkpointing { self.keep.last_answer(self.store)? } else { LastAnswer::at(None) };
         let rendering = Arc::new(AtomicBool::new(policy != ActivationPolicy::Off));
-        let teller = Box::new(Teller { rendering: Arc::clone(&rendering), ..Teller::default() });
+        let teller = Box::new(Teller::new(Arc::clone(&rendering)));
         let line = Arc::clone(&shared);
         let renewing = (Arc::clone(&shared), Arc::clone(&latest), self.reloading);
         let rounds = Rounds::new(keeper, shared, latest, found, now_unix_ms, teller, last_answer);
@@ -550,104 +550,5 @@ impl Narrator<'_> {
             say(format_args!("warning: more objects can't be read (each is tried again; with --v=2 they are named)"));
         }
         *count <= NAMED_AT_ONCE
-    }
-}
-
-/// Tells what rounds come to: what changed with a pod, once, and what went wrong, once.
-#[derive(Default)]
-struct Teller {
-    /// What was wrong at the last round, already told.
-    problems: BTreeSet<String>,
-    /// Those of files, as of the last round that touched any.
-    files: BTreeSet<String>,
-    runtime_unknown: bool,
-    /// Not under the policy `off`: then nothing depends on what runs.
-    rendering: Arc<AtomicBool>,
-}
-
-impl Teller {
-    /// Tells what was not wrong a round ago.
-    fn tell(&mut self, problems: BTreeSet<String>) {
-        for problem in problems.difference(&self.problems) {
-            match Severity::split(problem) {
-                (Severity::Error, problem) => tracing::error!(name: events::PROBLEM, "{problem}"),
-                (_, problem) => tracing::warn!(name: events::PROBLEM, "{problem}"),
-            }
-        }
-        self.problems = problems;
-    }
-}
-
-impl Watcher for Teller {
-    fn kept(&mut self, kept: &Kept, snapshot: &Snapshot) {
-        log::flush();
-        let revision = snapshot.revision().0;
-        for news in &kept.news {
-            let Record { pod, uid, state, why, .. } = news;
-            let (state, done) = (state.code(), said(*state));
-            tracing::info!(
-                name: events::CHECKPOINT_STATE, %pod, uid, revision, state, cause = why, "{pod}: {done} ({why})"
-            );
-        }
-        for (pod, uid) in &kept.ended {
-            let cause = "its parent is gone, and the grace period is over";
-            tracing::info!(name: events::CHECKPOINT_ENDED, %pod, uid, revision, cause, "{pod}: removed ({cause})");
-        }
-        if let Some(report) = &kept.report {
-            self.files = problems(report);
-            let rendered = report.outcomes.len();
-            tracing::info!(revision, "{rendered} pod{} rendered", plural(rendered));
-        }
-        let mut problems = self.files.clone();
-        problems.extend(kept.alarms.iter().map(|alarm| format!("warning: {alarm}")));
-        problems.extend(snapshot.findings().iter().map(|finding| format!("warning: {finding}")));
-        match &kept.look.runtime {
-            Fact::Known(_) => self.runtime_unknown = false,
-            Fact::Unknown(why) if self.rendering.load(Ordering::Relaxed) && !self.runtime_unknown => {
-                say(format_args!("warning: nobody knows what runs here, so no copy is started: {why}"));
-                self.runtime_unknown = true;
-            }
-            Fact::Unknown(_) => {}
-        }
-        self.tell(problems);
-    }
-
-    fn failed(&mut self, error: &PassError) {
-        self.tell(BTreeSet::from([format!("error: {}", chain_of(error))]));
-    }
-
-    fn recorded(&mut self, update: &Update) {
-        committed(update);
-    }
-
-    fn not_recorded(&mut self, error: &StoreError) {
-        self.tell(BTreeSet::from([format!("warning: what was decided could not be recorded: {}", chain_of(error))]));
-    }
-}
-
-/// One line a commit, for whoever wants to see them.
-fn committed(update: &Update) {
-    let (stored, removed) = (update.stored.len(), update.removed.len());
-    if stored + removed > 0 {
-        tracing::info!(revision = update.revision.0, stored, removed, "committed");
-        for object in &update.stored {
-            tracing::debug!(revision = update.revision.0, %object, "stored");
-        }
-        for object in &update.removed {
-            tracing::debug!(revision = update.revision.0, %object, "removed");
-        }
-    }
-}
-
-/// A state in the words of a log line.
-fn said(state: State) -> &'static str {
-    match state {
-        State::None | State::Inactive => "no copy runs",
-        State::InactiveGrace { .. } => "no copy runs; kept for the grace period",
-        State::Active => "copy started",
-        State::ActiveGrace { .. } => "copy runs on for the grace period",
-        State::HandedOver { .. } => "copy removed",
-        State::SelfActive => "copy of this agent started",
-        State::Removed => "removed",
     }
 }

@@ -145,8 +145,9 @@ mod tests {
     #[test]
     fn what_is_checked() {
         type Change = fn(&mut CheckpointerStatus);
+        type Names<'a> = &'a [&'a str];
         #[rustfmt::skip]
-        let rows: [(&str, Change, Option<u64>, &[&str], &[&str]); 14] = [
+        let rows: [(&str, Change, Option<u64>, Names<'_>, Names<'_>); 14] = [
             // what,            the status,                                         silent for,   live,        ready
             ("well",            |_| {},                                             Some(0),      &[],         &[]),
             ("just in time",    |_| {},                                             Some(90_000), &[],         &[]),

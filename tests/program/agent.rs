@@ -233,8 +233,9 @@ impl Said {
             state.octets.extend(&line);
             if messages {
                 let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
-                match text.strip_prefix("info: ckpt_db::cli::follow: ") {
-                    Some(info) => state.infos.push(info.to_owned()),
+                let info = text.strip_prefix("info: ckpt_db::cli::follow").and_then(|rest| rest.split_once(": "));
+                match info {
+                    Some((_, info)) => state.infos.push(info.to_owned()),
                     None => state.lines.push(text),
                 }
             }

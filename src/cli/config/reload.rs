@@ -20,7 +20,7 @@ pub(crate) struct Reload {
 /// What was read.
 pub(crate) struct Read {
     /// The options, with what the file sets below them.
-    pub(crate) run: Run,
+    pub(crate) run: Box<Run>,
     /// Fields with another value than what was in force, which now are.
     pub(crate) changed: Vec<&'static str>,
     /// Fields with another value than what is in force, and stays so.
@@ -51,7 +51,7 @@ impl Reload {
                 }
             }
         }
-        Ok(Some(Read { run: *run, changed, restart }))
+        Ok(Some(Read { run, changed, restart }))
     }
 }
 

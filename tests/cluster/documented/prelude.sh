@@ -13,6 +13,7 @@ until_true() {
 }
 in_step() { until_true sh -c 'ckpt-db status -o json | jq -e ".apiServer.state == \"Answering\" and .store.populated"'; }
 silent() { until_true sh -c 'ckpt-db status -o json | jq -e ".apiServer.state == \"Silent\""'; }
+policy_is() { until_true sh -c "ckpt-db status -o json | jq -e '.policy == \"$1\"'"; }
 
 # As docs/how-to/install.md has it, with this activation policy. Agents of other tests may have the usual port.
 METRICS=$((20000 + RANDOM % 10000))
