@@ -130,7 +130,7 @@ fn campaign(name: &str, node: &Node, options: &[&str]) {
 
     let old = State::of(node);
     let log = scratch.path().join("log");
-    let traced = strace::run(&log, &[], &run());
+    let traced = strace::run(&log, &strace::ALONE, &run());
     assert_eq!(traced.code(), Some(0), "{name}: the undisturbed run");
     let points = strace::points(&fs::read_to_string(&log).unwrap());
     let new = State::of(node);
@@ -144,7 +144,8 @@ fn campaign(name: &str, node: &Node, options: &[&str]) {
         let what = format!("{name}, killed at {call} {number}");
         begin_anew();
         let inject = format!("inject={call}:signal=SIGKILL:when={number}");
-        let killed = strace::run(&log, &["-e", &inject], &run());
+        let options = [&strace::ALONE[..], &["-e", &inject]].concat();
+        let killed = strace::run(&log, &options, &run());
         assert_eq!(killed.signal(), Some(9), "{what}: it was not killed");
         let between = State::of(node);
         between.is_old_or_new(&old, &new, &what);

@@ -479,6 +479,9 @@ impl Observer for Narrator<'_> {
             (Status::Reach(Reach::Refusing(cause)), _) => {
                 tracing::warn!(name: events::API_SERVER, reach = "Refusing", cause = cause.0, "{status}");
             }
+            (Status::Slots(SlotNews::Changed { .. }), _) => {
+                tracing::info!(name: events::KEY_SLOTS, "{status}");
+            }
             (_, "warning: ") => tracing::warn!(name: events::FOLLOWING, "{status}"),
             (_, "") => tracing::info!(name: events::FOLLOWING, "{status}"),
             (_, _) => tracing::info!(name: events::NOTE, "{status}"),

@@ -9,7 +9,7 @@ use super::program::clean;
 
 /// Every call that changes a file, a directory or a link, or makes such a change durable. A question mark: not every
 /// architecture has it.
-pub(crate) const CALLS: [&str; 30] = [
+pub(crate) const CALLS: [&str; 32] = [
     "write",
     "pwrite64",
     "writev",
@@ -40,7 +40,14 @@ pub(crate) const CALLS: [&str; 30] = [
     "fchmod",
     "fchmodat",
     "fchown",
+    // Only so that it can be refused: see ALONE.
+    "?clone",
+    "?clone3",
 ];
+
+/// The program gets no further thread: strace counts calls by thread, and files that are synced side by side elsewhere are then
+/// synced one after the other, by the thread that does all else.
+pub(crate) const ALONE: [&str; 2] = ["-e", "inject=?clone,clone3:error=EAGAIN"];
 
 /// How many kills of each scenario an ordinary run makes. `CKPT_DB_KILLS=N` makes it N.
 const SAMPLE: usize = 11;
@@ -116,7 +123,7 @@ pub(crate) fn points_from(log: &str, first: &str) -> Vec<(String, usize)> {
         *count += 1;
         begun |= arguments.contains(first);
         let reads_only = call.starts_with("open") && !arguments.contains("O_CREAT") && !arguments.contains("O_TRUNC");
-        if begun && !reads_only {
+        if begun && !reads_only && !call.starts_with("clone") {
             points.push((call.to_owned(), *count));
         }
     }

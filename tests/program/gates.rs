@@ -8,7 +8,7 @@ use ckpt_db::checkpoint::object::Kind;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, at_once};
 use crate::common::program::{MANIFESTS, Stamp, assert_same, listing, program, stamps};
 use crate::rendering::activated;
 use crate::scene::{FOLLOWING, KUBELET_CONF, Scene};
@@ -47,7 +47,10 @@ fn off_by_default_it_follows_and_reports_and_keeps_nothing() {
     assert_eq!(said[1..4], [OFF, FOLLOWING, "API server: answering"], "{said:#?}");
     assert_eq!(said[4], "in step with the API server: memory: revision N, node node-1, 1 Pod, 1 ConfigMap, 1 Secret");
     scene.pod("shop", "api");
-    agent.stored(3, 0);
+    at_once("both pods to be stored", || {
+        let found = status(&scene);
+        found["pods"].as_array().unwrap().len() == 2 && found["store"]["objects"].as_u64() >= Some(6)
+    });
     // A reload is no restart: what is followed is not forgotten.
     agent.signal(Signal::HUP);
     agent.until("API server: answering");

@@ -31,6 +31,8 @@ pub const NOT_STORED: &str = "NotStored";
 pub const API_SERVER: &str = "ApiServer";
 /// What is followed, and with what.
 pub const FOLLOWING: &str = "Following";
+/// Other keys open the store.
+pub const KEY_SLOTS: &str = "KeySlots";
 /// What the store has is what the API server has.
 pub const IN_STEP: &str = "InStep";
 /// Following was interrupted.
@@ -44,17 +46,19 @@ pub const PROBLEM: &str = "Problem";
 
 /// All of them.
 #[rustfmt::skip]
-pub const EVENTS: [Known; 12] = [
+pub const EVENTS: [Known; 13] = [
     Known { name: CHECKPOINT_STATE, shown: &["uid", "revision", "state"], in_message: &["pod", "cause"], each_counts: true,
             meaning: "a pod's checkpoint stands elsewhere: its copy was started, removed, or is kept for a while" },
     Known { name: CHECKPOINT_ENDED, shown: &["uid", "revision"], in_message: &["pod", "cause"], each_counts: true,
             meaning: "a pod's checkpoint is over and goes from the store" },
     Known { name: NOT_STORED, shown: &["revision"], in_message: &["object", "cause"], each_counts: false,
             meaning: "an object can't be stored" },
-    Known { name: API_SERVER, shown: &[], in_message: &["reach", "cause"], each_counts: false,
+    Known { name: API_SERVER, shown: &[], in_message: &["reach", "cause"], each_counts: true,
             meaning: "the API server answers, is silent, or refuses" },
     Known { name: FOLLOWING, shown: &[], in_message: &[], each_counts: false,
-            meaning: "which node and API server are followed, with which credentials and key slots, and what goes wrong with it" },
+            meaning: "which node and API server are followed, with which credentials, and what goes wrong with it or with key slots" },
+    Known { name: KEY_SLOTS, shown: &[], in_message: &[], each_counts: true,
+            meaning: "other keys open the store from now on" },
     Known { name: IN_STEP, shown: &[], in_message: &["revision"], each_counts: false,
             meaning: "what the store has is what the API server has" },
     Known { name: INTERRUPTED, shown: &[], in_message: &["cause"], each_counts: false,

@@ -97,7 +97,7 @@ impl Record {
         let severity = match *metadata.level() {
             Level::ERROR => Severity::Error,
             Level::WARN => Severity::Warning,
-            Level::INFO if metadata.name() == events::NOTE => Severity::Notice,
+            Level::INFO if [events::NOTE, events::KEY_SLOTS].contains(&metadata.name()) => Severity::Notice,
             Level::INFO => Severity::Info,
             Level::DEBUG => Severity::Debug,
             Level::TRACE => Severity::Trace,
