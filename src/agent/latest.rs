@@ -15,7 +15,7 @@ use crate::checkpoint::verdict::{Note, Reason, Verdict};
 use crate::materialize::{MaterializeError, PodOutcome, Report};
 use crate::node::boot;
 use crate::ops::metrics::{Inventory, Slot};
-use crate::ops::status::{self, API_VERSION, CheckpointerStatus, CopyState, KIND, ParentRunning, PodState};
+use crate::ops::status::{self, API_VERSION, AlarmCode, CheckpointerStatus, CopyState, KIND, ParentRunning, PodState};
 use crate::source::api::reach::Reach;
 use crate::store::{LockState, SlotInfo, Snapshot, kept_beside};
 
@@ -204,11 +204,8 @@ impl Latest {
         if self.about.checkpointing {
             store.damaged_files = kept_beside(&self.about.path).iter().map(|path| path.display().to_string()).collect();
         }
-        let left_over = self.about.left_over.iter().map(|message| status::Alarm {
-            code: "LeftOver".to_owned(),
-            pod: None,
-            message: message.clone(),
-        });
+        let left_over =
+            self.about.left_over.iter().map(|message| status::Alarm::new(AlarmCode::LeftOver, None, message.clone()));
         let (policy, configuration) = {
             let configuration = self.configuration();
             (configuration.policy, configuration.alarms())
@@ -256,13 +253,16 @@ impl Latest {
 
 impl Configuration {
     fn alarms(&self) -> Vec<status::Alarm> {
-        let alarm = |code: &str, message| status::Alarm { code: code.to_owned(), pod: None, message };
+        let alarm = |code, message| status::Alarm::new(code, None, message);
         let refused = self.refused.iter().map(|why| {
-            alarm("ConfigurationRefused", format!("settings were not read again and stay as they were: {why}"))
+            alarm(AlarmCode::ConfigurationRefused, format!("settings were not read again and stay as they were: {why}"))
         });
         let restart = (!self.restart.is_empty()).then(|| {
             let fields = self.restart.join(", ");
-            alarm("RestartNeeded", format!("these settings have changed since the start, and take a restart: {fields}"))
+            alarm(
+                AlarmCode::RestartNeeded,
+                format!("these settings have changed since the start, and take a restart: {fields}"),
+            )
         });
         refused.chain(restart).collect()
     }
@@ -275,18 +275,16 @@ fn of_files(report: &Report) -> Vec<status::Alarm> {
         false => "it is tried again",
     };
     let failed = report.outcomes.iter().filter_map(|(pod, outcome)| match outcome {
-        PodOutcome::Failed(error) => Some(status::Alarm {
-            code: "NotRendered".to_owned(),
-            pod: Some(pod.to_string()),
-            message: format!("{}: {}", chain(error), todo(error)),
-        }),
+        PodOutcome::Failed(error) => {
+            let message = format!("{}: {}", chain(error), todo(error));
+            Some(status::Alarm::new(AlarmCode::NotRendered, Some(pod.to_string()), message))
+        }
         PodOutcome::Published { .. } => None,
     });
-    let others = report.problems.iter().map(|error| status::Alarm {
-        code: "Files".to_owned(),
-        pod: None,
-        message: format!("{}: {}", chain(error), todo(error)),
-    });
+    let others = report
+        .problems
+        .iter()
+        .map(|error| status::Alarm::new(AlarmCode::Files, None, format!("{}: {}", chain(error), todo(error))));
     failed.chain(others).collect()
 }
 
@@ -409,5 +407,5 @@ fn codes(verdict: &Verdict) -> Vec<String> {
 
 fn alarm(alarm: &Alarm) -> status::Alarm {
     let Alarm::ParentRejected { pod, .. } = alarm;
-    status::Alarm { code: "ParentRejected".to_owned(), pod: Some(pod.to_string()), message: alarm.to_string() }
+    status::Alarm::new(AlarmCode::ParentRejected, Some(pod.to_string()), alarm.to_string())
 }

@@ -328,7 +328,7 @@ pub struct Deadline {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Alarm {
-    /// A stable name for scripts, as `ParentRejected`.
+    /// The [`AlarmCode::name`]; a newer agent may have others.
     pub code: String,
     /// The pod, `namespace/name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -337,8 +337,55 @@ pub struct Alarm {
     pub message: String,
 }
 
-/// Every [`Alarm::code`].
-pub const ALARMS: [&str; 4] = ["ParentRejected", "NotRendered", "Files", "LeftOver"];
+/// What an alarm is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlarmCode {
+    /// The kubelet has refused a parent for good.
+    ParentRejected,
+    /// A pod could not be rendered.
+    NotRendered,
+    /// Something else went wrong with rendered files.
+    Files,
+    /// Copies of an earlier run are there, and the feature gate is off.
+    LeftOver,
+    /// The configuration file is wrong, and settings are as before.
+    ConfigurationRefused,
+    /// Settings have changed that only a restart brings into force.
+    RestartNeeded,
+}
+
+impl AlarmCode {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::ParentRejected,
+        Self::NotRendered,
+        Self::Files,
+        Self::LeftOver,
+        Self::ConfigurationRefused,
+        Self::RestartNeeded,
+    ];
+
+    /// A stable name for scripts and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ParentRejected => "ParentRejected",
+            Self::NotRendered => "NotRendered",
+            Self::Files => "Files",
+            Self::LeftOver => "LeftOver",
+            Self::ConfigurationRefused => "ConfigurationRefused",
+            Self::RestartNeeded => "RestartNeeded",
+        }
+    }
+}
+
+impl Alarm {
+    /// An alarm of the node, or of one pod.
+    #[must_use]
+    pub fn new(code: AlarmCode, pod: Option<String>, message: String) -> Self {
+        Self { code: code.name().to_owned(), pod, message }
+    }
+}
 
 /// How a pod does, for an operator who wants to know what to look at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -106,6 +106,7 @@ fn what_it_says() {
         ("ckpt_db_pods_held",                                                    1.0),
         (r#"ckpt_db_alarms{code="NotRendered"}"#,                                2.0),
         (r#"ckpt_db_alarms{code="LeftOver"}"#,                                   0.0),
+        (r#"ckpt_db_alarms{code="RestartNeeded"}"#,                              0.0),
         ("ckpt_db_activations_total",                                            4.0),
         ("ckpt_db_hand_overs_total",                                             3.0),
         ("ckpt_db_checkpoints_ended_total",                                      2.0),

@@ -152,7 +152,7 @@ metrics! {
     HELD = Gauge "ckpt_db_pods_held" []
         "Pods of which an operator said that no copy may run.";
     ALARMS = Gauge "ckpt_db_alarms" ["code"]
-        "What somebody should look at now: ParentRejected, NotRendered, Files or LeftOver.";
+        "What somebody should look at now: ParentRejected, NotRendered, Files, LeftOver, ConfigurationRefused or RestartNeeded.";
     ACTIVATIONS = Counter "ckpt_db_activations_total" []
         "Copies that were started.";
     HAND_OVERS = Counter "ckpt_db_hand_overs_total" []

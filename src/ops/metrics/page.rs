@@ -4,7 +4,9 @@ use super::text::Text;
 use super::*;
 use crate::checkpoint::object::Kind;
 use crate::ops::health::Health;
-use crate::ops::status::{self, CheckpointerStatus, CopyState, KubeletState, Lock, Pod, PodState, Policy, Reach};
+use crate::ops::status::{
+    self, AlarmCode, CheckpointerStatus, CopyState, KubeletState, Lock, Pod, PodState, Policy, Reach,
+};
 
 /// A feature gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +202,8 @@ fn pods(text: &mut Text, status: &CheckpointerStatus, counters: &Counters) {
     let copies = active.map(|pod| pod.copy.as_ref().map_or("unknown", |copy| copy_state(copy.state)));
     count(text, &COPIES, &["starting", "running", "failing", "unknown"], copies);
     text.metric(&HELD).put(&[], all.iter().filter(|pod| pod.held).count() as f64);
-    count(text, &ALARMS, &status::ALARMS, status.alarms.iter().map(|alarm| alarm.code.as_str()));
+    let codes = AlarmCode::ALL.map(AlarmCode::name);
+    count(text, &ALARMS, &codes, status.alarms.iter().map(|alarm| alarm.code.as_str()));
     text.metric(&ACTIVATIONS).put(&[], counters.activations.get());
     text.metric(&HAND_OVERS).put(&[], counters.hand_overs.get());
     text.metric(&ENDED).put(&[], counters.ended.get());
