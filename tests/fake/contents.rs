@@ -141,7 +141,7 @@ impl Server {
         })
     }
 
-    /// Moves the server's clock: watches end whose `timeoutSeconds` are over, pieces of a [`Fault::Drip`] are sent.
+    /// Moves the server's clock: watches end whose `timeoutSeconds` are over, pieces of a `Fault::Drip` are sent.
     pub(crate) fn advance(&self, by: Duration) {
         self.shared.change(|state| state.clock_ms += by.as_millis() as u64);
     }
