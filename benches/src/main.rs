@@ -21,6 +21,7 @@ mod measure;
 mod node;
 mod peers;
 mod poller;
+mod replay;
 mod report;
 mod steady;
 
