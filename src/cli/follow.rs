@@ -69,6 +69,8 @@ pub(super) struct Follow<'a> {
     pub(super) settings: Settings,
     /// The feature gate: without it everything stays in memory, and nothing is rendered.
     pub(super) checkpointing: bool,
+    /// What is wrong with the configuration file, where the settings are those that held last.
+    pub(super) began_without: Option<String>,
     /// What an earlier run has left that does harm while it is off.
     pub(super) left_over: Option<String>,
     pub(super) rendered_to: Target,
@@ -135,6 +137,9 @@ impl Follow<'_> {
             started_ms,
         };
         let latest = Arc::new(Latest::new(about).with_bootstrap(files.clone()));
+        if let Some(wrong) = self.began_without {
+            latest.began_without(wrong);
+        }
         let (ringer, news) = key_news();
         let following = Following {
             place,
