@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use ckpt_db::checkpoint::object::Kind;
 use rustix::process::Signal;
@@ -24,6 +25,8 @@ fn at(address: SocketAddr) -> String {
 /// What is answered; `None` while nobody does.
 fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
+    // Whoever is connected and never answered has failed.
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
