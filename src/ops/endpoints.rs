@@ -62,6 +62,8 @@ pub trait Pages: Send + Sync + 'static {
 struct Looks {
     pages: Arc<dyn Pages>,
     places: Arc<Semaphore>,
+    /// Whether it is told why a check fails: that may name files and nodes, and is for whoever is on this one.
+    reasons: bool,
 }
 
 /// Answers at `address` for ever. Where it can't be had that is a warning, once for each reason, and it is tried again.
@@ -71,7 +73,8 @@ pub async fn serve(address: SocketAddr, pages: Arc<dyn Pages>) -> Infallible {
 
 async fn serve_on(listener: TcpListener, pages: Arc<dyn Pages>) -> Infallible {
     let mut clients = Clients::new("metrics", CONNECTIONS_MAX);
-    let looks = Looks { pages, places: Arc::new(Semaphore::new(LOOKS_MAX)) };
+    let near = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let looks = Looks { pages, places: Arc::new(Semaphore::new(LOOKS_MAX)), reasons: near };
     loop {
         let Some((stream, _)) = clients.come(listener.accept().await).await else { continue };
         let Some(place) = clients.place() else { continue };
@@ -127,7 +130,7 @@ async fn connection(stream: TcpStream, looks: Looks) -> hyper::Result<()> {
 }
 
 /// Whatever comes with the request is not read.
-async fn answer(request: Request<Incoming>, Looks { pages, places }: Looks) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, Looks { pages, places, reasons }: Looks) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -142,7 +145,7 @@ async fn answer(request: Request<Incoming>, Looks { pages, places }: Looks) -> R
             page
         }
         _ if !["/livez", "/readyz"].iter().any(|known| path.starts_with(known)) => not_found(),
-        _ => match pages.health().answer(&path, &query) {
+        _ => match health(&*pages, reasons).answer(&path, &query) {
             Some((true, text)) => plain(StatusCode::OK, text),
             Some((false, text)) => plain(StatusCode::INTERNAL_SERVER_ERROR, text),
             None => not_found(),
@@ -158,6 +161,11 @@ async fn answer(request: Request<Incoming>, Looks { pages, places }: Looks) -> R
         Ok(Err(_)) => plain(StatusCode::INTERNAL_SERVER_ERROR, "looking has ended by a panic\n".to_owned()),
         Err(_) => too_long(),
     }
+}
+
+fn health(pages: &dyn Pages, reasons: bool) -> Health {
+    let health = pages.health();
+    if reasons { health } else { health.without_reasons() }
 }
 
 fn too_long() -> Response<Full<Bytes>> {
