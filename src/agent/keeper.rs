@@ -261,9 +261,6 @@ impl Keeper {
         self.told = Told { records, removed };
         if let Some(report) = &report {
             self.departed.retain(|pod| report.waiting.iter().any(|waiting| waiting.pod == *pod));
-            if drains {
-                self.draining.is_done(report);
-            }
         }
         let decision = Decision { verdicts, plan: plan.into_inner() };
         let soon = report.as_ref().is_some_and(|report| {

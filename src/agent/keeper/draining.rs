@@ -7,7 +7,7 @@ use crate::agent::pass::leave_the_lost;
 use crate::checkpoint::lifecycle::{Checkpoint, Standing};
 use crate::checkpoint::rendering::{Plan, PodName, Untouched};
 use crate::checkpoint::settings::ActivationPolicy;
-use crate::materialize::{OnDisk, Report, Roots, on_disk};
+use crate::materialize::{OnDisk, Roots, on_disk};
 use crate::store::Snapshot;
 
 /// So many of them are named where they are told of.
@@ -17,7 +17,7 @@ const NAMED: usize = 5;
 #[derive(Default)]
 pub(super) struct Draining {
     there: OnDisk,
-    /// Pods whose copies have gone, and whose trees wait until no container has them mounted.
+    /// Pods whose manifests have gone, and whose trees wait until no container has them mounted.
     leaving: BTreeSet<PodName>,
 }
 
@@ -28,6 +28,8 @@ impl Draining {
             tracing::info!("cannot look for copies of before the policy was off: {error}");
             OnDisk::default()
         });
+        let OnDisk { active, prepared, trees } = &self.there;
+        self.leaving = trees.iter().filter(|pod| !active.contains(pod) && !prepared.contains(pod)).cloned().collect();
     }
 
     /// There is another policy.
@@ -50,16 +52,8 @@ impl Draining {
         leave_the_lost(plan, stored, ActivationPolicy::All);
     }
 
-    /// What came of it.
-    pub(super) fn is_done(&mut self, report: &Report) {
-        self.leaving = report.waiting.iter().map(|waiting| waiting.pod.clone()).collect();
-    }
-
     /// What an operator should know of it, if copies run.
     pub(super) fn told(&self, standings: &[Standing]) -> Option<String> {
-        if !self.goes_on() {
-            return None;
-        }
         let run: Vec<String> = standings
             .iter()
             .filter(|standing| standing.state.is_active() && self.there.active.contains(&standing.pod))

@@ -238,7 +238,11 @@ async fn copies_of_before_the_policy_was_off_go_when_their_parents_take_over() {
     assert_eq!(states, [("edge", "HandedOver")]);
     assert_eq!(named("prepared"), ["shop_db.json"], "what no kubelet reads is left as it is");
 
-    // With nothing left nothing is touched.
+    // With nothing left nothing is touched; what an earlier process had to leave, since containers had it mounted, goes.
+    let tree = root.path().join("secrets/shop/late");
+    std::fs::create_dir_all(&tree).unwrap();
+    assert!(pass(&mut store, silent.clone()).await.report.is_some());
+    assert!(!tree.exists(), "it has no mark, and so no container");
     std::fs::remove_file(root.path().join("manifests/shop_web.json")).unwrap();
     let _ = pass(&mut store, silent.clone()).await;
     let kept = pass(&mut store, silent).await;
