@@ -66,6 +66,7 @@ impl Watcher for Teller {
         }
         let mut problems = self.files.clone();
         problems.extend(kept.alarms.iter().map(|alarm| format!("warning: {alarm}")));
+        problems.extend(kept.left_over.iter().map(|left_over| format!("warning: {left_over}")));
         problems.extend(snapshot.findings().iter().map(|finding| format!("warning: {finding}")));
         match &kept.look.runtime {
             Fact::Known(_) => self.runtime_unknown = false,
