@@ -342,7 +342,9 @@ impl Shared {
         {
             return Err(failure.clone());
         }
-        match self.dial().await {
+        // Apart, as is every rare part of a follower: a task is as large as the largest of its parts, and there is one for
+        // each watch.
+        match Box::pin(self.dial()).await {
             Ok(live) => {
                 *state = LineState { live: Some(live.clone()), failed: None };
                 Ok((live, true))
