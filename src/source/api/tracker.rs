@@ -317,6 +317,9 @@ fn is_immutable(object: &Object) -> bool {
         #[serde(default)]
         immutable: bool,
     }
+    // Of few objects, so that the others are not parsed once more at each change.
+    let may_say_so = || std::str::from_utf8(object.body.expose()).is_ok_and(|body| body.contains(r#""immutable""#));
     matches!(object.key.kind(), Kind::ConfigMap | Kind::Secret)
+        && may_say_so()
         && serde_json::from_slice::<View>(object.body.expose()).is_ok_and(|view| view.immutable)
 }
