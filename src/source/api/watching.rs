@@ -85,7 +85,8 @@ impl Watching {
     ) -> Result<Self, End> {
         let now = Instant::now();
         let (until, overdue) = (now + time.saturating_sub(NEARLY), now + time + OVERDUE);
-        match connections.watch(path).await {
+        // Apart: the task of a watch is small while the watch is open.
+        match Box::pin(connections.watch(path)).await {
             Ok(stream) => {
                 let decoder = Decoder::new(kind);
                 Ok(Self { stream, decoder, until, overdue, position: position.to_owned() })
