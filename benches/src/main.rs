@@ -12,11 +12,13 @@
 
 mod agent;
 mod binary;
+mod cluster;
 mod cold_start;
 mod commit;
 mod disk;
 #[path = "../../tests/fake/mod.rs"]
 mod fake;
+mod fleet;
 mod measure;
 mod node;
 mod peers;
@@ -64,6 +66,8 @@ enum Section {
     Poller,
     /// What a running agent takes: memory, processor, bytes written
     Steady,
+    /// What many agents ask of one API server, a real one and the fake one
+    Fleet,
     /// Size, start, dependencies
     Binary,
 }
@@ -106,6 +110,7 @@ fn main() {
             Section::ColdStart => cold_start::measure(&bench, &mut report),
             Section::Poller => poller::measure(&bench, &mut report),
             Section::Steady => steady::measure(&bench, &mut report),
+            Section::Fleet => fleet::measure(&bench, &mut report),
             Section::Binary => binary::measure(&bench, &mut report),
         }
     }

@@ -11,7 +11,7 @@ use super::authorize;
 use super::body::{Abort, Body, Exchange, Outbox};
 use super::faults::{Fault, Stage, event_line, status_body};
 use super::request::{Request, Verb};
-use super::store::{Key, Objects};
+use super::store::Key;
 use super::watch::{Watch, WatchStart};
 use super::wire::Connection;
 use super::{Gone, Shared, State};
@@ -166,7 +166,7 @@ fn list(state: &State, request: &Request, kind: Kind) -> Result<Answer, Answer> 
         "0" => None,
         _ => request.parameter("limit").parse().ok().filter(|&limit: &usize| limit > 0),
     };
-    let objects: Objects = state.store.at(version);
+    let objects = state.store.at(version);
     let mut found = objects
         .iter()
         .filter(|(key, object)| selects(request, kind, key, object))
