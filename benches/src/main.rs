@@ -43,6 +43,11 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
 
+    /// The same program with the machine's C library, in which allocations can be counted [default: `ckpt-db` beside this one, if
+    /// there is one]
+    #[arg(long, value_name = "FILE")]
+    counted: Option<PathBuf>,
+
     /// Where stores and rendered files lie: on the disk that is to be measured [default: beside the program]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -75,6 +80,8 @@ enum Section {
 /// What every section needs.
 struct Bench {
     program: PathBuf,
+    /// The one in which allocations are counted: what is static takes no library for that.
+    counted: PathBuf,
     scratch: PathBuf,
     short: bool,
 }
@@ -98,7 +105,10 @@ fn main() {
     assert!(program.is_file(), "there is no {}: build it with the same profile", program.display());
     let scratch = options.scratch.unwrap_or_else(|| beside("bench-scratch"));
     std::fs::create_dir_all(&scratch).unwrap();
-    let bench = Bench { program: std::fs::canonicalize(program).unwrap(), scratch, short: options.short };
+    let program = std::fs::canonicalize(program).unwrap();
+    let counted = options.counted.unwrap_or_else(|| beside("ckpt-db"));
+    let counted = if counted.is_file() { counted } else { program.clone() };
+    let bench = Bench { program, counted, scratch, short: options.short };
     let mut report = Report::new(&bench);
     for section in Section::value_variants() {
         if !options.sections.is_empty() && !options.sections.contains(section) {

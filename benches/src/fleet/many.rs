@@ -153,13 +153,8 @@ impl Many {
 async fn follow(node: String, place: Place, pace: Pace, mut stop: watch::Receiver<bool>) -> MemoryStore {
     let credentials = Credentials::load(&place).unwrap_or_else(|error| panic!("{error}"));
     let mut store = in_memory(&node, now_ms()).unwrap();
-    let options = Options {
-        node,
-        refresh: ObjectRefresh::Watch,
-        pace,
-        clock_is_set: Arc::new(|| true),
-        ends: Arc::default(),
-    };
+    let options =
+        Options { node, refresh: ObjectRefresh::Watch, pace, clock_is_set: Arc::new(|| true), ends: Arc::default() };
     let mut feed = Feed::start(options, Connections::new(&credentials, pace.requests));
     let control = feed.control();
     loop {

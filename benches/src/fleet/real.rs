@@ -54,7 +54,8 @@ impl Real {
             let logs = roots.iter().map(|root| root.join("agent.log")).collect();
             let mut fleet = Fleet { size, relay, agents: Vec::new(), logs };
             let mark = real.mark(&fleet);
-            fleet.agents = roots.iter().map(|root| Agent::start(command(bench, root), &root.join("agent.log"))).collect();
+            fleet.agents =
+                roots.iter().map(|root| Agent::start(command(bench, root), &root.join("agent.log"))).collect();
             real.until_followed(&fleet, &mark);
             phases.push(real.phase(&fleet, "start", &mark));
             real.fleets.push(fleet);
