@@ -134,10 +134,18 @@ impl Real {
 
     fn phase(&self, fleet: &Fleet, what: &'static str, mark: &Mark) -> Phase {
         let traffic = fleet.relay.traffic().since(mark.traffic);
+        let requests: Vec<Asked> = self.log(fleet).after(mark.requests).requests.iter().map(asked).collect();
+        eprintln!(
+            "    {} agents, {what}: {} requests, busiest {}, {:.1} s",
+            fleet.size,
+            requests.len(),
+            super::busiest(&requests, 1.0),
+            super::duration_s(&requests)
+        );
         Phase {
             agents: fleet.size,
             what,
-            requests: self.log(fleet).after(mark.requests).requests.iter().map(asked).collect(),
+            requests,
             sent: traffic.sent,
             received: traffic.received,
             opened: traffic.opened,
