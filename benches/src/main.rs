@@ -12,11 +12,13 @@
 
 mod agent;
 mod binary;
+mod cluster;
 mod cold_start;
 mod commit;
 mod disk;
 #[path = "../../tests/fake/mod.rs"]
 mod fake;
+mod fleet;
 mod measure;
 mod node;
 mod peers;
@@ -42,6 +44,11 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
 
+    /// The same program with the machine's C library, in which allocations can be counted [default: `ckpt-db` beside this one, if
+    /// there is one]
+    #[arg(long, value_name = "FILE")]
+    counted: Option<PathBuf>,
+
     /// Where stores and rendered files lie: on the disk that is to be measured [default: beside the program]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -65,6 +72,8 @@ enum Section {
     Poller,
     /// What a running agent takes: memory, processor, bytes written
     Steady,
+    /// What many agents ask of one API server, a real one and the fake one
+    Fleet,
     /// Size, start, dependencies
     Binary,
 }
@@ -72,6 +81,8 @@ enum Section {
 /// What every section needs.
 struct Bench {
     program: PathBuf,
+    /// The one in which allocations are counted: what is static takes no library for that.
+    counted: PathBuf,
     scratch: PathBuf,
     short: bool,
 }
@@ -95,7 +106,10 @@ fn main() {
     assert!(program.is_file(), "there is no {}: build it with the same profile", program.display());
     let scratch = options.scratch.unwrap_or_else(|| beside("bench-scratch"));
     std::fs::create_dir_all(&scratch).unwrap();
-    let bench = Bench { program: std::fs::canonicalize(program).unwrap(), scratch, short: options.short };
+    let program = std::fs::canonicalize(program).unwrap();
+    let counted = options.counted.unwrap_or_else(|| beside("ckpt-db"));
+    let counted = if counted.is_file() { counted } else { program.clone() };
+    let bench = Bench { program, counted, scratch, short: options.short };
     let mut report = Report::new(&bench);
     for section in Section::value_variants() {
         if !options.sections.is_empty() && !options.sections.contains(section) {
@@ -107,6 +121,7 @@ fn main() {
             Section::ColdStart => cold_start::measure(&bench, &mut report),
             Section::Poller => poller::measure(&bench, &mut report),
             Section::Steady => steady::measure(&bench, &mut report),
+            Section::Fleet => fleet::measure(&bench, &mut report),
             Section::Binary => binary::measure(&bench, &mut report),
         }
     }

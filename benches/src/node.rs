@@ -94,13 +94,18 @@ fn objects(pod: usize) -> [Value; 3] {
     };
     let mut of_pod = with_metadata("Pod", pod_body(&name, &name, 0));
     of_pod["metadata"]["annotations"] = json!({"checkpointer.alpha.coreos.com/checkpoint": "true"});
-    let config = "key = value\n".repeat(80);
+    [of_pod, with_metadata("Secret", secret()), with_metadata("ConfigMap", configmap())]
+}
+
+/// A Secret without its metadata.
+pub(crate) fn secret() -> Value {
     let password = BASE64.encode("correct horse ".repeat(40).as_bytes());
-    [
-        of_pod,
-        with_metadata("Secret", json!({"type": "Opaque", "data": {"password": password, "user": "YXBw"}})),
-        with_metadata("ConfigMap", json!({"data": {"app.conf": config, "log.level": "info"}})),
-    ]
+    json!({"type": "Opaque", "data": {"password": password, "user": "YXBw"}})
+}
+
+/// A ConfigMap without its metadata.
+pub(crate) fn configmap() -> Value {
+    json!({"data": {"app.conf": "key = value\n".repeat(80), "log.level": "info"}})
 }
 
 /// A pod that runs and mounts one Secret and one ConfigMap.
