@@ -145,7 +145,9 @@ impl Rendered {
 
     /// Writes it again, durably where it lies on a disk, with so many threads that sync.
     fn write(&self, directory: &Path, syncing: usize) -> Duration {
-        let disk = tempfile::tempdir_in(directory).unwrap();
+        // It stays, as what was rendered does: see `Node::unrender`.
+        let mut disk = tempfile::tempdir_in(directory).unwrap();
+        disk.disable_cleanup(true);
         let memory = Path::new("/dev/shm");
         let memory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         rustix::fs::syncfs(File::open(disk.path()).unwrap()).unwrap();

@@ -81,9 +81,11 @@ impl Bench {
         if self.short { 2 } else { full }
     }
 
-    /// A directory on the disk that is measured.
+    /// A directory on the disk that is measured. It stays until the end of all sections: see [`node::Node::unrender`].
     fn directory(&self) -> tempfile::TempDir {
-        tempfile::tempdir_in(&self.scratch).unwrap()
+        let mut directory = tempfile::tempdir_in(&self.scratch).unwrap();
+        directory.disable_cleanup(true);
+        directory
     }
 }
 
@@ -94,7 +96,9 @@ fn main() {
     assert!(program.is_file(), "there is no {}: build it with the same profile", program.display());
     let scratch = options.scratch.unwrap_or_else(|| beside("bench-scratch"));
     std::fs::create_dir_all(&scratch).unwrap();
-    let bench = Bench { program: std::fs::canonicalize(program).unwrap(), scratch, short: options.short };
+    let scratch = tempfile::tempdir_in(scratch).unwrap();
+    let program = std::fs::canonicalize(program).unwrap();
+    let bench = Bench { program, scratch: scratch.path().to_owned(), short: options.short };
     let mut report = Report::new(&bench);
     for section in Section::value_variants() {
         if !options.sections.is_empty() && !options.sections.contains(section) {
