@@ -93,9 +93,11 @@ impl Bench {
         if self.short { 2 } else { full }
     }
 
-    /// A directory on the disk that is measured.
+    /// A directory on the disk that is measured. It stays until the end of all sections: see [`node::Node::unrender`].
     fn directory(&self) -> tempfile::TempDir {
-        tempfile::tempdir_in(&self.scratch).unwrap()
+        let mut directory = tempfile::tempdir_in(&self.scratch).unwrap();
+        directory.disable_cleanup(true);
+        directory
     }
 }
 
@@ -106,10 +108,11 @@ fn main() {
     assert!(program.is_file(), "there is no {}: build it with the same profile", program.display());
     let scratch = options.scratch.unwrap_or_else(|| beside("bench-scratch"));
     std::fs::create_dir_all(&scratch).unwrap();
+    let scratch = tempfile::tempdir_in(scratch).unwrap();
     let program = std::fs::canonicalize(program).unwrap();
     let counted = options.counted.unwrap_or_else(|| beside("ckpt-db"));
     let counted = if counted.is_file() { counted } else { program.clone() };
-    let bench = Bench { program, counted, scratch, short: options.short };
+    let bench = Bench { program, counted, scratch: scratch.path().to_owned(), short: options.short };
     let mut report = Report::new(&bench);
     for section in Section::value_variants() {
         if !options.sections.is_empty() && !options.sections.contains(section) {
