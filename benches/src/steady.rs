@@ -208,15 +208,14 @@ impl Usage {
             let line = text.lines().find(|line| line.starts_with(key)).unwrap();
             line.split_whitespace().nth(1).unwrap().parse().unwrap()
         };
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(Result::unwrap);
-        // Nanoseconds on a processor: ticks are far too coarse for an idle process.
-        let nanos = tasks.map(|task| {
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0)
-        });
+        // Of the process as a whole: threads that have ended took time too. The kernel rounds an exact sum down to a tick.
+        let stat = read("stat");
+        let mut fields = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11);
+        let mut ticks = || fields.next().unwrap().parse::<u64>().unwrap();
+        let millis = (ticks() + ticks()) * 1000 / rustix::param::clock_ticks_per_second();
         Self {
             resident_bytes: number(&read("status"), "VmRSS:") * 1024,
-            processor: Duration::from_nanos(nanos.sum()),
+            processor: Duration::from_millis(millis),
             written_bytes: number(&read("io"), "write_bytes:"),
         }
     }

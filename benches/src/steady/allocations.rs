@@ -63,7 +63,7 @@ fn until_quiet(scene: &Scene) {
     loop {
         std::thread::sleep(Duration::from_millis(500));
         let now = scene.usage().processor;
-        if now.saturating_sub(before) < Duration::from_millis(10) {
+        if now.saturating_sub(before) <= Duration::from_millis(10) {
             return;
         }
         assert!(Instant::now() < deadline, "the agent is busy without end");
