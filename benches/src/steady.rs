@@ -88,11 +88,11 @@ struct Scene {
 
 impl Scene {
     fn new(bench: &Bench, directory: &Path, pods: usize) -> Self {
-        Self::with(&bench.program, &directory.join(format!("steady-{pods}")), pods, &[])
+        Self::with(&bench.program, &directory.join(format!("steady-{pods}")), pods)
     }
 
-    /// With this program, and this in its environment.
-    fn with(program: &Path, directory: &Path, pods: usize, environment: &[(&str, &str)]) -> Self {
+    /// With this program.
+    fn with(program: &Path, directory: &Path, pods: usize) -> Self {
         let server = Server::start(Options { node_name: NODE.to_owned(), ..Options::default() });
         server.create(Kind::Node, "", NODE, json!({"spec": {}, "status": {}}));
         for pod in 0..pods {
@@ -104,19 +104,34 @@ impl Scene {
         let root = directory.join("root");
         fs::create_dir_all(&root).unwrap();
         let kubeconfig = server.kubeconfig(directory);
-        let mut command = std::process::Command::new(program);
-        command.args(["run", "--feature-gates=Checkpointing=true", "--generate-node-key", "--kubeconfig"]);
-        command.arg(kubeconfig).arg("--root").arg(&root).env_clear().stdin(std::process::Stdio::null());
-        command.envs(environment.iter().copied());
-        let agent = Agent::start(command, &directory.join("agent.log"));
+        let agent = start(program, &kubeconfig, directory, &[]);
         let scene = Self { server, agent, root, pods };
+        scene.until_watched(directory);
+        scene
+    }
+
+    /// The agent ends and begins again, with this in its environment: it finds its store.
+    fn again(self, program: &Path, directory: &Path, environment: &[(&str, &str)]) -> Self {
+        let Self { server, agent, root, pods } = self;
+        agent.stop();
         let deadline = Instant::now() + PATIENCE;
-        while scene.watches() < 2 * pods {
+        while server.open_connections() > 0 {
+            assert!(Instant::now() < deadline, "the connections of an agent that has ended stay");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let agent = start(program, &server.kubeconfig(directory), directory, environment);
+        let scene = Self { server, agent, root, pods };
+        scene.until_watched(directory);
+        scene
+    }
+
+    fn until_watched(&self, directory: &Path) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.watches() < 2 * self.pods {
             let said = || fs::read_to_string(directory.join("agent.log"));
-            assert!(Instant::now() < deadline, "{} watches: {:?}", scene.watches(), said());
+            assert!(Instant::now() < deadline, "{} watches: {:?}", self.watches(), said());
             std::thread::sleep(Duration::from_millis(100));
         }
-        scene
     }
 
     /// How many Secrets and ConfigMaps are watched.
@@ -173,6 +188,15 @@ impl Scene {
     fn usage(&self) -> Usage {
         Usage::of(self.agent.child.id())
     }
+}
+
+/// Starts an agent with its root below `directory`.
+fn start(program: &Path, kubeconfig: &Path, directory: &Path, environment: &[(&str, &str)]) -> Agent {
+    let mut command = std::process::Command::new(program);
+    command.args(["run", "--feature-gates=Checkpointing=true", "--generate-node-key", "--kubeconfig"]);
+    command.arg(kubeconfig).arg("--root").arg(directory.join("root"));
+    command.env_clear().envs(environment.iter().copied()).stdin(std::process::Stdio::null());
+    Agent::start(command, &directory.join("agent.log"))
 }
 
 /// What a command says of the store.
