@@ -12,6 +12,7 @@ if ! command -v musl-gcc >/dev/null || ! rustup target list --installed 2>/dev/n
 fi
 built=${CARGO_TARGET_DIR:-target}
 make TARGET="$target"
-# The second one with the machine's C library, dynamically linked: allocations are counted in it.
-cargo build --profile campaign --locked -p ckpt-db-bench -p ckpt-db --features ckpt-db-bench/peers
+cargo build --profile campaign --locked -p ckpt-db-bench --features peers
+# The same program with the C library and its heap, in which allocations can be counted. The flag is the last crate's alone.
+cargo rustc --profile campaign --locked -p ckpt-db --bin ckpt-db -- --cfg system_heap
 exec "$built/campaign/ckpt-db-bench" --program "$built/$target/release/ckpt-db" --json "$built/bench.json" "$@"

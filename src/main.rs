@@ -8,9 +8,15 @@ use std::process::ExitCode;
 ///
 /// Below it is one heap for all threads. The C library's would be one for each thread, and what a burst leaves in one of
 /// them serves no other: a quarter more memory with hundreds of watches.
+#[cfg(not(system_heap))]
 #[global_allocator]
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<dlmalloc::GlobalDlmalloc> =
     zeroizing_alloc::ZeroAlloc(dlmalloc::GlobalDlmalloc);
+
+/// The C library's heap: for benches/, where a library of it counts allocations. Never shipped.
+#[cfg(system_heap)]
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
     ckpt_db::hardening::harden();
