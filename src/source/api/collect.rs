@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::keys::Keys;
 use crate::checkpoint::closure::references;
 pub use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Object, ObjectKey};
@@ -135,9 +136,9 @@ struct Known {
     /// The version that was emitted last.
     emitted: Option<Version>,
     /// What the stored version names.
-    stored_names: BTreeSet<ObjectKey>,
+    stored_names: Keys,
     /// The newest version, if it was not emitted yet.
-    waiting: Option<Waiting>,
+    waiting: Option<Box<Waiting>>,
     /// Why the references of the newest version can't be followed.
     refused: Option<PodError>,
 }
@@ -152,7 +153,7 @@ impl Known {
 struct Waiting {
     pod: Object,
     /// Empty for a pod whose references can't be followed: the store names the problem.
-    names: BTreeSet<ObjectKey>,
+    names: Keys,
     deadline_ms: u64,
 }
 
@@ -167,9 +168,9 @@ struct WaitingListing {
 #[derive(Default)]
 struct Followed {
     /// Pods that were emitted and name it: while there is one, the store keeps the object.
-    stored_for: BTreeSet<ObjectKey>,
+    stored_for: Keys,
     /// Pods that wait for it or with it.
-    wanted_by: BTreeSet<ObjectKey>,
+    wanted_by: Keys,
     latest: Latest,
 }
 
@@ -179,7 +180,7 @@ enum Latest {
     #[default]
     Unanswered,
     /// Found, and not emitted since no emitted pod names it.
-    Held(Object),
+    Held(Box<Object>),
     /// Found and emitted. After a listing the version is open: the server may have been restored, and then it may give the
     /// same version to other contents. So the next answer is emitted, and the store compares.
     Stored(Option<Version>),
@@ -253,7 +254,7 @@ impl Collector {
                 let members = listing.members.iter().filter_map(|key| self.waiting(key));
                 Some(members.filter_map(waits).max().unwrap_or(0).min(listing.deadline_ms))
             }
-            None => self.pods.values().filter_map(|known| known.waiting.as_ref().and_then(waits)).min(),
+            None => self.pods.values().filter_map(|known| known.waiting.as_deref().and_then(waits)).min(),
         }
     }
 
@@ -355,7 +356,7 @@ impl Collector {
         let Some(followed) = self.objects.get_mut(&key) else { return };
         let stored = !followed.stored_for.is_empty();
         match answer {
-            Answer::Found(object) if !stored => followed.latest = Latest::Held(object),
+            Answer::Found(object) if !stored => followed.latest = Latest::Held(Box::new(object)),
             Answer::Found(object) => {
                 let version = Version::of(&object);
                 if !matches!(&followed.latest, Latest::Stored(Some(before)) if *before == version) {
@@ -381,11 +382,11 @@ impl Collector {
         let key = pod.key.clone();
         let (names, refused) = match references(&pod) {
             Ok(found) => (found.into_iter().map(|reference| reference.key).collect(), None),
-            Err(error) => (BTreeSet::new(), Some(error)),
+            Err(error) => (Keys::default(), Some(error)),
         };
         let before = self.stop_waiting(&key, said);
         let deadline_ms = before.map_or(deadline_ms, |before| before.min(deadline_ms));
-        for name in &names {
+        for name in names.iter() {
             let followed = self.objects.entry(name.clone()).or_insert_with(|| {
                 said.actions.push(Action::Track(name.clone()));
                 Followed::default()
@@ -394,7 +395,7 @@ impl Collector {
         }
         let known = self.pods.entry(key).or_default();
         known.refused = refused;
-        known.waiting = Some(Waiting { pod, names, deadline_ms });
+        known.waiting = Some(Box::new(Waiting { pod, names, deadline_ms }));
     }
 
     /// Drops the waiting version of a pod and tells its deadline.
@@ -434,7 +435,7 @@ impl Collector {
     }
 
     fn waiting(&self, key: &ObjectKey) -> Option<&Waiting> {
-        self.pods.get(key)?.waiting.as_ref()
+        self.pods.get(key)?.waiting.as_deref()
     }
 
     fn is_complete(&self, waiting: &Waiting) -> bool {
@@ -487,7 +488,7 @@ impl Collector {
     /// Takes the waiting version of a pod, with everything that it names and that no step has carried.
     fn gather(&mut self, key: &ObjectKey, said: &mut Said) -> Option<Gathered> {
         let known = self.pods.get_mut(key)?;
-        let waiting = known.waiting.take()?;
+        let waiting = *known.waiting.take()?;
         let before = known.emitted.replace(Version::of(&waiting.pod));
         let mut gathered = Gathered { pod: waiting.pod, with: Vec::new(), absent: Vec::new() };
         let former = if known.refused.is_none() {
@@ -499,17 +500,17 @@ impl Collector {
                     said.replaced.push(Step::PodGone { key: key.clone(), uid: before.uid });
                     std::mem::take(&mut known.stored_names)
                 }
-                Some(_) | None => BTreeSet::new(),
+                Some(_) | None => Keys::default(),
             }
         };
-        for name in &waiting.names {
+        for name in waiting.names.iter() {
             let Some(followed) = self.objects.get_mut(name) else { continue };
             followed.wanted_by.remove(key);
             followed.stored_for.insert(key.clone());
             match std::mem::take(&mut followed.latest) {
                 Latest::Held(object) => {
                     followed.latest = Latest::Stored(Some(Version::of(&object)));
-                    gathered.with.push(object);
+                    gathered.with.push(*object);
                 }
                 Latest::Absent(why) => {
                     followed.latest = Latest::Absent(why);

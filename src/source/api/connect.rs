@@ -37,6 +37,11 @@ use crate::clear::Clear;
 /// What the server may send on one stream before it is read. A connection takes this for each of its streams, so that one
 /// that nobody reads never stops the others.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// The same for a watch. There are hundreds, and while the store is behind each of them may fill its window; a line that is
+/// longer comes piece by piece.
+const WATCH_WINDOW_BYTES: u32 = 64 * 1024;
+
 /// As much of an error's body as is looked at.
 const STATUS_MAX_BYTES: usize = 64 * 1024;
 
@@ -112,6 +117,8 @@ struct Shared {
 /// A place for one connection, which is made when it is needed and made anew when it has ended.
 struct Line {
     streams: Arc<Semaphore>,
+    /// What each of its streams may take before it is read.
+    window_bytes: u32,
     state: Mutex<LineState>,
     /// How many attempts to connect have failed.
     failures: AtomicU64,
@@ -160,7 +167,7 @@ impl Connections {
             names,
             tokens: Tokens::new(credentials.token.clone()),
             client: credentials.client.clone(),
-            single: Line::new(limits),
+            single: Line::new(limits, STREAM_WINDOW_BYTES),
             watches: StdMutex::default(),
             opened: AtomicU64::new(0),
             turned_away: AtomicBool::new(false),
@@ -262,8 +269,9 @@ impl WatchStream {
 }
 
 impl Line {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: Limits, window_bytes: u32) -> Self {
         Self {
+            window_bytes,
             streams: Arc::new(Semaphore::new(limits.streams_per_connection as usize)),
             state: Mutex::default(),
             failures: AtomicU64::new(0),
@@ -291,7 +299,7 @@ impl Shared {
             Some((Arc::clone(line), stream))
         });
         let found = free.unwrap_or_else(|| {
-            let line = Arc::new(Line::new(self.limits));
+            let line = Arc::new(Line::new(self.limits, WATCH_WINDOW_BYTES));
             let stream = Arc::clone(&line.streams).try_acquire_owned().expect("a new line has streams");
             lines.push(Arc::clone(&line));
             (line, stream)
@@ -342,7 +350,9 @@ impl Shared {
         {
             return Err(failure.clone());
         }
-        match self.dial().await {
+        // Apart, as is every rare part of a follower: a task is as large as the largest of its parts, and there is one for
+        // each watch.
+        match Box::pin(self.dial(line.window_bytes)).await {
             Ok(live) => {
                 *state = LineState { live: Some(live.clone()), failed: None };
                 Ok((live, true))
@@ -355,7 +365,7 @@ impl Shared {
         }
     }
 
-    async fn dial(&self) -> Result<Live, Failure> {
+    async fn dial(&self, window_bytes: u32) -> Result<Live, Failure> {
         let client = self.client.as_ref();
         let began = Instant::now();
         let dialled = timeout(self.limits.dial, self.stream()).await;
@@ -375,8 +385,8 @@ impl Shared {
         let end = Arc::new(End::new(self.client.clone()));
         let (sender, connection) = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(STREAM_WINDOW_BYTES.saturating_mul(self.limits.streams_per_connection))
+            .initial_stream_window_size(window_bytes)
+            .initial_connection_window_size(window_bytes.saturating_mul(self.limits.streams_per_connection))
             .keep_alive_interval(self.limits.ping_interval)
             .keep_alive_timeout(self.limits.ping_timeout)
             .keep_alive_while_idle(true)

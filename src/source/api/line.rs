@@ -43,7 +43,7 @@ pub(super) struct Standing {
 #[derive(Clone)]
 pub(super) struct Line {
     pub(super) node: Arc<str>,
-    pub(super) pace: Pace,
+    pub(super) pace: Arc<Pace>,
     connections: watch::Receiver<Connections>,
     standing: watch::Receiver<Standing>,
     in_flight: Arc<Semaphore>,
@@ -65,7 +65,7 @@ impl Line {
     ) -> Self {
         Self {
             node: node.into(),
-            pace,
+            pace: Arc::new(pace),
             connections,
             standing,
             in_flight: Arc::new(Semaphore::new(UNARY_IN_FLIGHT)),
@@ -119,12 +119,9 @@ impl Line {
         self.standing.borrow().listings
     }
 
-    /// Returns in an epoch after `epoch`.
-    pub(super) async fn epoch_after(&mut self, epoch: u64) {
-        let ended = self.standing.wait_for(|standing| standing.epoch > epoch).await.is_err();
-        if ended {
-            std::future::pending::<()>().await;
-        }
+    /// For [`epoch_after`].
+    pub(super) fn standings(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
     }
 
     pub(super) fn jitter<T>(&self, draw: impl FnOnce(&mut Jitter) -> T) -> T {
@@ -223,6 +220,16 @@ impl Line {
     async fn ask(&mut self, path: &str, max_bytes: usize) -> Result<Clear, Failure> {
         let connections = self.connections();
         let _one_of_few = self.in_flight.acquire().await;
-        connections.get(path, max_bytes).await
+        // Hundreds of tasks wait for their turn, or hold a watch open, and few ask: only these have room for an answer.
+        Box::pin(connections.get(path, max_bytes)).await
+    }
+}
+
+/// Returns in an epoch after `epoch`.
+pub(super) async fn epoch_after(standings: &mut watch::Receiver<Standing>, epoch: u64) {
+    let ended = standings.wait_for(|standing| standing.epoch > epoch).await.is_err();
+    if ended {
+        // The feed is ending, and this task with it.
+        std::future::pending::<()>().await;
     }
 }

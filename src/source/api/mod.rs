@@ -15,6 +15,7 @@ pub mod current;
 mod end;
 pub mod events;
 pub mod feed;
+mod keys;
 mod kubeconfig;
 mod line;
 mod logs;

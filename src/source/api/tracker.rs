@@ -11,7 +11,7 @@ use super::body;
 use super::collect::{Absence, Answer};
 use super::events::Event;
 use super::feed::{Heard, Note};
-use super::line::Line;
+use super::line::{Line, epoch_after};
 use super::pace::Backoff;
 use super::paths;
 use super::reach::Failure;
@@ -72,13 +72,15 @@ pub(super) async fn track(
     let (mut refused, mut failures) = (0, 0);
     // Epochs count from one.
     let mut epoch = 0;
+    let mut cut = false;
     loop {
         let former = std::mem::replace(&mut epoch, line.answering().await);
-        if former > 0 && former < epoch {
+        if std::mem::take(&mut cut) || former > 0 && former < epoch {
             // Everything is read again, by all nodes at about the same time.
             sleep(line.jitter(|jitter| jitter.between(Duration::ZERO, line.pace.spread))).await;
         }
-        let look = look(&mut line, &key, epoch, refresh, &heard).await;
+        // Apart: there is a task for each object, and it looks once and then watches.
+        let look = Box::pin(look(&mut line, &key, epoch, refresh, &heard)).await;
         let immutable = matches!(&look, Look::Found { object, .. } if is_immutable(object));
         let (answer, watch_from, wait) = match look {
             Look::Found { object, watch_from } => {
@@ -117,7 +119,7 @@ pub(super) async fn track(
         }
         match watch_from {
             // The API server takes no change of it, and the kubelet does not look at it again either.
-            _ if immutable => line.epoch_after(epoch).await,
+            _ if immutable => epoch_after(&mut line.standings(), epoch).await,
             Some(position) => {
                 let began = Instant::now();
                 let end = watch(&mut line, &key, generation, epoch, position, &heard).await;
@@ -126,6 +128,7 @@ pub(super) async fn track(
                     backoff.reset();
                     refused = 0;
                 }
+                cut = end.is_cut();
                 let asked = match end {
                     End::Failed(failure) if failure.status() == Some(403) => {
                         refused += 1;
@@ -141,9 +144,10 @@ pub(super) async fn track(
                 sleep(line.jitter(|jitter| backoff.wait(jitter, asked))).await;
             }
             None => {
+                let mut standings = line.standings();
                 tokio::select! {
                     () = sleep(wait) => {}
-                    () = line.epoch_after(epoch) => {}
+                    () = epoch_after(&mut standings, epoch) => {}
                 }
             }
         }
@@ -270,17 +274,19 @@ async fn watch(
 ) -> End {
     loop {
         let time = line.watch_time();
-        let path = paths::watch_of(key, &position, time.as_secs());
-        let mut watching = match Watching::open(&line.connections(), &path, key.kind(), &position, time).await {
-            Ok(watching) => watching,
-            Err(end) => return end,
+        let mut watching = {
+            let path = paths::watch_of(key, &position, time.as_secs());
+            match Watching::open(&line.connections(), &path, key.kind(), &position, time).await {
+                Ok(watching) => watching,
+                Err(end) => return end,
+            }
         };
+        let mut epochs = line.standings();
         loop {
-            let mut epochs = line.clone();
             let event = tokio::select! {
                 event = watching.next() => event,
                 () = line.new_connections() => break,
-                () = epochs.epoch_after(epoch) => return End::Lost,
+                () = epoch_after(&mut epochs, epoch) => return End::Lost,
             };
             let object = match event {
                 Ok(Ok(Event::Applied(object))) if object.key == *key => object,
@@ -298,7 +304,7 @@ async fn watch(
             }
             if immutable {
                 drop(watching);
-                line.epoch_after(epoch).await;
+                epoch_after(&mut line.standings(), epoch).await;
                 return End::Lost;
             }
         }
@@ -313,6 +319,9 @@ fn is_immutable(object: &Object) -> bool {
         #[serde(default)]
         immutable: bool,
     }
+    // Of few objects, so that the others are not parsed once more at each change.
+    let may_say_so = || std::str::from_utf8(object.body.expose()).is_ok_and(|body| body.contains(r#""immutable""#));
     matches!(object.key.kind(), Kind::ConfigMap | Kind::Secret)
+        && may_say_so()
         && serde_json::from_slice::<View>(object.body.expose()).is_ok_and(|view| view.immutable)
 }

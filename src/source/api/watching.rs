@@ -32,6 +32,16 @@ pub(super) enum End {
     Failed(Failure),
 }
 
+impl End {
+    /// Whether the connection was lost, or the server behind it is going: then so are all other watches, of all nodes.
+    pub(super) fn is_cut(&self) -> bool {
+        match self {
+            Self::Early | Self::Failed(Failure::Unreachable(_) | Failure::NoRoute(_)) => true,
+            Self::InTime | Self::Lost | Self::Failed(_) => false,
+        }
+    }
+}
+
 /// How often watches have ended, by kind and reason.
 #[derive(Debug, Default)]
 pub struct WatchEnds([[AtomicU64; REASONS.len()]; WATCHED.len()]);
@@ -85,7 +95,8 @@ impl Watching {
     ) -> Result<Self, End> {
         let now = Instant::now();
         let (until, overdue) = (now + time.saturating_sub(NEARLY), now + time + OVERDUE);
-        match connections.watch(path).await {
+        // Apart: the task of a watch is small while the watch is open.
+        match Box::pin(connections.watch(path)).await {
             Ok(stream) => {
                 let decoder = Decoder::new(kind);
                 Ok(Self { stream, decoder, until, overdue, position: position.to_owned() })

@@ -5,6 +5,7 @@ use tokio::time::pause;
 use super::super::super::line::{Line as Followers, Standing};
 use super::super::super::pace::{Jitter, Pace};
 use super::super::super::paths;
+use super::super::super::tracker::{ObjectRefresh, track};
 use super::super::super::watching::{End as Over, Watching};
 use super::*;
 use crate::checkpoint::object::{Kind, ObjectKey};
@@ -64,4 +65,14 @@ async fn the_pods_do_not_wait_behind_the_objects() {
     let listed = timeout(Duration::from_secs(5), pods.get("/fine")).await;
     assert_eq!(listed.expect("it has a way of its own").unwrap().expose(), b"fine");
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// There is one for each ConfigMap and Secret, and most of the time it holds a watch and nothing else.
+#[tokio::test]
+async fn the_task_of_a_watch_is_small() {
+    let server = Server::new().await;
+    let (line, key) = (followers(server.connections()), ObjectKey::new(Kind::Secret, "d", "s").unwrap());
+    let (hear, _heard) = tokio::sync::mpsc::channel(1);
+    let bytes = size_of_val(&track(line, key, 1, ObjectRefresh::Watch, hear));
+    assert!(bytes <= 2048, "{bytes} bytes for each object");
 }
