@@ -77,9 +77,7 @@ campaigns *names:
 
 # Every figure of docs/performance.md: the table, and target/bench.json (about ten minutes on a quiet machine, after the builds)
 bench *options:
-    cargo build --release --locked
-    cargo build --profile campaign --locked -p ckpt-db-bench --features peers
-    target/campaign/ckpt-db-bench --program target/release/ckpt-db --json target/bench.json {{options}}
+    benches/run.sh {{options}}
 
 # The same with few rounds: says whether it works, and nothing of times
 bench-short:
@@ -97,11 +95,11 @@ power:
 
 # One static binary, without a C library to match: needs the musl target (`rustup target add x86_64-unknown-linux-musl`) and musl-gcc
 static:
-    cargo build --release --target x86_64-unknown-linux-musl
+    make TARGET=x86_64-unknown-linux-musl
 
 # The same with glibc, where the musl target can't be had
 static-glibc:
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target x86_64-unknown-linux-gnu
+    make TARGET=x86_64-unknown-linux-gnu
 
 # The container image around a static build for tests: built twice, run (Debian's buildah, no registry); prints the archive's path
 image-for-tests:

@@ -76,8 +76,16 @@ pub fn fresh<const N: usize>(entropy: &dyn Entropy) -> Result<[u8; N], CryptoErr
 /// SHA-256 (FIPS 180-4).
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    sha256_of(&[bytes])
+}
+
+/// SHA-256 of several pieces, one behind the other.
+#[must_use]
+pub fn sha256_of(pieces: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    pieces.iter().for_each(|piece| context.update(piece));
     let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    out.copy_from_slice(context.finish().as_ref());
     out
 }
 

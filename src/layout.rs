@@ -27,6 +27,12 @@ impl Layout {
         self.root.join("etc/ckpt-db/config.yaml")
     }
 
+    /// A copy of the settings that held last, for a start at which the file is wrong.
+    #[must_use]
+    pub fn last_good_config(&self) -> PathBuf {
+        self.root.join("var/lib/ckpt-db/last-good-config.yaml")
+    }
+
     /// The store.
     #[must_use]
     pub fn store(&self) -> PathBuf {

@@ -43,6 +43,7 @@ const ROOMS: [(&str, &[&str]); 19] = [
             "keys",
             "layout",
             "materialize",
+            "new_directory",
             "node",
             "ops",
             "regular_file",

@@ -16,7 +16,11 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
     // What is not stripped, or links a C library, is another program than the one that is shipped.
     let shipped = shown.contains("static") && shown.contains("stripped") && !shown.contains("not stripped");
     let target = if shipped { Target::AtMost(14.0) } else { Target::None };
-    let details = if shipped { "stripped and static" } else { "not the shipped form, which is stripped and static" };
+    let details = match shipped {
+        true if has_glibc(&bench.program) => "stripped and static, with glibc; what `make` builds by default has musl",
+        true => "stripped and static, with musl",
+        false => "not the shipped form, which is stripped and static",
+    };
     report.row("binary", "size", (mib, "MiB"), target, details);
     let start = |program: &std::path::Path| {
         let mut command = Command::new(program);
@@ -45,6 +49,12 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
         "binary",
         json!({"bytes": bytes, "start": times[0].json(), "bin_true": times[1].json(), "crates": crates.len()}),
     );
+}
+
+/// Whether the C library in a static program is glibc, which says so.
+fn has_glibc(program: &std::path::Path) -> bool {
+    let says = b"GNU C Library";
+    std::fs::read(program).unwrap().windows(says.len()).any(|window| window == says)
 }
 
 /// What a tool says; nothing where it is not there.

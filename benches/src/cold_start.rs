@@ -27,7 +27,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
     let directory = bench.directory();
     let sizes: &[usize] = if bench.short { &[5, 10] } else { &[30, 110, 500, 1000] };
     let mut details = serde_json::Map::new();
-    let mut medians: Vec<(usize, f64)> = Vec::new();
+    let mut medians: Vec<(usize, [f64; 2])> = Vec::new();
     for &pods in sizes {
         let node = Node::with_pods(bench, directory.path(), pods);
         let rounds = bench.rounds(if pods > 200 { 5 } else { 11 });
@@ -64,7 +64,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
         ];
         let shown: Vec<String> = split.iter().map(|(what, t)| format!("{what} {:.1} ms", millis(t.median()))).collect();
         eprintln!("    {}", shown.join("; "));
-        medians.push((pods, own.median().as_secs_f64() * 1000.0));
+        medians.push((pods, [own, floor].map(|times| times.median().as_secs_f64() * 1000.0)));
         let split: serde_json::Map<String, Value> =
             split.iter().map(|(what, times)| ((*what).to_owned(), times.json())).collect();
         details.insert(
@@ -76,12 +76,17 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
         );
         drop(node);
     }
-    let slopes: Vec<f64> = medians.windows(2).map(|two| (two[1].1 - two[0].1) / (two[1].0 - two[0].0) as f64).collect();
-    if let [first, .., last] = slopes[..] {
-        let shown: Vec<String> = slopes.iter().map(|slope| format!("{slope:.3}")).collect();
-        let basis = format!("ms for each further pod: {}", shown.join(", "));
+    let [own, floor] = [0, 1].map(|who| {
+        let slope = |two: &[(usize, [f64; 2])]| (two[1].1[who] - two[0].1[who]) / (two[1].0 - two[0].0) as f64;
+        medians.windows(2).map(slope).collect::<Vec<f64>>()
+    });
+    if let ([first, .., last], [floor_first, .., floor_last]) = (&own[..], &floor[..]) {
+        let shown = |slopes: &[f64]| slopes.iter().map(|slope| format!("{slope:.3}")).collect::<Vec<_>>().join(", ");
+        let basis = format!("ms for each further pod: {}; the floor: {}", shown(&own), shown(&floor));
         let value = (last / first, "x");
         report.row("cold start", "growth at 1,000 pods against that at 30", value, Target::AtMost(1.2), basis);
+        let value = ((last / first) / (floor_last / floor_first), "x");
+        report.row("cold start", "growth, against the floor's own", value, Target::None, "");
     }
     report.details("cold start", details.into());
 }
@@ -145,7 +150,9 @@ impl Rendered {
 
     /// Writes it again, durably where it lies on a disk, with so many threads that sync.
     fn write(&self, directory: &Path, syncing: usize) -> Duration {
-        let disk = tempfile::tempdir_in(directory).unwrap();
+        // It stays, as what was rendered does: see `Node::unrender`.
+        let mut disk = tempfile::tempdir_in(directory).unwrap();
+        disk.disable_cleanup(true);
         let memory = Path::new("/dev/shm");
         let memory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         rustix::fs::syncfs(File::open(disk.path()).unwrap()).unwrap();

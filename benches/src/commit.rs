@@ -17,6 +17,7 @@ use store_format::{Identity, NodeSecret, StoreId, Unlocker};
 use crate::Bench;
 use crate::disk::{Files, Log};
 use crate::measure::{Contender, interleaved, millis, ratio};
+use crate::replay::Replay;
 use crate::report::{Report, Target};
 
 const PODS: usize = 150;
@@ -28,7 +29,8 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
     let mut details = serde_json::Map::new();
     let mut case =
         |report: &mut Report, what: &str, rounds, targets: [Target; 2], make: &dyn Fn(usize) -> Vec<Object>| {
-            details.insert(what.to_owned(), one_case(bench, report, &mut store, what, rounds, targets, make));
+            let file = directory.path().join("store.db");
+            details.insert(what.to_owned(), one_case(bench, report, (&mut store, &file), what, rounds, targets, make));
         };
     let single = [Target::AtMost(2.6), Target::AtMost(4.0)];
     case(report, "one changed object", bench.rounds(60), single, &|round| vec![configmap(7, round)]);
@@ -47,7 +49,7 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
 fn one_case(
     bench: &Bench,
     report: &mut Report,
-    store: &mut RedbStore,
+    (store, path): (&mut RedbStore, &std::path::Path),
     what: &str,
     rounds: usize,
     [median, p90]: [Target; 2],
@@ -55,6 +57,8 @@ fn one_case(
 ) -> Value {
     let directory = bench.directory();
     let mut log = Log::new(directory.path());
+    let mut replay = Replay::of(path, &key(), now_ms(), &|round| changes(make(round)), directory.path());
+    let (pages, places) = replay.shape();
     let files = Files::new(directory.path());
     let rows = |round| -> Vec<(String, Vec<u8>)> {
         let objects = make(round).into_iter();
@@ -64,7 +68,7 @@ fn one_case(
     let (mut sqlite, mut lmdb) =
         (crate::peers::Sqlite::new(directory.path()), crate::peers::Lmdb::new(directory.path()));
     #[cfg_attr(not(feature = "peers"), allow(unused_mut, clippy::useless_vec, reason = "peers are added"))]
-    let mut names = vec!["ckpt-db", "floor", "atomic files"];
+    let mut names = vec!["ckpt-db", "floor", "its writes and syncs alone", "atomic files"];
     let mut contenders: Vec<Contender<'_>> = vec![
         Box::new(|round| {
             // As it was stored it is round 0.
@@ -79,6 +83,7 @@ fn one_case(
             time
         }),
         Box::new(|round| log.append(&rows(round).into_iter().flat_map(|(_, bytes)| bytes).collect::<Vec<u8>>())),
+        Box::new(|round| replay.commit(round)),
         Box::new(|round| files.put(&rows(round))),
     ];
     #[cfg(feature = "peers")]
@@ -97,12 +102,17 @@ fn one_case(
     report.row("commit", format!("{what}, p90"), (ratio(own.p90(), floor.median()), "x"), p90, basis);
     for (name, peer) in names.iter().zip(&times).skip(2) {
         let value = (ratio(peer.median(), floor.median()), "x");
-        report.row("commit", format!("{what}: {name}"), value, Target::None, shown(peer.median()));
+        let place = if *name == "its writes and syncs alone" {
+            format!(", {pages} writes in {places} places")
+        } else {
+            String::new()
+        };
+        report.row("commit", format!("{what}: {name}"), value, Target::None, shown(peer.median()) + &place);
     }
     let bytes: usize = make(1).iter().map(|object| object.body.len()).sum();
     let times: serde_json::Map<String, Value> =
         names.iter().zip(&times).map(|(name, times)| ((*name).to_owned(), times.json())).collect();
-    json!({"objects": make(1).len(), "bytes": bytes, "times": times})
+    json!({"objects": make(1).len(), "bytes": bytes, "pages": pages, "places": places, "times": times})
 }
 
 /// A pod comes with what it newly needs; all else by itself.

@@ -12,15 +12,18 @@
 
 mod agent;
 mod binary;
+mod cluster;
 mod cold_start;
 mod commit;
 mod disk;
 #[path = "../../tests/fake/mod.rs"]
 mod fake;
+mod fleet;
 mod measure;
 mod node;
 mod peers;
 mod poller;
+mod replay;
 mod report;
 mod steady;
 
@@ -40,6 +43,11 @@ struct Options {
     /// The program [default: `ckpt-db` beside this one]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+
+    /// The same program with the machine's C library, in which allocations can be counted [default: `ckpt-db` beside this one, if
+    /// there is one]
+    #[arg(long, value_name = "FILE")]
+    counted: Option<PathBuf>,
 
     /// Where stores and rendered files lie: on the disk that is to be measured [default: beside the program]
     #[arg(long, value_name = "DIR")]
@@ -64,6 +72,8 @@ enum Section {
     Poller,
     /// What a running agent takes: memory, processor, bytes written
     Steady,
+    /// What many agents ask of one API server, a real one and the fake one
+    Fleet,
     /// Size, start, dependencies
     Binary,
 }
@@ -71,6 +81,8 @@ enum Section {
 /// What every section needs.
 struct Bench {
     program: PathBuf,
+    /// The one in which allocations are counted: what is static takes no library for that.
+    counted: PathBuf,
     scratch: PathBuf,
     short: bool,
 }
@@ -81,9 +93,11 @@ impl Bench {
         if self.short { 2 } else { full }
     }
 
-    /// A directory on the disk that is measured.
+    /// A directory on the disk that is measured. It stays until the end of all sections: see [`node::Node::unrender`].
     fn directory(&self) -> tempfile::TempDir {
-        tempfile::tempdir_in(&self.scratch).unwrap()
+        let mut directory = tempfile::tempdir_in(&self.scratch).unwrap();
+        directory.disable_cleanup(true);
+        directory
     }
 }
 
@@ -94,7 +108,11 @@ fn main() {
     assert!(program.is_file(), "there is no {}: build it with the same profile", program.display());
     let scratch = options.scratch.unwrap_or_else(|| beside("bench-scratch"));
     std::fs::create_dir_all(&scratch).unwrap();
-    let bench = Bench { program: std::fs::canonicalize(program).unwrap(), scratch, short: options.short };
+    let scratch = tempfile::tempdir_in(scratch).unwrap();
+    let program = std::fs::canonicalize(program).unwrap();
+    let counted = options.counted.unwrap_or_else(|| beside("ckpt-db"));
+    let counted = if counted.is_file() { counted } else { program.clone() };
+    let bench = Bench { program, counted, scratch: scratch.path().to_owned(), short: options.short };
     let mut report = Report::new(&bench);
     for section in Section::value_variants() {
         if !options.sections.is_empty() && !options.sections.contains(section) {
@@ -106,6 +124,7 @@ fn main() {
             Section::ColdStart => cold_start::measure(&bench, &mut report),
             Section::Poller => poller::measure(&bench, &mut report),
             Section::Steady => steady::measure(&bench, &mut report),
+            Section::Fleet => fleet::measure(&bench, &mut report),
             Section::Binary => binary::measure(&bench, &mut report),
         }
     }

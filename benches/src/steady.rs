@@ -1,6 +1,8 @@
 //! What a running agent takes: memory with its watches, the processor while nothing happens, and everything while ten
 //! thousand objects change each second.
 
+mod allocations;
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -45,8 +47,9 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) {
     }
     let seconds = if bench.short { 1 } else { 10 };
     details.insert("churn".to_owned(), churn(bench, report, &scenes[0], Duration::from_secs(seconds)));
+    scenes.into_iter().for_each(|scene| scene.agent.stop());
+    details.insert("allocations".to_owned(), allocations::measure(bench, report, directory.path()));
     report.details("steady", details.into());
-    scenes.into_iter().for_each(Scene::end);
 }
 
 /// Ten thousand changes of objects in each second, as far as the fake API server gets.
@@ -54,15 +57,7 @@ fn churn(bench: &Bench, report: &mut Report, scene: &Scene, period: Duration) ->
     const EACH_SECOND: u32 = 10_000;
     let (before, revision) = (scene.usage(), scene.revision(bench));
     let began = Instant::now();
-    let mut events = 0_u32;
-    while began.elapsed() < period {
-        let due = (began.elapsed().as_secs_f64() * f64::from(EACH_SECOND)) as u32;
-        while events < due {
-            scene.change(events);
-            events += 1;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let events = scene.send(EACH_SECOND, period);
     let last = scene.change(events);
     scene.until_stored(bench, last);
     let took = began.elapsed();
@@ -93,6 +88,11 @@ struct Scene {
 
 impl Scene {
     fn new(bench: &Bench, directory: &Path, pods: usize) -> Self {
+        Self::with(&bench.program, &directory.join(format!("steady-{pods}")), pods, &[])
+    }
+
+    /// With this program, and this in its environment.
+    fn with(program: &Path, directory: &Path, pods: usize, environment: &[(&str, &str)]) -> Self {
         let server = Server::start(Options { node_name: NODE.to_owned(), ..Options::default() });
         server.create(Kind::Node, "", NODE, json!({"spec": {}, "status": {}}));
         for pod in 0..pods {
@@ -101,13 +101,13 @@ impl Scene {
             server.create(Kind::ConfigMap, &namespace, &name, config(0));
             server.create(Kind::Pod, &namespace, &name, node::pod_body(&name, &name, 0));
         }
-        let directory = directory.join(format!("steady-{pods}"));
         let root = directory.join("root");
         fs::create_dir_all(&root).unwrap();
-        let kubeconfig = server.kubeconfig(&directory);
-        let mut command = std::process::Command::new(&bench.program);
+        let kubeconfig = server.kubeconfig(directory);
+        let mut command = std::process::Command::new(program);
         command.args(["run", "--feature-gates=Checkpointing=true", "--generate-node-key", "--kubeconfig"]);
         command.arg(kubeconfig).arg("--root").arg(&root).env_clear().stdin(std::process::Stdio::null());
+        command.envs(environment.iter().copied());
         let agent = Agent::start(command, &directory.join("agent.log"));
         let scene = Self { server, agent, root, pods };
         let deadline = Instant::now() + PATIENCE;
@@ -124,6 +124,21 @@ impl Scene {
         [Kind::Secret, Kind::ConfigMap].map(|kind| self.server.open_watches(&Match::watch(kind)).len()).iter().sum()
     }
 
+    /// Changes objects in turns, so many a second for so long, as far as the server gets. How many that were.
+    fn send(&self, each_second: u32, period: Duration) -> u32 {
+        let began = Instant::now();
+        let mut events = 0;
+        while began.elapsed() < period {
+            let due = (began.elapsed().as_secs_f64() * f64::from(each_second)) as u32;
+            while events < due {
+                self.change(events);
+                events += 1;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        events
+    }
+
     /// Changes one object; which, and its version.
     fn change(&self, number: u32) -> (usize, String) {
         let pod = number as usize % self.pods;
@@ -132,37 +147,39 @@ impl Scene {
     }
 
     /// Waits until a version is in the store.
-    fn until_stored(&self, bench: &Bench, (pod, version): (usize, String)) {
+    fn until_stored(&self, bench: &Bench, last: (usize, String)) {
         let deadline = Instant::now() + PATIENCE;
-        let is_it = |object: &Value| {
-            let metadata = &object["metadata"];
-            object["kind"] == "ConfigMap" && metadata["name"] == name(pod) && metadata["resourceVersion"] == version
-        };
-        while !self.ask(bench, &["dump", "-o", "json"])["items"].as_array().unwrap().iter().any(is_it) {
-            assert!(Instant::now() < deadline, "{} {version} was never stored", name(pod));
+        while !Self::is_stored(bench, &self.root, &last) {
+            assert!(Instant::now() < deadline, "{} {} was never stored", name(last.0), last.1);
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// How many commits led to what the agent has.
-    fn revision(&self, bench: &Bench) -> u64 {
-        let status = self.ask(bench, &["status", "-o", "json"]);
-        status["store"]["revision"].as_u64().unwrap_or_else(|| panic!("{status:#}"))
+    /// Whether the store has this version of what [`Scene::change`] changed.
+    fn is_stored(bench: &Bench, root: &Path, (pod, version): &(usize, String)) -> bool {
+        let is_it = |object: &Value| {
+            let metadata = &object["metadata"];
+            object["kind"] == "ConfigMap" && metadata["name"] == name(*pod) && metadata["resourceVersion"] == **version
+        };
+        ask(bench, root, &["dump", "-o", "json"])["items"].as_array().unwrap().iter().any(is_it)
     }
 
-    fn ask(&self, bench: &Bench, command: &[&str]) -> Value {
-        let mut ask = std::process::Command::new(&bench.program);
-        let output = ask.args(command).arg("--root").arg(&self.root).env_clear().output().unwrap();
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    /// How many commits led to what the agent has.
+    fn revision(&self, bench: &Bench) -> u64 {
+        let status = ask(bench, &self.root, &["status", "-o", "json"]);
+        status["store"]["revision"].as_u64().unwrap_or_else(|| panic!("{status:#}"))
     }
 
     fn usage(&self) -> Usage {
         Usage::of(self.agent.child.id())
     }
+}
 
-    fn end(self) {
-        self.agent.stop();
-    }
+/// What a command says of the store.
+fn ask(bench: &Bench, root: &Path, command: &[&str]) -> Value {
+    let mut ask = std::process::Command::new(&bench.program);
+    let output = ask.args(command).arg("--root").arg(root).env_clear().output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 fn namespace(pod: usize) -> String {

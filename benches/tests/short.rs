@@ -27,5 +27,6 @@ fn every_section_comes_to_its_end_with_right_results() {
     for section in ["commit", "cold start", "poller", "steady", "binary"] {
         assert!(found[section].is_object(), "{section} is missing in {found:#}");
     }
+    assert!(found["fleet"].is_array(), "fleet is missing in {found:#}");
     assert!(found["figures"].as_array().unwrap().len() > 20, "{found:#}");
 }

@@ -1,24 +1,32 @@
 //! Keeps the node's pods: looks, decides, acts, and says what came of it. One pass after the other, whatever the store and
 //! the API server do meanwhile.
 
+mod assessed;
+mod draining;
+#[cfg(test)]
+mod tests;
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::runtime::Builder;
 
+use self::assessed::{Assessed, activities, unchanged, unrendered};
+use self::draining::Draining;
+use self::told::{Said, Told};
 use super::eyes::{Eyes, Sights};
 use super::pass::{Outcome, PassError, Target, assess, lifecycle, refuse_other_node};
 use super::shared::Renewed;
 use crate::checkpoint::decide::{Decision, PodNetwork};
 use crate::checkpoint::images::NodeImages;
-use crate::checkpoint::lifecycle::{Alarm, Checkpoint, Lives, Record, Rules, Standing, Timeline, decide};
+use crate::checkpoint::lifecycle::{Alarm, Lives, Record, Rules, Standing, Timeline, decide};
 use crate::checkpoint::look::{Answers, ApiServer, Look};
 use crate::checkpoint::node::Fact;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
-use crate::checkpoint::rendering::{Activity, Manifest, Plan, PlannedPod, PodName, Rendering};
+use crate::checkpoint::rendering::PodName;
 use crate::checkpoint::settings::{ActivationPolicy, Settings};
-use crate::clear::Clear;
 use crate::materialize::{Materializer, Report};
-use crate::store::{Change, Committed, Revision, Snapshot};
+use crate::store::{Change, Committed, Snapshot};
 
 /// What to keep, and how.
 pub struct Keeping {
@@ -49,61 +57,9 @@ pub struct Keeper {
     told: Told,
     said: Said,
     assessed: Option<Assessed>,
+    draining: Draining,
     /// What was seen last, for a moment.
     seen: Option<(Look, NodeImages)>,
-}
-
-/// What a pass has carried out beyond what is on record.
-#[derive(Default)]
-struct Told {
-    records: Vec<Record>,
-    removed: Vec<(PodName, String)>,
-}
-
-impl Told {
-    /// Whether it is in here already.
-    fn has(&self, record: &Record) -> bool {
-        self.records.iter().any(|told| tells_the_same(told, record))
-    }
-}
-
-/// Whether there is nothing new in it. What is left of a period runs on meanwhile.
-fn tells_the_same(told: &Record, record: &Record) -> bool {
-    let what = |record: &Record| (record.uid.clone(), record.state.code(), record.republished, record.why.clone());
-    told.pod == record.pod && what(told) == what(record)
-}
-
-/// What was said last of each pod: what is left of a period is recorded now and then, which is no news.
-#[derive(Default)]
-struct Said(BTreeMap<PodName, Record>);
-
-impl Said {
-    /// What there is to say, which counts as said from now on; `pods` are all that there are.
-    fn news<'a>(&mut self, records: &[Record], pods: impl Iterator<Item = &'a PodName>) -> Vec<Record> {
-        let pods: BTreeSet<&PodName> = pods.collect();
-        self.0.retain(|pod, _| pods.contains(pod));
-        let mut news = Vec::new();
-        for record in records {
-            let last = self.0.insert(record.pod.clone(), record.clone());
-            if last.is_none_or(|last| !tells_the_same(&last, record)) {
-                news.push(record.clone());
-            }
-        }
-        news
-    }
-}
-
-/// What the last whole pass found, without a rendering: enough to see whether anything would be done otherwise.
-struct Assessed {
-    revision: Revision,
-    images: NodeImages,
-    network: PodNetwork,
-    decision: Decision,
-    checkpoints: Vec<Checkpoint>,
-    /// What was carried out.
-    activities: Vec<(PodName, Activity)>,
-    /// Until when it is good enough, in milliseconds since boot: then files that someone else changed are put right.
-    until_ms: u64,
 }
 
 /// How often files are looked at although nothing changed: as often as the kubelet reads its directory.
@@ -127,7 +83,9 @@ pub struct Kept {
     pub ended: Vec<(PodName, String)>,
     /// What should wake somebody up.
     pub alarms: Vec<Alarm>,
-    /// What was done to files; `None` if none was touched: nothing had to be, or the policy is `off`.
+    /// Copies of before the policy was `off`, if any runs, in the words of an alarm.
+    pub left_over: Option<String>,
+    /// What was done to files; `None` if none was touched: nothing had to be, or the policy is `off` and no copy is left.
     pub report: Option<Report>,
     /// To be recorded in the store.
     pub changes: Vec<Change>,
@@ -155,6 +113,7 @@ impl Keeper {
             told: Told::default(),
             said: Said::default(),
             assessed: None,
+            draining: Draining::default(),
             seen: None,
         }
     }
@@ -230,13 +189,20 @@ impl Keeper {
         let stored = snapshot.get();
         // Before any directory is made.
         refuse_other_node(stored, own_name.as_deref())?;
-        let acting = *acts && (settings.activation != ActivationPolicy::Off || rules.break_glass);
+        // Whoever asks by hand under this policy wants every copy gone.
+        let shadow = settings.activation == ActivationPolicy::Off && !rules.break_glass;
+        match *acts && shadow {
+            true => self.draining.look(&target.roots),
+            false => self.draining.end(),
+        }
+        let drains = self.draining.goes_on();
+        let acting = *acts && (!shadow || drains);
         let materializer = match acting {
             true => Some(
                 Materializer::open(target.roots.clone(), target.secret_root, target.owners)?
                     .naming_secrets(settings.secret_root.clone().into()),
             ),
-            // Shadow mode touches nothing, and so leaves alone what an earlier start has rendered.
+            // Shadow mode touches nothing.
             false => None,
         };
         look.manifests = match &materializer {
@@ -247,9 +213,14 @@ impl Keeper {
             None => Fact::Unknown("nothing is rendered".to_owned()),
         };
         let network = network();
-        let rules = with_room(rules.clone(), stored);
+        let mut rules = with_room(rules.clone(), stored);
+        if drains {
+            // In shadow mode the agent does not keep itself.
+            rules.own_pod = None;
+        }
         let known = self.assessed.as_ref().filter(|known| {
             let same = known.revision == stored.revision() && known.images == *images && known.network == network;
+            let same = same && known.drains == drains;
             // Whoever asks for a pass by hand gets a whole one.
             same && look.now_ms < known.until_ms && !rules.break_glass
         });
@@ -258,9 +229,12 @@ impl Keeper {
         {
             self.timeline = timeline;
             let changes = if acting { same.changes } else { Vec::new() };
-            return Ok(Kept { changes, ..same });
+            return Ok(Kept { changes, left_over: self.draining.told(&same.standings), ..same });
         }
-        let Outcome { decision, checkpoints, .. } = assess(stored, settings, own_name.as_deref(), network, images)?;
+        let Outcome { mut decision, checkpoints, .. } = assess(stored, settings, own_name.as_deref(), network, images)?;
+        if drains {
+            self.draining.spare(&mut decision.plan, &checkpoints, stored);
+        }
         let unrendered = unrendered(&decision);
         let verdicts = decision.verdicts.clone();
         let lives = decide(decision, &checkpoints, &look, &rules, &mut self.timeline);
@@ -297,12 +271,27 @@ impl Keeper {
             revision: stored.revision(),
             images: images.clone(),
             network,
+            drains,
             decision: unrendered,
             checkpoints,
             activities: activities(&decision.plan),
             until_ms: look.now_ms + if soon { WHOLE_SOON_MS } else { WHOLE_EACH_MS },
         });
-        Ok(Kept { decision, standings, news, ended, alarms, report, changes, look, next_ms, yielding, active })
+        let left_over = self.draining.told(&standings);
+        Ok(Kept {
+            decision,
+            standings,
+            news,
+            ended,
+            alarms,
+            left_over,
+            report,
+            changes,
+            look,
+            next_ms,
+            yielding,
+            active,
+        })
     }
 
     /// Pods of which the runtime says that no copy lives.
@@ -318,55 +307,6 @@ impl Keeper {
         };
         inactive.chain(&self.departed).filter(|pod| !lives(pod)).cloned().collect()
     }
-}
-
-/// What a pass comes to if it would do nothing: what is decided is what was carried out.
-fn unchanged(
-    known: &Assessed,
-    told: &Told,
-    timeline: &Timeline,
-    look: &Look,
-    rules: &Rules,
-) -> Option<(Kept, Timeline)> {
-    let mut timeline = timeline.clone();
-    let lives = decide(known.decision.clone(), &known.checkpoints, look, rules, &mut timeline);
-    let Lives { plan, standings, records, removed, released, alarms, next_ms, yielding } = lives;
-    let nothing = records.iter().all(|record| told.has(record)) && removed == told.removed && released.is_empty();
-    if !nothing || activities(&plan) != known.activities {
-        return None;
-    }
-    let kept = Kept {
-        decision: Decision { verdicts: known.decision.verdicts.clone(), plan },
-        active: standings.iter().any(|standing| standing.state.is_active()),
-        standings,
-        news: Vec::new(),
-        ended: Vec::new(),
-        alarms,
-        report: None,
-        // Should the store take commits again, they are made up for.
-        changes: changes(&records, &removed),
-        look: look.clone(),
-        next_ms,
-        yielding,
-    };
-    Some((kept, timeline))
-}
-
-/// The same decision without what would be written.
-fn unrendered(decision: &Decision) -> Decision {
-    let planned = |planned: &PlannedPod| {
-        let Rendering { pod, uid, .. } = &planned.rendering;
-        let manifest = Manifest { json: Clear::default(), carries_secret: false };
-        let rendering = Rendering { pod: pod.clone(), uid: uid.clone(), manifest, trees: Vec::new() };
-        PlannedPod { rendering, activity: planned.activity }
-    };
-    let plan = Plan { pods: decision.plan.pods.iter().map(planned).collect(), ..Plan::default() };
-    let plan = Plan { untouched: decision.plan.untouched.clone(), unsure: decision.plan.unsure.clone(), ..plan };
-    Decision { verdicts: decision.verdicts.clone(), plan }
-}
-
-fn activities(plan: &Plan) -> Vec<(PodName, Activity)> {
-    plan.pods.iter().map(|planned| (planned.rendering.pod.clone(), planned.activity)).collect()
 }
 
 /// What is to be recorded after a pass.
@@ -395,164 +335,4 @@ fn with_room(rules: Rules, snapshot: &Snapshot) -> Rules {
     };
     let pods_max = snapshot.all(Kind::Node).iter().find_map(number);
     Rules { pods_max: rules.pods_max.or(pods_max), ..rules }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::checkpoint::lifecycle::State;
-    use crate::crypto::SystemEntropy;
-    use crate::materialize::{Owners, Roots, SecretRootPolicy};
-    use crate::node::boot::Source;
-    use crate::store::{Backend as _, MemoryStore};
-
-    /// A store of one pod that has run.
-    fn store() -> MemoryStore {
-        let identity = store_format::Identity::new(store_format::StoreId([7; 16]), 0, "edge-1");
-        let mut store = MemoryStore::new(identity, Box::new(SystemEntropy)).unwrap();
-        let body = serde_json::json!({
-            "metadata": {"name": "web", "namespace": "shop", "uid": "u1"},
-            "spec": {"nodeName": "edge-1", "restartPolicy": "Always", "containers": [{"name": "c", "image": "i:1"}]},
-            "status": {"phase": "Running", "containerStatuses": [{"name": "c", "state": {"running": {}}}]},
-        });
-        let key = ObjectKey::new(Kind::Pod, "shop", "web").unwrap();
-        let (uid, body) = ("u1".to_owned(), body.to_string().into());
-        let object = Object { key, uid, resource_version: String::new(), body };
-        let _ = store.update(vec![Change::Apply { object, with: Vec::new() }, Change::Complete], 0).unwrap();
-        store
-    }
-
-    fn keeper(root: &Path, activation: ActivationPolicy) -> Keeper {
-        let manifests = root.join("manifests");
-        let roots = Roots {
-            manifests: manifests.clone(),
-            prepared: root.join("prepared"),
-            secrets: root.join("secrets"),
-            configmaps: root.join("configmaps"),
-        };
-        let boot = Source::File(root.join("no-boot-id"));
-        let keeping = Keeping {
-            acts: true,
-            settings: Settings { activation, ..Settings::default() },
-            own_name: None,
-            target: Target { roots, secret_root: SecretRootPolicy::AllowDisk, owners: Owners::Unchanged },
-            rules: Rules { break_glass: activation != ActivationPolicy::Off, ..Rules::default() },
-            network: Box::new(|| PodNetwork::Yes),
-            sights: Sights { root: root.to_owned(), manifests, cri_socket: None, boot },
-        };
-        Keeper::new(keeping, None)
-    }
-
-    /// As on a node whose disk is read-only: pass after pass over the same snapshot.
-    #[test]
-    fn what_could_not_be_recorded_is_told_and_done_once_and_offered_again() {
-        let root = tempfile::tempdir().unwrap();
-        let mut store = store();
-        let snapshot = store.snapshot().unwrap();
-        let mut keeper = keeper(root.path(), ActivationPolicy::All);
-        let mut passes = Vec::new();
-        for _ in 0..4 {
-            let kept = keeper.pass_now(&snapshot, 0).unwrap();
-            passes.push((kept.news.len(), kept.report.is_some(), kept.changes.len()));
-        }
-        assert_eq!(passes[0], (1, true, 1));
-        // By hand each pass is a whole one.
-        assert_eq!(passes[1..], [(0, true, 1); 3]);
-        assert!(root.path().join("manifests/shop_web.json").exists());
-
-        // The disk is back: it is on record, and nothing is left to be said.
-        let decided = keeper.pass_now(&snapshot, 0).unwrap().changes;
-        let _ = store.update(decided, 0).unwrap();
-        let kept = keeper.pass_now(&store.snapshot().unwrap(), 0).unwrap();
-        assert_eq!((kept.news.len(), kept.changes.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_period_that_runs_on_is_no_news() {
-        let pod = PodName { namespace: "shop".to_owned(), name: "web".to_owned() };
-        let record = |state, why: &str| Record {
-            pod: pod.clone(),
-            uid: "uid".to_owned(),
-            state,
-            republished: 0,
-            why: why.to_owned(),
-        };
-        let over = |left_ms| record(State::HandedOver { left_ms }, "the parent has taken over");
-        let active = record(State::Active, "the API server is silent");
-        let mut said = Said::default();
-        // What a pass records, whether the pod is there, and how much of it is news.
-        let passes = [
-            (vec![active.clone()], true, 1),
-            (vec![over(60_000)], true, 1),
-            (Vec::new(), true, 0),
-            (vec![over(50_000)], true, 0),
-            (vec![record(State::HandedOver { left_ms: 40_000 }, "its parent is gone")], true, 1),
-            (vec![active.clone()], true, 1),
-            (Vec::new(), false, 0),
-            (vec![active], true, 1),
-        ];
-        for (number, (records, there, want)) in passes.into_iter().enumerate() {
-            let news = said.news(&records, there.then_some(&pod).into_iter());
-            assert_eq!(news.len(), want, "pass {number}");
-        }
-    }
-
-    /// One that has to go before its parent goes by what was seen of the node a moment ago, and only then.
-    #[tokio::test]
-    async fn a_glance_is_for_an_api_server_that_begins() {
-        let silent = ApiServer {
-            reach: Answers::Silent,
-            since_ms: 0,
-            routed_since_ms: None,
-            sign_ms: None,
-            last_answer_ms: None,
-            sighted: BTreeMap::new(),
-            in_step: false,
-        };
-        let signs = |sign_ms| ApiServer { sign_ms, ..silent.clone() };
-        let answers = ApiServer { reach: Answers::Answering, ..silent.clone() };
-        let refuses = ApiServer { reach: Answers::Refusing, ..silent.clone() };
-        #[rustfmt::skip]
-        let rows = [
-            // before          now               ms later  a glance
-            (silent.clone(),   answers.clone(),  0,        true),
-            (silent.clone(),   answers.clone(),  2_500,    true),
-            (silent.clone(),   answers.clone(),  2_501,    false),
-            (refuses.clone(),  answers.clone(),  0,        true),
-            (silent.clone(),   signs(Some(7)),   0,        true),
-            (signs(Some(7)),   signs(Some(7)),   0,        false),
-            (signs(Some(7)),   answers.clone(),  0,        true),
-            (answers.clone(),  answers.clone(),  0,        false),
-            (answers.clone(),  silent.clone(),   0,        false),
-            (silent.clone(),   silent.clone(),   0,        false),
-            (silent.clone(),   refuses.clone(),  0,        false),
-        ];
-        let root = tempfile::tempdir().unwrap();
-        for (before, now, later_ms, want) in rows {
-            let mut keeper = keeper(root.path(), ActivationPolicy::All);
-            assert!(keeper.glance(&now, 0).is_none(), "nobody has looked yet");
-            let (look, _) = keeper.look(before.clone()).await;
-            let now_ms = look.now_ms + later_ms;
-            let glance = keeper.glance(&now, now_ms);
-            assert_eq!(glance.is_some(), want, "{before:?}, then {now:?}");
-            if let Some((glance, _)) = glance {
-                assert_eq!((glance.now_ms, glance.api), (now_ms, now.clone()));
-                assert!(keeper.glance(&now, now_ms).is_none(), "the next look is one");
-            }
-        }
-    }
-
-    #[test]
-    fn shadow_mode_records_nothing_however_often_it_looks() {
-        let root = tempfile::tempdir().unwrap();
-        let snapshot = store().snapshot().unwrap();
-        let mut keeper = keeper(root.path(), ActivationPolicy::Off);
-        for _ in 0..3 {
-            let kept = keeper.pass_now(&snapshot, 0).unwrap();
-            assert_eq!((kept.report, kept.changes.len()), (None, 0));
-        }
-        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0, "something was touched");
-    }
 }

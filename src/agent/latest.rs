@@ -50,7 +50,7 @@ pub struct Latest {
 /// What became of the settings since the start.
 struct Configuration {
     policy: ActivationPolicy,
-    /// Why they could not be read again.
+    /// That they could not be read, and why.
     refused: Option<String>,
     /// Fields that take a restart.
     restart: Vec<&'static str>,
@@ -62,6 +62,7 @@ struct Round {
     standings: Vec<Standing>,
     held: Vec<bool>,
     alarms: Vec<Alarm>,
+    left_over: Option<String>,
     look: Look,
     reach: Option<Reach>,
     store: status::Store,
@@ -125,6 +126,7 @@ impl Latest {
             held: kept.standings.iter().map(|standing| standing.why == Why::Held).collect(),
             standings: kept.standings,
             alarms: kept.alarms,
+            left_over: kept.left_over,
             look: kept.look,
             reach,
             store,
@@ -150,7 +152,12 @@ impl Latest {
 
     /// Settings could not be read again, and stay as they are.
     pub fn refuses(&self, why: String) {
-        self.configuration().refused = Some(why);
+        self.configuration().refused = Some(format!("settings were not read again and stay as they were: {why}"));
+    }
+
+    /// Settings could not be read at the start, which took those that held last.
+    pub fn began_without(&self, why: String) {
+        self.configuration().refused = Some(format!("settings could not be read, and are those that held last: {why}"));
     }
 
     fn configuration(&self) -> MutexGuard<'_, Configuration> {
@@ -204,8 +211,9 @@ impl Latest {
         if self.about.checkpointing {
             store.damaged_files = kept_beside(&self.about.path).iter().map(|path| path.display().to_string()).collect();
         }
-        let left_over =
-            self.about.left_over.iter().map(|message| status::Alarm::new(AlarmCode::LeftOver, None, message.clone()));
+        let left_over = self.about.left_over.iter().chain(round.iter().flat_map(|round| &round.left_over));
+        let left_over: Vec<_> =
+            left_over.map(|message| status::Alarm::new(AlarmCode::LeftOver, None, message.clone())).collect();
         let (policy, configuration) = {
             let configuration = self.configuration();
             (configuration.policy, configuration.alarms())
@@ -254,9 +262,7 @@ impl Latest {
 impl Configuration {
     fn alarms(&self) -> Vec<status::Alarm> {
         let alarm = |code, message| status::Alarm::new(code, None, message);
-        let refused = self.refused.iter().map(|why| {
-            alarm(AlarmCode::ConfigurationRefused, format!("settings were not read again and stay as they were: {why}"))
-        });
+        let refused = self.refused.iter().map(|what| alarm(AlarmCode::ConfigurationRefused, what.clone()));
         let restart = (!self.restart.is_empty()).then(|| {
             let fields = self.restart.join(", ");
             alarm(

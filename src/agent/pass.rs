@@ -193,7 +193,7 @@ fn doubt_service_environment(decision: &mut Decision, snapshot: &Snapshot) {
 }
 
 /// Pods whose records are damaged are not in the plan, and are not gone either: what runs of them goes on running.
-fn leave_the_lost(plan: &mut Plan, snapshot: &Snapshot, policy: ActivationPolicy) {
+pub(super) fn leave_the_lost(plan: &mut Plan, snapshot: &Snapshot, policy: ActivationPolicy) {
     let hidden = snapshot.findings().iter().any(|finding| match finding {
         Finding::Structure(_) => true,
         Finding::Hidden { kind, .. } => Kind::from_name(kind) == Some(Kind::Pod),

@@ -32,8 +32,15 @@ pub struct Reference {
 /// [`PodError`] if the body is no Pod or names an object by a name that Kubernetes does not allow; the field is named.
 /// Nothing is returned then, since a closure with holes is none.
 pub fn references(pod: &Object) -> Result<Vec<Reference>, PodError> {
-    let pod = ParentPod::parse(pod)?;
-    let mut found = Found { pod: &pod, all: BTreeMap::new() };
+    references_of(&ParentPod::parse(pod)?)
+}
+
+/// The same of a pod that was read already.
+///
+/// # Errors
+/// As [`references`].
+pub(crate) fn references_of(pod: &ParentPod) -> Result<Vec<Reference>, PodError> {
+    let mut found = Found { pod, all: BTreeMap::new() };
     for list in ["containers", "initContainers", "ephemeralContainers"] {
         for (n, container) in items(pod.spec(), list).iter().enumerate() {
             found.container(container, &format!("spec.{list}[{n}]"), list == "ephemeralContainers")?;

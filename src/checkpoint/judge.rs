@@ -71,6 +71,25 @@ fn status_outcome(status: &Value) -> Option<String> {
     }
 }
 
+/// What a pod's status tells of its past: whether it [has run](has_run), and its [outcome].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Past {
+    pub(crate) ran: bool,
+    pub(crate) outcome: Option<String>,
+}
+
+impl Past {
+    /// Of a body that is no Pod nothing is known.
+    pub(crate) fn of(pod: &Object) -> Self {
+        ParentPod::parse(pod).map(|pod| Self::told_by(&pod)).unwrap_or_default()
+    }
+
+    /// The same of a pod that was read already.
+    pub(crate) fn told_by(pod: &ParentPod) -> Self {
+        Self { ran: status_shows_run(pod.status()), outcome: status_outcome(pod.status()) }
+    }
+}
+
 /// Whether the pod is being deleted (`metadata.deletionTimestamp`). A body that is no Pod is not.
 #[must_use]
 pub fn is_being_deleted(pod: &Object) -> bool {

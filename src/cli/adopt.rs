@@ -1,7 +1,6 @@
 //! `ckpt-db adopt`: a store of another node, or of another cluster, becomes this one's.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
@@ -11,10 +10,10 @@ use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::source::api::credentials::Credentials;
 use ckpt_db::store::{Backend as _, LockState, RedbStore, StoreError, open_offline};
 
-use super::args::{StoreArgs, short};
+use super::args::{ApiArgs, StoreArgs, short};
 use super::dump::why_closed;
 use super::output::line;
-use super::{Exit, follow, now_unix_ms};
+use super::{Exit, now_unix_ms};
 
 /// Make a store this node's: by the name and the cluster CA of the present credentials
 ///
@@ -30,13 +29,8 @@ pub(crate) struct Adopt {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Name of this node [default: that of the kubelet's certificate]
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    node_name: Option<String>,
-
-    /// Credentials for the API server [default: the kubelet's]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    api: ApiArgs,
 
     /// Say what would change, and change nothing
     #[arg(long)]
@@ -45,9 +39,9 @@ pub(crate) struct Adopt {
 
 impl Adopt {
     pub(crate) fn run(&self, out: &mut dyn Write) -> anyhow::Result<Exit> {
-        let place = follow::place(self.kubeconfig.clone(), self.store.layout()?.root());
+        let place = self.api.place(&self.store)?;
         let credentials = Credentials::load(&place).context("cannot tell which node and cluster this is")?;
-        let node = match (&self.node_name, credentials.node_name()) {
+        let node = match (&self.api.node_name, credentials.node_name()) {
             (Some(told), Some(found)) if told != found => {
                 bail!("--node-name says {told}, but the credentials are those of node {found}")
             }

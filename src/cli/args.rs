@@ -13,9 +13,10 @@ use ckpt_db::layout::Layout;
 use ckpt_db::materialize::{Owners, Roots, SecretRootPolicy};
 use ckpt_db::node::helper;
 use ckpt_db::ops::admin::Client;
+use ckpt_db::source::api::credentials::Place;
 
-use super::say;
 use super::unlock::{Keys, UnlockArgs};
+use super::{follow, say};
 
 /// Where the store is, and what opens it.
 #[derive(Args, Clone, Debug)]
@@ -154,6 +155,25 @@ impl AgentArgs {
         let socket =
             std::path::absolute(&socket).with_context(|| format!("cannot make {} absolute", socket.display()))?;
         Ok(Client::new(&socket))
+    }
+}
+
+/// Which node this is, and who says so.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ApiArgs {
+    /// Name of this node [default: as the credentials or the store say]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub(crate) node_name: Option<String>,
+
+    /// Credentials for the API server [default: the kubelet's]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+impl ApiArgs {
+    /// Where credentials are looked for.
+    pub(crate) fn place(&self, store: &StoreArgs) -> anyhow::Result<Place> {
+        Ok(follow::place(self.kubeconfig.clone(), store.layout()?.root()))
     }
 }
 

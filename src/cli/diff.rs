@@ -3,7 +3,6 @@
 //! Exit status, as of `kubectl diff`: 0 no difference, 1 differences, 2 it could not be found out.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -13,7 +12,7 @@ use ckpt_db::agent::{Comparison, Difference, compare};
 use ckpt_db::checkpoint::difference::{Field, Side};
 use ckpt_db::source::api::credentials::Credentials;
 
-use super::args::StoreArgs;
+use super::args::{ApiArgs, StoreArgs};
 use super::dump::say_sealed;
 use super::output::{Format, document, line, may_colour, plural, printable};
 use super::{Exit, follow, say};
@@ -38,13 +37,8 @@ pub(crate) struct Diff {
     #[command(flatten)]
     store: StoreArgs,
 
-    /// Name of this node [default: as the store and the credentials say]
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    node_name: Option<String>,
-
-    /// Credentials for the API server [default: the kubelet's]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    api: ApiArgs,
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t = DiffFormat::Diff, value_name = "FORMAT")]
@@ -73,13 +67,13 @@ impl Diff {
             say(format_args!("warning: {finding}"));
         }
         say_sealed(&snapshot, &keys.tried());
-        let place = follow::place(self.kubeconfig.clone(), self.store.layout()?.root());
+        let place = self.api.place(&self.store)?;
         let credentials = Credentials::load(&place).context("cannot ask the API server")?;
         if let Some(other) = follow::foreign(&snapshot, &place) {
             bail!("{other}: there is nothing to compare");
         }
         let stored = snapshot.node_name().filter(|name| !name.is_empty());
-        let node = match (self.node_name.as_deref(), stored) {
+        let node = match (self.api.node_name.as_deref(), stored) {
             (Some(told), Some(stored)) if told != stored => {
                 bail!("--node-name says {told}, but {} is the store of node {stored}", path.display())
             }

@@ -1,58 +1,42 @@
 //! `ckpt-db run` on the API server: opens or creates the store, follows, and tells in a line whatever changes.
 
+mod narrator;
+mod opening;
 mod teller;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 
 use ckpt_db::agent::{
-    About, Batch, Departed, Desk, FollowError, Following, Keeper, Keeping, KeyFiles, KeySlots, LastAnswer, Latest,
-    Look, Metering, Observer, Renewed, Resident, Rounds, Shared, SlotNews, SlotRules, SlotsTold, Status, Target,
-    in_memory, key_news,
+    About, Departed, Desk, FollowError, Following, Keeper, Keeping, KeyFiles, KeySlots, LastAnswer, Latest, Metering,
+    Renewed, Resident, Rounds, Shared, SlotRules, SlotsTold, Target, in_memory, key_news,
 };
 use ckpt_db::checkpoint::settings::{ActivationPolicy, Settings};
-use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::node::boot;
 use ckpt_db::ops::admin::Client;
 use ckpt_db::ops::log::events;
 use ckpt_db::ops::metrics::Feature;
 use ckpt_db::ops::notify::Notifier;
-use ckpt_db::source::api::collect::Step;
 use ckpt_db::source::api::credentials::{Credentials, InCluster, Place, SERVICE_ACCOUNT};
-use ckpt_db::source::api::feed::{Note, Told};
 use ckpt_db::source::api::pace::Pace;
-use ckpt_db::source::api::reach::Reach;
 use ckpt_db::source::api::tracker::ObjectRefresh;
-use ckpt_db::store::{
-    Backend, BegunAnew, Committed, LockState, SlotPolicy, Snapshot, StoreError, begin_anew, open_offline,
-};
-use store_format::{SlotKind, Unlocker};
+use ckpt_db::store::{Committed, Snapshot, StoreError, open_offline};
 
-use self::teller::{Teller, committed};
+use self::narrator::{Interruption, Narrator};
+use self::opening::{Anew, answers, open};
+use self::teller::Teller;
 use super::args::StoreArgs;
 use super::bootstrap::{self, BootstrapArgs};
-use super::dump::why_closed;
 use super::keeping::{KeepArgs, is_copy};
 use super::key_look::KeyLook;
 use super::report::about;
 use super::run::reload::{InForce, Reloading};
-use super::unlock::Keys;
-use super::{Exit, chain, now_unix_ms, rebuilt, say};
-
-/// Objects that can't be read are named one by one, but not hundreds of them.
-const NAMED_AT_ONCE: usize = 5;
-
-/// So many things that were said once are remembered, not to be said again.
-const REMEMBERED_MAX: usize = 1000;
-
-/// After this long a few more are named.
-const NAMED_AGAIN: Duration = Duration::from_secs(60);
+use super::{Exit, chain, now_unix_ms, say};
 
 /// How often an instance in a pod tries to get the store that another instance has.
 const STORE_AGAIN: Duration = Duration::from_secs(2);
@@ -69,6 +53,8 @@ pub(super) struct Follow<'a> {
     pub(super) settings: Settings,
     /// The feature gate: without it everything stays in memory, and nothing is rendered.
     pub(super) checkpointing: bool,
+    /// What is wrong with the configuration file, where the settings are those that held last.
+    pub(super) began_without: Option<String>,
     /// What an earlier run has left that does harm while it is off.
     pub(super) left_over: Option<String>,
     pub(super) rendered_to: Target,
@@ -116,16 +102,8 @@ impl Follow<'_> {
             say(format_args!("there is no store at {} yet: it is made now", path.display()));
         }
         let interrupted = Mutex::new(None);
-        let mut observer = Narrator {
-            interrupted: &interrupted,
-            path: if self.checkpointing { path.clone() } else { "memory".into() },
-            answering: false,
-            listed: false,
-            unsealed: BTreeSet::new(),
-            problems: BTreeSet::new(),
-            outage: Outage::default(),
-            named: (Instant::now(), 0),
-        };
+        let shown = if self.checkpointing { path.clone() } else { "memory".into() };
+        let mut observer = Narrator::new(&interrupted, shown);
         let started_ms = (now_unix_ms(), boot::now_ms());
         let about = About {
             path: if self.checkpointing { path.clone() } else { PathBuf::new() },
@@ -135,6 +113,9 @@ impl Follow<'_> {
             started_ms,
         };
         let latest = Arc::new(Latest::new(about).with_bootstrap(files.clone()));
+        if let Some(wrong) = self.began_without {
+            latest.began_without(wrong);
+        }
         let (ringer, news) = key_news();
         let following = Following {
             place,
@@ -291,73 +272,6 @@ pub(super) fn foreign(snapshot: &Snapshot, place: &Place) -> Option<String> {
         .then(|| "the store belongs to another cluster: it knows none of the CAs that the credentials trust".to_owned())
 }
 
-/// Whether a store that no key opens may be begun anew.
-#[derive(Clone, Copy)]
-enum Anew {
-    /// What is in it would count as authentic, though nobody has checked it.
-    Never,
-    /// If the API server answers: then the Secrets can be fetched again.
-    If(bool),
-}
-
-/// Whether the API server answers now.
-fn answers(shared: &Shared) -> bool {
-    let line = shared.line();
-    line.is_some_and(|(_, line)| line.has_changed().is_ok() && line.borrow().reach == Some(Reach::Answering))
-}
-
-/// Opens the store for writing, or makes a new one.
-fn open(keys: &KeyLook, path: &Path, policy: SlotPolicy, anew: Anew) -> anyhow::Result<Box<dyn Backend>> {
-    let keys = keys.look()?;
-    let authentic = matches!(anew, Anew::Never);
-    // A new one is nobody's until there are credentials: a name that they contradict must not stay in it.
-    let store = rebuilt::open(path, &keys.secrets(), authentic, "")?;
-    match store.lock_state() {
-        LockState::Open => Ok(Box::new(store)),
-        LockState::Keyless => {
-            say(format_args!(
-                "note: no node key yet: Secrets are not stored until the kubelet has one (or name another with --node-key)"
-            ));
-            Ok(Box::new(store))
-        }
-        LockState::Locked => {
-            let why = why_closed(store.snapshot()?.get(), &keys.tried());
-            drop(store);
-            let mut wanted = keys.at_hand().wanted(LockState::Locked);
-            if policy == SlotPolicy::CredentialOnly {
-                wanted.retain(|unlocker| unlocker.kind() == SlotKind::Credential);
-            }
-            let hope = match anew {
-                Anew::If(true) if !wanted.is_empty() => {
-                    begin_anew_at(path, &keys, &wanted, &why)?;
-                    return Ok(Box::new(rebuilt::open(path, &keys.secrets(), authentic, "")?));
-                }
-                Anew::If(_) => {
-                    "When the API server answers, and there is a key, it is kept aside and Secrets are fetched again"
-                }
-                Anew::Never => "With --require-authentication it is not begun anew: move it away for that",
-            };
-            Err(anyhow!("{why}. {hope}")).with_context(|| format!("cannot write to {}", path.display()))
-        }
-    }
-}
-
-/// Nobody can open the Secrets of the store any more, and the API server has them.
-fn begin_anew_at(path: &Path, keys: &Keys, wanted: &[Unlocker], why: &str) -> anyhow::Result<()> {
-    let wanted: Vec<&Unlocker> = wanted.iter().collect();
-    let begun = begin_anew(path, &keys.secrets(), &wanted, now_unix_ms(), &SystemEntropy)
-        .with_context(|| format!("cannot begin anew with {}: {why}", path.display()))?
-        .into_inner();
-    let BegunAnew { kept_at, carried, left, .. } = begun;
-    say(format_args!(
-        "warning: {why}. It is kept at {}, and {} begins anew with its {carried} objects that are not sealed; the other {left} \
-         are fetched from the API server, which answers",
-        kept_at.display(),
-        path.display()
-    ));
-    Ok(())
-}
-
 /// What becomes of pods whose parents are gone.
 fn departed(policy: ActivationPolicy) -> Departed {
     match policy {
@@ -390,168 +304,4 @@ fn host_name() -> anyhow::Result<String> {
 
 fn newest(snapshot: &Snapshot) -> u64 {
     snapshot.objects().map(|object| object.stored_at_unix_ms).max().unwrap_or_default()
-}
-
-/// Tells what following comes to.
-struct Narrator<'a> {
-    /// Why following was interrupted, already told.
-    interrupted: &'a Mutex<Option<Interruption>>,
-    path: PathBuf,
-    /// Whether the API server answers.
-    answering: bool,
-    /// Whether a listing was stored since it does.
-    listed: bool,
-    /// Secrets that were left out since there is no key, already told.
-    unsealed: BTreeSet<String>,
-    /// Objects that could not be stored, already told.
-    problems: BTreeSet<String>,
-    outage: Outage,
-    /// Since when objects that can't be read have been counted, and how many they are.
-    named: (Instant, usize),
-}
-
-/// What following ended with.
-struct Interruption {
-    why: String,
-    /// Whether the store failed, rather than what was to be stored in it.
-    by_the_store: bool,
-}
-
-/// What was said of an API server since it answered last.
-#[derive(Default)]
-struct Outage {
-    silent: bool,
-    said: BTreeSet<String>,
-}
-
-impl Outage {
-    /// Whether this is news. A cause comes again with each attempt, and with another date in it.
-    fn is_news(&mut self, reach: &Reach) -> bool {
-        let (silent, cause) = match reach {
-            Reach::Answering => {
-                *self = Self::default();
-                return true;
-            }
-            Reach::Silent(cause) => (true, cause),
-            Reach::Refusing(cause) => (false, cause),
-        };
-        let turned = !self.said.is_empty() && self.silent != silent;
-        self.silent = silent;
-        if self.said.len() >= REMEMBERED_MAX {
-            self.said.clear();
-        }
-        self.said.insert(cause.0.chars().filter(|c| !c.is_ascii_digit()).collect()) || turned
-    }
-}
-
-impl Observer for Narrator<'_> {
-    fn status(&mut self, status: &Status) {
-        if let Status::Reach(reach) = status {
-            self.answering = *reach == Reach::Answering;
-            self.listed &= self.answering;
-        }
-        let news = match status {
-            Status::Reach(reach) => self.outage.is_news(reach),
-            Status::Note(Note::NotRead { .. } | Note::Unreadable(_)) => self.names_another(),
-            _ => true,
-        };
-        if !news {
-            tracing::info!("{status}");
-            return;
-        }
-        let level = match status {
-            Status::Reach(Reach::Answering) | Status::Credentials { .. } | Status::Slots(SlotNews::FirstKey) => "",
-            Status::Slots(SlotNews::Changed { .. }) => "note: ",
-            Status::Slots(SlotNews::NotKept(_)) => "warning: ",
-            Status::NoCredentials(_) | Status::Note(Note::GetOnly { .. } | Note::NoServices(_)) => "note: ",
-            Status::Reach(Reach::Silent(_) | Reach::Refusing(_))
-            | Status::CredentialsKept(_)
-            | Status::Certificate(_)
-            | Status::Note(_) => "warning: ",
-        };
-        match (status, level) {
-            (Status::Reach(Reach::Answering), _) => {
-                tracing::info!(name: events::API_SERVER, reach = "Answering", "{status}");
-            }
-            (Status::Reach(Reach::Silent(cause)), _) => {
-                tracing::warn!(name: events::API_SERVER, reach = "Silent", cause = cause.0, "{status}");
-            }
-            (Status::Reach(Reach::Refusing(cause)), _) => {
-                tracing::warn!(name: events::API_SERVER, reach = "Refusing", cause = cause.0, "{status}");
-            }
-            (Status::Slots(SlotNews::Changed { .. }), _) => {
-                tracing::info!(name: events::KEY_SLOTS, "{status}");
-            }
-            (_, "warning: ") => tracing::warn!(name: events::FOLLOWING, "{status}"),
-            (_, "") => tracing::info!(name: events::FOLLOWING, "{status}"),
-            (_, _) => tracing::info!(name: events::NOTE, "{status}"),
-        }
-        if let Status::Credentials { warnings, .. } = status {
-            warnings.iter().for_each(|warning| tracing::warn!(name: events::FOLLOWING, "{warning}"));
-            // What can't be stored stops each new attempt after this.
-            let mut said = self.interrupted.lock().unwrap_or_else(PoisonError::into_inner);
-            said.take_if(|said| !said.by_the_store);
-        }
-    }
-
-    fn committed(&mut self, batch: &Committed<Batch<Told>>, look: Look<'_>) {
-        let Batch { items, update } = batch.get();
-        for rejected in &update.rejected {
-            let (object, cause) = (&rejected.object, &rejected.problem);
-            let problem = format!("{object} was not stored: {cause}");
-            // On a node that lives for years names come without end.
-            if self.problems.len() >= REMEMBERED_MAX {
-                self.problems.clear();
-            }
-            if self.problems.insert(problem.clone()) {
-                tracing::error!(name: events::NOT_STORED, %object, cause, revision = update.revision.0, "{problem}");
-            }
-        }
-        if self.unsealed.len() >= REMEMBERED_MAX {
-            self.unsealed.clear();
-        }
-        let unsealed: Vec<_> =
-            update.unsealed.iter().filter(|secret| self.unsealed.insert(secret.to_string())).collect();
-        match unsealed[..] {
-            [] => {}
-            [secret] => say(format_args!("warning: {secret} is not stored: there is no node key yet")),
-            [first, ..] => say(format_args!(
-                "warning: {} Secrets are not stored, {first} among them: there is no node key yet",
-                unsealed.len()
-            )),
-        }
-        committed(update);
-        let listed = self.answering && items.iter().any(|told| matches!(told, Told::Step(Step::Listing { .. })));
-        if listed {
-            *self.interrupted.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
-        let first = listed && !self.listed;
-        self.listed |= listed;
-        if first {
-            match look() {
-                Ok(snapshot) => {
-                    let (revision, about) = (snapshot.get().revision().0, about(&self.path, snapshot.get()));
-                    tracing::info!(name: events::IN_STEP, revision, "in step with the API server: {about}");
-                }
-                Err(error) => say(format_args!("warning: cannot look into the store: {}", chain(&error.into()))),
-            }
-        }
-    }
-
-    fn tick(&mut self, _: Look<'_>) {}
-}
-
-impl Narrator<'_> {
-    /// Whether one more object that can't be read is named.
-    fn names_another(&mut self) -> bool {
-        let (since, count) = &mut self.named;
-        if since.elapsed() >= NAMED_AGAIN {
-            (*since, *count) = (Instant::now(), 0);
-        }
-        *count += 1;
-        if *count == NAMED_AT_ONCE + 1 {
-            say(format_args!("warning: more objects can't be read (each is tried again; with --v=2 they are named)"));
-        }
-        *count <= NAMED_AT_ONCE
-    }
 }

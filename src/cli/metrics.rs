@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use clap::{ArgAction, Args};
 
 use ckpt_db::feature_gates::{FeatureGates, Stage};
-use ckpt_db::ops::endpoints::{Address, AddressError};
+use ckpt_db::ops::endpoints::Address;
 use ckpt_db::ops::metrics::Feature;
 
-use super::usage;
+use super::say;
 
 /// Where metrics and health are served.
 #[derive(Args, Clone, Debug)]
@@ -27,15 +27,18 @@ pub(crate) struct MetricsArgs {
 }
 
 impl MetricsArgs {
-    /// Where to listen, if anywhere. `trial`: everything lies below a `--root` of its own, beside which there may be others.
-    pub(crate) fn address(&self, trial: bool) -> anyhow::Result<Option<SocketAddr>> {
+    /// Where to listen, if anywhere. An address that others could ask, where nobody says that they may, is said, and is none: no
+    /// node stays dark for it. `trial`: everything lies below a `--root` of its own, beside which there may be others.
+    pub(crate) fn address(&self, trial: bool) -> Option<SocketAddr> {
         let address = match self.metrics_bind_address {
             Some(address) => address,
             None if trial => Address::Off,
             None => Address::default(),
         };
-        let refused = |error: AddressError| usage(&format!("--metrics-bind-address: {error}"));
-        address.checked(self.expose_metrics_without_authentication).map_err(refused)
+        address.checked(self.expose_metrics_without_authentication).unwrap_or_else(|error| {
+            say(format_args!("error: metrics and health are not served, and all else goes on: {error}"));
+            None
+        })
     }
 }
 

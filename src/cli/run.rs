@@ -18,6 +18,7 @@ use ckpt_db::source::api::tracker::ObjectRefresh;
 use ckpt_db::source::manifests::Input;
 
 use self::pass::Pass;
+use self::reload::began;
 use super::args::{StoreArgs, TargetArgs, TranslateArgs};
 use super::bootstrap::BootstrapArgs;
 use super::config::Reload;
@@ -150,6 +151,9 @@ impl Run {
                 let keys = KeyLook::new(&self.store);
                 let follow = Follow::new(move || keys.files()).context("cannot wait for signals")?;
                 let mut pass = self.prepare()?;
+                if let Some(reload) = &self.reload {
+                    began(reload, self.gates.checkpointing()?);
+                }
                 pass.cold_start(out)?;
                 follow.ready();
                 pass.follow(source, follow, out)
@@ -165,7 +169,7 @@ impl Run {
     fn follow_api(&self) -> anyhow::Result<Exit> {
         let (target, mut settings) = self.begin()?;
         let checkpointing = self.gates.checkpointing()?;
-        let metrics = self.metrics.address(self.store.place.root.is_some())?;
+        let metrics = self.metrics.address(self.store.place.root.is_some());
         if !checkpointing {
             settings.activation = ActivationPolicy::Off;
         }
@@ -181,6 +185,7 @@ impl Run {
             metrics: metrics
                 .map(|address| Ok::<_, anyhow::Error>((address, features(&self.gates.gates()?))))
                 .transpose()?,
+            began_without: self.reload.as_ref().and_then(|reload| began(reload, checkpointing)),
             settings,
             checkpointing,
             left_over,

@@ -13,8 +13,8 @@ use serde_json::Value;
 use ckpt_db::date::utc;
 use ckpt_db::ops::admin::AskError;
 use ckpt_db::ops::status::{
-    Alarm, Bootstrap, CheckpointerStatus, CopyState, Deadline, Health, KubeletState, Lock, ParentRunning, Pod,
-    PodState, Policy, Reach,
+    Alarm, Bootstrap, CheckpointerStatus, CopyState, Deadline, Health, KubeletState, Lock, ParentRunning, Pod, Policy,
+    Reach,
 };
 
 use super::args::AgentArgs;
@@ -343,15 +343,7 @@ fn due(deadline: &Deadline) -> String {
 }
 
 fn state(pod: &Pod) -> String {
-    let state = match pod.state {
-        PodState::None => "None",
-        PodState::Inactive => "Inactive",
-        PodState::InactiveGrace => "InactiveGrace",
-        PodState::Active => "Active",
-        PodState::ActiveGrace => "ActiveGrace",
-        PodState::HandedOver => "HandedOver",
-        PodState::SelfActive => "SelfActive",
-    };
+    let state = pod.state.name();
     if pod.held { format!("{state},held") } else { state.to_owned() }
 }
 

@@ -4,21 +4,20 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use store_format::{Identity, StoreId};
 
-use ckpt_db::agent::{Clearing, Target};
+use ckpt_db::agent::{Clearing, Target, cri};
 use ckpt_db::checkpoint::look::Runtime;
 use ckpt_db::checkpoint::node::Fact;
 use ckpt_db::checkpoint::rendering::PodName;
 use ckpt_db::crypto::SystemEntropy;
 use ckpt_db::materialize::{OnDisk, Removed, RemovedFiles, Report, on_disk};
-use ckpt_db::node::cri::{self, Cri};
 use ckpt_db::ops::admin::{AskError, Client};
 use ckpt_db::store::{Backend as _, Committed, MemoryStore, Snapshot, StoreError, earlier_stores, open_offline};
 
@@ -30,6 +29,9 @@ use super::{Exit, now_unix_ms, say};
 /// How often it is looked whether containers are gone.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How often it is said that it still waits.
+const SAID_AGAIN: Duration = Duration::from_secs(30);
+
 /// Take everything off this node that was rendered for it, when the agent is stopped for good
 ///
 /// First the manifests in the kubelet's directory, so that the copies stop; then the prepared ones; and when the copies'
@@ -39,6 +41,7 @@ const AGAIN: Duration = Duration::from_secs(1);
   systemctl disable --now ckpt-db           before it
   ckpt-db uninstall --dry-run               what would go
   ckpt-db uninstall                         copies and their files; the store stays
+  ckpt-db uninstall --no-wait               without waiting for containers to end
   ckpt-db uninstall --delete-store")]
 pub(crate) struct Uninstall {
     #[command(flatten)]
@@ -49,6 +52,11 @@ pub(crate) struct Uninstall {
     /// Say what would go, and change nothing
     #[arg(long)]
     dry_run: bool,
+
+    /// The container runtime's socket, where it is asked which containers have ended [default: the kubelet's, else containerd's
+    /// or CRI-O's usual one]
+    #[arg(long, value_name = "ENDPOINT")]
+    container_runtime_endpoint: Option<PathBuf>,
 
     /// Do not wait for containers to end: what they have mounted stays, until this is run again
     #[arg(long)]
@@ -150,9 +158,10 @@ impl Uninstall {
     fn clear(&self, out: &mut dyn Write, target: &Target) -> anyhow::Result<bool> {
         let nothing = nothing()?;
         let mut clearing = Clearing::begin(target).context("cannot begin")?;
-        let mut said: Vec<PodName> = Vec::new();
+        let mut waited = Waited::default();
         let report = loop {
-            let report = clearing.pass(&nothing, &self.runtime(), now_unix_ms() / 1000);
+            let runtime = self.runtime();
+            let report = clearing.pass(&nothing, &runtime, now_unix_ms() / 1000);
             let mut removed: Vec<(&PodName, &str)> = Vec::new();
             for Removed { pod, files } in &report.removed {
                 let what = match files {
@@ -169,7 +178,9 @@ impl Uninstall {
             if report.waiting.is_empty() || !report.problems.is_empty() {
                 break report;
             }
-            self.say_waiting(out, &report, &mut said)?;
+            for text in waited.lines(&report, &runtime, self.no_wait, now_unix_ms() / 1000) {
+                line(out, format_args!("{text}"))?;
+            }
             if self.no_wait {
                 break report;
             }
@@ -194,35 +205,13 @@ impl Uninstall {
         Ok(left)
     }
 
-    fn say_waiting(&self, out: &mut dyn Write, report: &Report, said: &mut Vec<PodName>) -> anyhow::Result<()> {
-        let mut waiting: Vec<PodName> = report.waiting.iter().map(|waiting| waiting.pod.clone()).collect();
-        waiting.sort();
-        waiting.dedup();
-        if waiting != *said {
-            let until = report.waiting.iter().map(|waiting| waiting.until_unix_s).max().unwrap_or_default();
-            let names: Vec<String> = waiting.iter().map(ToString::to_string).collect();
-            let at_most = until.saturating_sub(now_unix_ms() / 1000);
-            line(
-                out,
-                format_args!(
-                    "waiting for the containers of {} pod{} to end, at most {at_most} s: {}",
-                    names.len(),
-                    plural(names.len()),
-                    names.join(", ")
-                ),
-            )?;
-            *said = waiting;
-        }
-        Ok(())
-    }
-
     fn runtime(&self) -> Fact<Runtime> {
         let root = match self.store.layout() {
             Ok(layout) => layout.root().to_owned(),
             Err(error) => return Fact::Unknown(error.to_string()),
         };
-        match cri::find(None, &root) {
-            Ok(socket) => Cri::new(socket).look_blocking(),
+        match cri(&root, self.container_runtime_endpoint.as_deref()) {
+            Ok(cri) => cri.look_blocking(),
             Err(why) => Fact::Unknown(why),
         }
     }
@@ -244,6 +233,8 @@ impl Uninstall {
         match (store, self.delete_store) {
             (StoreFile::Absent, _) => {}
             (StoreFile::Ours, true) => {
+                // A copy of settings is of no use without it.
+                let _ = fs::remove_file(self.store.layout()?.last_good_config());
                 fs::remove_file(path).with_context(|| format!("cannot delete the store {}", path.display()))?;
                 line(out, format_args!("deleted the store {}", path.display()))?;
                 gone = true;
@@ -264,6 +255,47 @@ impl Uninstall {
     }
 }
 
+/// What was said of containers that are waited for.
+#[derive(Default)]
+struct Waited {
+    pods: Vec<PodName>,
+    at: Option<Instant>,
+    runtime: bool,
+}
+
+impl Waited {
+    /// What there is to say now.
+    fn lines(&mut self, report: &Report, runtime: &Fact<Runtime>, ends: bool, now_unix_s: u64) -> Vec<String> {
+        let mut waiting: Vec<PodName> = report.waiting.iter().map(|waiting| waiting.pod.clone()).collect();
+        waiting.sort();
+        waiting.dedup();
+        let until = report.waiting.iter().map(|waiting| waiting.until_unix_s).max().unwrap_or_default();
+        let (pods, at_most) = (waiting.len(), until.saturating_sub(now_unix_s));
+        let what = format!("the containers of {pods} pod{} to end, at most {at_most} s", plural(pods));
+        let mut lines = Vec::new();
+        if waiting != self.pods {
+            let names: Vec<String> = waiting.iter().map(ToString::to_string).collect();
+            lines.push(format!("waiting for {what}: {}", names.join(", ")));
+            (self.pods, self.at) = (waiting, Some(Instant::now()));
+        } else if self.at.is_none_or(|at| at.elapsed() >= SAID_AGAIN) {
+            lines.push(format!("still waiting for {what} more"));
+            self.at = Some(Instant::now());
+        }
+        match runtime {
+            Fact::Unknown(why) if !self.runtime && !ends => {
+                lines.push(format!(
+                    "nobody says which of them have ended, so the longest time that they may take is waited for ({why}). \
+                     --container-runtime-endpoint names the runtime's socket; --no-wait ends at once, and keeps what they have \
+                     mounted for the next time that this is run (^C does the same)"
+                ));
+                self.runtime = true;
+            }
+            Fact::Unknown(_) | Fact::Known(_) => {}
+        }
+        lines
+    }
+}
+
 fn is_socket(metadata: &fs::Metadata) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     metadata.file_type().is_socket()
@@ -273,4 +305,37 @@ fn is_socket(metadata: &fs::Metadata) -> bool {
 fn nothing() -> anyhow::Result<Committed<Snapshot>> {
     let identity = Identity::new(StoreId([0; 16]), 0, "");
     Ok(MemoryStore::new(identity, Box::new(SystemEntropy))?.snapshot()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use ckpt_db::materialize::Waiting;
+
+    use super::*;
+
+    #[test]
+    fn whoever_waits_learns_for_what_how_long_and_how_not_to() {
+        let pod = |name: &str| PodName { namespace: "shop".to_owned(), name: name.to_owned() };
+        let report = |names: &[&str]| Report {
+            waiting: names.iter().map(|name| Waiting { pod: pod(name), until_unix_s: 190 }).collect(),
+            ..Report::default()
+        };
+        let silent = Fact::Unknown("no socket was found".to_owned());
+        let mut waited = Waited::default();
+        let lines = waited.lines(&report(&["web", "web", "api"]), &silent, false, 100);
+        assert_eq!(lines[0], "waiting for the containers of 2 pods to end, at most 90 s: shop/api, shop/web");
+        assert!(lines[1].contains("(no socket was found)") && lines[1].contains("--no-wait ends at once"), "{lines:?}");
+        assert_eq!(lines.len(), 2);
+        assert_eq!(waited.lines(&report(&["web", "api"]), &silent, false, 110), [""; 0], "once");
+        let lines = waited.lines(&report(&["web"]), &silent, false, 120);
+        assert_eq!(lines, ["waiting for the containers of 1 pod to end, at most 70 s: shop/web"]);
+        waited.at = waited.at.and_then(|at| at.checked_sub(SAID_AGAIN));
+        let lines = waited.lines(&report(&["web"]), &silent, false, 150);
+        assert_eq!(lines, ["still waiting for the containers of 1 pod to end, at most 40 s more"]);
+        assert_eq!(waited.lines(&report(&["web"]), &silent, false, 151), [""; 0]);
+        // Whoever does not wait, and whose runtime answers, needs no such word.
+        for (runtime, ends) in [(&silent, true), (&Fact::Known(Runtime::default()), false)] {
+            assert_eq!(Waited::default().lines(&report(&["web"]), runtime, ends, 100).len(), 1);
+        }
+    }
 }

@@ -16,7 +16,7 @@ use super::error::{Foreign, MaterializeError};
 use super::gate::{Gate, Step};
 use super::modes::Attr;
 use super::name::Name;
-use super::syncs::Syncs;
+use super::syncs::{More, Syncs};
 use crate::clear::Clear;
 use crate::lock::{Sharing, lock};
 
@@ -285,9 +285,8 @@ impl Dir {
         self.step(Step::Write, "write", name)?;
         file.write_all(contents).map_err(|error| self.error("write", name, errno_of(&error)))?;
         if let Some(syncs) = &self.syncs {
-            let fd = (self.medium == Medium::Disk).then(|| OwnedFd::from(file));
-            syncs.add(Step::SyncFile, self.path_of(name), fd, &self.gate);
-            return Ok(());
+            let fd = || Ok((self.medium == Medium::Disk).then(|| OwnedFd::from(file)));
+            return syncs.add(Step::SyncFile, self.path_of(name), More::No, fd);
         }
         self.step(Step::SyncFile, "sync", name)?;
         match self.medium {
@@ -363,13 +362,22 @@ impl Dir {
 
     /// Makes changes of this directory's entries durable, if there were any. Means nothing in memory, and is skipped.
     pub(super) fn sync(&self) -> Result<()> {
+        self.sync_with(More::May)
+    }
+
+    /// The same for a directory that gets no further entries.
+    pub(super) fn sync_complete(&self) -> Result<()> {
+        self.sync_with(More::No)
+    }
+
+    fn sync_with(&self, more: More) -> Result<()> {
         if !self.changed.load(Ordering::Relaxed) {
             return Ok(());
         }
         if let Some(syncs) = &self.syncs {
-            let cloned = (self.medium == Medium::Disk).then(|| self.fd.try_clone()).transpose();
-            let fd = cloned.map_err(|error| MaterializeError::io("open", &self.path, errno_of(&error)))?;
-            syncs.add(Step::SyncDir, self.path.clone(), fd, &self.gate);
+            let clone = || (self.medium == Medium::Disk).then(|| self.fd.try_clone()).transpose();
+            let fd = || clone().map_err(|error| MaterializeError::io("open", &self.path, errno_of(&error)));
+            syncs.add(Step::SyncDir, self.path.clone(), more, fd)?;
             self.changed.store(false, Ordering::Relaxed);
             return Ok(());
         }

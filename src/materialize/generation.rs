@@ -26,9 +26,9 @@ pub(super) fn write(fresh: &Dir, layout: &Layout<'_>, owners: Owners, reader: &m
         Ok(true)
     })?;
     for dir in inner.values().rev() {
-        dir.sync()?;
+        dir.sync_complete()?;
     }
-    fresh.sync()
+    fresh.sync_complete()
 }
 
 /// Whether `current` holds exactly this: the same names, kinds, owners, modes and contents.

@@ -20,8 +20,8 @@ use crate::checkpoint::rendering::{Activity, Manifest, Plan, PlannedPod, PodName
 
 type Result<T, E = MaterializeError> = std::result::Result<T, E>;
 
-/// How many pods are published together at most.
-const BATCH_PODS_MAX: usize = 64;
+/// How many pods are published together at most. Tests have few pods, and want several batches of them.
+const BATCH_PODS_MAX: usize = if cfg!(test) { 2 } else { 64 };
 
 /// How many trees they have together, unless a single pod has more.
 const BATCH_TREES_MAX: usize = 256;
@@ -36,6 +36,7 @@ pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Object
         reader: Reader::new(objects),
         now_unix_s,
         manifests: materializer.manifests(),
+        syncs: Syncs::default(),
         report: Report::default(),
         running: BTreeSet::new(),
         unmarked: BTreeSet::new(),
@@ -46,26 +47,7 @@ pub(super) fn run(materializer: &Materializer, plan: &Plan, objects: &dyn Object
     let wanted = plan.pods.iter().map(|pod| (&pod.rendering.pod, pod.activity)).collect();
     pass.remove_manifests(&wanted);
 
-    let mut done: BTreeMap<&PodName, Option<Wanted<'_>>> = BTreeMap::new();
-    let mut taken = BTreeSet::new();
-    for planned in batches(&plan.pods) {
-        let mut batch = Vec::with_capacity(planned.len());
-        for planned in planned {
-            let name = &planned.rendering.pod;
-            let meant_to_run = matches!(planned.activity, Activity::Active | Activity::AsItIs);
-            if plan.unsure.contains(name) && meant_to_run && pass.running.contains(name) {
-                pass.report.left.push(name.clone());
-                done.insert(name, None);
-            } else {
-                batch.push((planned, taken.insert(name)));
-            }
-        }
-        for (name, result) in pass.publish(&batch) {
-            let (wanted, outcome) = result.unwrap_or_else(|error| (None, PodOutcome::Failed(error)));
-            done.insert(name, wanted);
-            pass.report.outcomes.push((name.clone(), outcome));
-        }
-    }
+    let done = pass.publish();
     pass.sync_manifests();
     pass.note(pass.manifests.remove_unused_bodies());
     for root in ROOTS {
@@ -86,7 +68,7 @@ impl Wanted<'_> {
     }
 }
 
-/// A pod whose trees are written.
+/// A pod whose files are written.
 struct Begun<'a> {
     planned: &'a PlannedPod,
     name: ManifestName,
@@ -95,6 +77,17 @@ struct Begun<'a> {
     trees: Vec<(Layout<'a>, tree::Begun)>,
     staged: Option<Staged>,
 }
+
+/// A pod on its way.
+struct OnItsWay<'a> {
+    /// Another one for each pod of the plan.
+    number: usize,
+    pod: &'a PodName,
+    begun: Result<Begun<'a>>,
+}
+
+/// The trees of each planned pod, where those that it has from now on are known.
+type Done<'a> = BTreeMap<&'a PodName, Option<Wanted<'a>>>;
 
 /// Pods that are published together: enough of them to sync many files at once, and few enough that the first ones start while
 /// the last ones are still written.
@@ -117,6 +110,8 @@ struct Pass<'a> {
     reader: Reader<'a>,
     now_unix_s: u64,
     manifests: Manifests<'a>,
+    /// What new files wait for.
+    syncs: Syncs,
     report: Report,
     /// Pods whose manifest was active when the pass began.
     running: BTreeSet<PodName>,
@@ -174,58 +169,70 @@ impl<'a> Pass<'a> {
         self.sync_manifests();
     }
 
-    /// Publishes pods: their trees, then their manifests; each with the trees that it has from now on, where that is known.
+    /// Publishes the planned pods: their trees, then their manifests.
     ///
-    /// What has to be durable before the next step is so for all of them at once: what is in new trees, the trees' names, the
-    /// manifests. A pod that fails at one step takes no other with it.
-    #[expect(clippy::type_complexity, reason = "one result for each pod")]
-    fn publish<'p>(
-        &mut self,
-        batch: &[(&'p PlannedPod, bool)],
-    ) -> Vec<(&'p PodName, Result<(Option<Wanted<'p>>, PodOutcome)>)> {
-        let syncs = Syncs::default();
-        let mut pods: Vec<Result<Begun<'p>>> = Vec::with_capacity(batch.len());
-        for (number, (planned, first)) in batch.iter().enumerate() {
-            syncs.of(number);
-            let name = &planned.rendering.pod;
-            pods.push(match first {
-                true => self.begin(planned, &syncs),
-                false => Err(MaterializeError::Rendering(RenderingProblem::PodTwice(Shown::new(&name.to_string())))),
-            });
+    /// What has to be durable before the next step is so for all pods of a batch at once: what is in new trees and manifests,
+    /// the trees' names. While the disk has to do with the names in one batch, the next one is written. A pod that fails at one
+    /// step takes no other with it.
+    fn publish(&mut self) -> Done<'a> {
+        let mut done = Done::new();
+        let mut taken = BTreeSet::new();
+        let mut named: Vec<OnItsWay<'a>> = Vec::new();
+        let mut numbers = 0..;
+        for batch in batches(&self.plan.pods) {
+            let mut written = Vec::with_capacity(batch.len());
+            for (planned, number) in batch.iter().zip(&mut numbers) {
+                let pod = &planned.rendering.pod;
+                let meant_to_run = matches!(planned.activity, Activity::Active | Activity::AsItIs);
+                if self.plan.unsure.contains(pod) && meant_to_run && self.running.contains(pod) {
+                    self.report.left.push(pod.clone());
+                    done.insert(pod, None);
+                    continue;
+                }
+                self.syncs.of(number);
+                let begun = match taken.insert(pod) {
+                    true => self.begin(planned, number),
+                    false => Err(MaterializeError::Rendering(RenderingProblem::PodTwice(Shown::new(&pod.to_string())))),
+                };
+                written.push(OnItsWay { number, pod, begun });
+            }
+            self.make_durable(&mut [&mut named, &mut written]);
+            // Nothing at all that is not durable lies there when manifests appear.
+            self.finish_all(std::mem::replace(&mut named, written), &mut done);
+            for pod in &mut named {
+                self.syncs.of(pod.number);
+                if let Ok(begun) = &mut pod.begun
+                    && let Err(error) = self.place_trees(begun)
+                {
+                    self.abandon(begun);
+                    pod.begun = Err(error);
+                }
+            }
+            self.syncs.start();
         }
-        self.make_durable(&syncs, &mut pods);
-        self.each(&syncs, &mut pods, |pass, _, pod| pass.place_trees(pod, &syncs));
-        self.make_durable(&syncs, &mut pods);
-        self.each(&syncs, &mut pods, |pass, number, pod| pass.stage(pod, number, &syncs));
-        self.make_durable(&syncs, &mut pods);
-        let done = pods.into_iter().map(|pod| pod.and_then(|pod| self.finish(pod)));
-        batch.iter().map(|(planned, _)| &planned.rendering.pod).zip(done).collect()
+        self.make_durable(&mut [&mut named]);
+        self.finish_all(named, &mut done);
+        done
     }
 
-    /// Takes a step for each pod that has not failed.
-    fn each<'p>(
-        &mut self,
-        syncs: &Syncs,
-        pods: &mut [Result<Begun<'p>>],
-        mut step: impl FnMut(&mut Self, usize, &mut Begun<'p>) -> Result<()>,
-    ) {
-        for (number, pod) in pods.iter_mut().enumerate() {
-            syncs.of(number);
-            if let Ok(begun) = pod
-                && let Err(error) = step(self, number, begun)
+    fn make_durable(&self, pods: &mut [&mut [OnItsWay<'a>]]) {
+        let mut failed = self.syncs.all(self.manifests.prepared.gate());
+        for pod in pods.iter_mut().flat_map(|pods| pods.iter_mut()) {
+            if let Some(error) = failed.remove(&pod.number)
+                && let Ok(begun) = &mut pod.begun
             {
                 self.abandon(begun);
-                *pod = Err(error);
+                pod.begun = Err(error);
             }
         }
     }
 
-    fn make_durable(&self, syncs: &Syncs, pods: &mut [Result<Begun<'_>>]) {
-        for (number, error) in syncs.all(self.manifests.prepared.gate()) {
-            if let Ok(begun) = &mut pods[number] {
-                self.abandon(begun);
-                pods[number] = Err(error);
-            }
+    fn finish_all(&mut self, pods: Vec<OnItsWay<'a>>, done: &mut Done<'a>) {
+        for OnItsWay { pod, begun, .. } in pods {
+            let result = begun.and_then(|begun| self.finish(begun));
+            let (wanted, outcome) = result.unwrap_or_else(|error| (None, PodOutcome::Failed(error)));
+            done.insert(pod, wanted);
+            self.report.outcomes.push((pod.clone(), outcome));
         }
     }
 
@@ -244,11 +251,11 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Checks a pod and writes its trees. New ones have no names yet.
-    fn begin<'p>(&mut self, planned: &'p PlannedPod, syncs: &Syncs) -> Result<Begun<'p>> {
+    /// Checks a pod and writes its trees and its manifest. New ones have no names yet; `number` is another one for each pod.
+    fn begin(&mut self, planned: &'a PlannedPod, number: usize) -> Result<Begun<'a>> {
         let rendering = &planned.rendering;
         let name = ManifestName::of(&rendering.pod).map_err(MaterializeError::Rendering)?;
-        let mut layouts: Vec<Layout<'p>> = Vec::with_capacity(rendering.trees.len());
+        let mut layouts: Vec<Layout<'a>> = Vec::with_capacity(rendering.trees.len());
         for tree in &rendering.trees {
             let layout = Layout::new(tree).map_err(MaterializeError::Rendering)?;
             if layouts.iter().any(|other| (other.root, &other.path) == (layout.root, &layout.path)) {
@@ -273,7 +280,7 @@ impl<'a> Pass<'a> {
         }
         let mut pod = Begun { planned, name, place, trees: Vec::with_capacity(layouts.len()), staged: None };
         for layout in layouts {
-            match self.begin_tree(&pod.name.pod, (&layout, pod.trees.len()), syncs) {
+            match self.begin_tree(&pod.name.pod, (&layout, pod.trees.len())) {
                 Ok(begun) => pod.trees.push((layout, begun)),
                 Err(error) => {
                     self.abandon(&mut pod);
@@ -281,43 +288,42 @@ impl<'a> Pass<'a> {
                 }
             }
         }
+        if let Err(error) = self.stage(&mut pod, number) {
+            self.abandon(&mut pod);
+            return Err(error);
+        }
         Ok(pod)
     }
 
-    fn begin_tree(
-        &mut self,
-        pod: &PodName,
-        (layout, number): (&Layout<'_>, usize),
-        syncs: &Syncs,
-    ) -> Result<tree::Begun> {
-        let pod_dir = self.make_pod_dir(layout.root, pod, syncs)?;
+    fn begin_tree(&mut self, pod: &PodName, (layout, number): (&Layout<'_>, usize)) -> Result<tree::Begun> {
+        let pod_dir = self.make_pod_dir(layout.root, pod)?;
         let Materializer { owners, selinux, .. } = *self.materializer;
         let problems = &mut self.report.problems;
         tree::begin(&pod_dir, (layout, number), owners, selinux, &mut self.reader, problems)
     }
 
     /// Gives new trees their names: what is in them is durable.
-    fn place_trees(&mut self, pod: &mut Begun<'_>, syncs: &Syncs) -> Result<()> {
+    fn place_trees(&self, pod: &mut Begun<'_>) -> Result<()> {
         for (number, (layout, begun)) in pod.trees.iter_mut().enumerate() {
             if *begun == tree::Begun::Unplaced {
-                let pod_dir = self.make_pod_dir(layout.root, &pod.name.pod, syncs)?;
+                let pod_dir = self.make_pod_dir(layout.root, &pod.name.pod)?;
                 *begun = tree::Begun::Done(tree::place(&pod_dir, layout, number)?);
             }
         }
         Ok(())
     }
 
-    /// Writes the manifest under a temporary name: the trees are durable.
-    fn stage(&mut self, pod: &mut Begun<'_>, number: usize, syncs: &Syncs) -> Result<()> {
+    /// Writes the manifest under a temporary name, which no kubelet reads.
+    fn stage(&self, pod: &mut Begun<'_>, number: usize) -> Result<()> {
         let Some(place) = pod.place else { return Ok(()) };
-        let prepared = self.manifests.prepared.together(syncs)?;
+        let prepared = self.manifests.prepared.together(&self.syncs)?;
         pod.staged =
             Some(self.manifests.stage(&pod.name, &pod.planned.rendering.manifest, place, (&prepared, number))?);
         Ok(())
     }
 
     /// Publishes the manifest: all that it mounts is there, and it is durable itself but for its name.
-    fn finish<'p>(&mut self, pod: Begun<'p>) -> Result<(Option<Wanted<'p>>, PodOutcome)> {
+    fn finish(&mut self, pod: Begun<'a>) -> Result<(Option<Wanted<'a>>, PodOutcome)> {
         let Begun { planned, name, place, trees, staged } = pod;
         let mut published = None;
         for (_, begun) in &trees {
@@ -411,10 +417,10 @@ impl<'a> Pass<'a> {
         removal::remove_if_empty(parent, name)
     }
 
-    /// The directory of `pod` below `root`; if it is new it is durable when `syncs` has synced, as is what is made in it.
-    fn make_pod_dir(&self, root: TreeRoot, pod: &PodName, syncs: &Syncs) -> Result<Dir> {
+    /// The directory of `pod` below `root`; if it is new it is durable when [`Syncs::all`] has synced, as is what is made in it.
+    fn make_pod_dir(&self, root: TreeRoot, pod: &PodName) -> Result<Dir> {
         let attr = private_dir(self.materializer.owners);
-        let mut at = self.materializer.root(root)?.together(syncs)?;
+        let mut at = self.materializer.root(root)?.together(&self.syncs)?;
         for text in [&pod.namespace, &pod.name] {
             let name = Name::new(text).expect("a checked pod name has two plain file names");
             let (dir, _) = at.ensure(&name, attr)?;

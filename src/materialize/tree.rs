@@ -181,7 +181,7 @@ fn first(
             mounted.make_link(name, &link_target(name))?;
         }
         labels.all(&mounted);
-        mounted.sync()
+        mounted.sync_complete()
     };
     make().inspect_err(|_| {
         // Clear text should not wait for the next pass; if this fails as well, that pass removes it.

@@ -16,9 +16,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
+use super::clients::Clients;
 use super::health::Health;
 use super::metrics;
 
@@ -38,6 +39,9 @@ const ASK_WITHIN: Duration = Duration::from_secs(5);
 /// How long it may take to look, which waits for a disk at times.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
+/// How many may look at a time. On a disk that hangs a thread looks for ever, whoever has ceased to wait for it.
+const LOOKS_MAX: usize = CONNECTIONS_MAX;
+
 /// How long a connection may last.
 const DONE_WITHIN: Duration = Duration::from_secs(15);
 
@@ -53,31 +57,31 @@ pub trait Pages: Send + Sync + 'static {
     fn health(&self) -> Health;
 }
 
+/// Who knows, and how many of the threads that ask it there may be.
+#[derive(Clone)]
+struct Looks {
+    pages: Arc<dyn Pages>,
+    places: Arc<Semaphore>,
+    /// Whether it is told why a check fails: that may name files and nodes, and is for whoever is on this one.
+    reasons: bool,
+}
+
 /// Answers at `address` for ever. Where it can't be had that is a warning, once for each reason, and it is tried again.
 pub async fn serve(address: SocketAddr, pages: Arc<dyn Pages>) -> Infallible {
     serve_on(listen(address).await, pages).await
 }
 
 async fn serve_on(listener: TcpListener, pages: Arc<dyn Pages>) -> Infallible {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut clients = JoinSet::new();
+    let mut clients = Clients::new("metrics", CONNECTIONS_MAX);
+    let near = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let looks = Looks { pages, places: Arc::new(Semaphore::new(LOOKS_MAX)), reasons: near };
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Most likely there are no more descriptors; that passes, and does not have to be waited for busily.
-                tracing::warn!("metrics: {error}");
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        while clients.try_join_next().is_some() {}
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let pages = Arc::clone(&pages);
-        clients.spawn(async move {
+        let Some((stream, _)) = clients.come(listener.accept().await).await else { continue };
+        let Some(place) = clients.place() else { continue };
+        let looks = looks.clone();
+        clients.serve(place, async move {
             // Whoever is too slow, or speaks no HTTP, is not answered.
-            let _ = timeout(DONE_WITHIN, connection(stream, pages)).await;
-            drop(place);
+            let _ = timeout(DONE_WITHIN, connection(stream, looks)).await;
         });
     }
 }
@@ -110,10 +114,10 @@ async fn listen(address: SocketAddr) -> TcpListener {
     }
 }
 
-async fn connection(stream: TcpStream, pages: Arc<dyn Pages>) -> hyper::Result<()> {
+async fn connection(stream: TcpStream, looks: Looks) -> hyper::Result<()> {
     let service = service_fn(move |request| {
-        let pages = Arc::clone(&pages);
-        async move { Ok::<_, Infallible>(answer(request, pages).await) }
+        let looks = looks.clone();
+        async move { Ok::<_, Infallible>(answer(request, looks).await) }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -126,31 +130,46 @@ async fn connection(stream: TcpStream, pages: Arc<dyn Pages>) -> hyper::Result<(
 }
 
 /// Whatever comes with the request is not read.
-async fn answer(request: Request<Incoming>, pages: Arc<dyn Pages>) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, Looks { pages, places, reasons }: Looks) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
     let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
-    let looked = spawn_blocking(move || match path.as_str() {
+    let Ok(place) = places.try_acquire_owned() else { return too_long() };
+    let look = move || match path.as_str() {
         "/metrics" => {
             let mut page = plain(StatusCode::OK, pages.metrics());
             page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             page
         }
         _ if !["/livez", "/readyz"].iter().any(|known| path.starts_with(known)) => not_found(),
-        _ => match pages.health().answer(&path, &query) {
+        _ => match health(&*pages, reasons).answer(&path, &query) {
             Some((true, text)) => plain(StatusCode::OK, text),
             Some((false, text)) => plain(StatusCode::INTERNAL_SERVER_ERROR, text),
             None => not_found(),
         },
+    };
+    let looked = spawn_blocking(move || {
+        let looked = look();
+        drop(place);
+        looked
     });
     match timeout(LOOK_WITHIN, looked).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => plain(StatusCode::INTERNAL_SERVER_ERROR, "looking has ended by a panic\n".to_owned()),
-        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "looking takes too long: a disk may hang\n".to_owned()),
+        Err(_) => too_long(),
     }
+}
+
+fn health(pages: &dyn Pages, reasons: bool) -> Health {
+    let health = pages.health();
+    if reasons { health } else { health.without_reasons() }
+}
+
+fn too_long() -> Response<Full<Bytes>> {
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "looking takes too long: a disk may hang\n".to_owned())
 }
 
 fn not_found() -> Response<Full<Bytes>> {

@@ -79,6 +79,17 @@ impl Health {
         Self { live, ready }
     }
 
+    /// The same for others than this node: which checks fail, and not why.
+    #[must_use]
+    pub fn without_reasons(self) -> Self {
+        let withheld =
+            |check: Check| Check { outcome: check.outcome.map_err(|_| "reason withheld".to_owned()), ..check };
+        Self {
+            live: self.live.into_iter().map(withheld).collect(),
+            ready: self.ready.into_iter().map(withheld).collect(),
+        }
+    }
+
     /// Both, by the names of their paths.
     #[must_use]
     pub fn endpoints(&self) -> [(&'static str, &[Check]); 2] {
@@ -86,7 +97,7 @@ impl Health {
     }
 
     /// Answers `/livez` or `/readyz`, or one check of it, as kube-apiserver does: whether all is well, and what to say.
-    /// `None`: there is no such path. Unlike it, this tells why a check fails: nobody but this node can ask.
+    /// `None`: there is no such path. Unlike it, this tells why a check fails, where nobody but this node can ask.
     #[must_use]
     pub fn answer(&self, path: &str, query: &str) -> Option<(bool, String)> {
         let mut path = path.trim_start_matches('/').splitn(2, '/');

@@ -4,6 +4,7 @@
 //! It carries what others know, and decides nothing.
 
 pub mod admin;
+mod clients;
 pub mod endpoints;
 pub mod health;
 pub mod log;

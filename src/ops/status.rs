@@ -263,6 +263,31 @@ pub enum PodState {
 }
 
 impl PodState {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::None,
+        Self::Inactive,
+        Self::InactiveGrace,
+        Self::Active,
+        Self::ActiveGrace,
+        Self::HandedOver,
+        Self::SelfActive,
+    ];
+
+    /// Its name, in the status document and everywhere else.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::Inactive => "Inactive",
+            Self::InactiveGrace => "InactiveGrace",
+            Self::Active => "Active",
+            Self::ActiveGrace => "ActiveGrace",
+            Self::HandedOver => "HandedOver",
+            Self::SelfActive => "SelfActive",
+        }
+    }
+
     /// Whether its manifest is in the kubelet's directory.
     #[must_use]
     pub fn is_active(self) -> bool {

@@ -9,7 +9,7 @@ use redb::{CompactionError, Database, ReadableDatabase as _, ReadableTableMetada
 
 use super::StoreError;
 use super::guard::guard;
-use super::redb_store::{LOG, META, OBJECTS, Outcome, PODS, SLOTS, write};
+use super::redb_tables::{LOG, META, OBJECTS, Outcome, PODS, SLOTS, write};
 use super::tables::{RowKey, Tables as _};
 
 /// How large a store is.

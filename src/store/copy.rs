@@ -13,7 +13,8 @@ use store_format::{Table, Unlocker};
 use super::file::{self, Access, COPY_SUFFIX, Unpublished};
 use super::overlay::Base;
 use super::progress::{self, Phase};
-use super::redb_store::{Outcome, open_file, write};
+use super::redb_store::open_file;
+use super::redb_tables::{Outcome, write};
 use super::tables::{Row, RowKey, Tables};
 use super::{Committed, Snapshot, StoreError, offline};
 

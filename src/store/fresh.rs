@@ -10,7 +10,8 @@ use store_format::Unlocker;
 
 use super::file::Unpublished;
 use super::overlay::Base;
-use super::redb_store::{Outcome, RedbTables, open_file, write};
+use super::redb_store::open_file;
+use super::redb_tables::{Outcome, RedbTables, write};
 use super::{Revision, Snapshot, StoreError, offline};
 
 /// A sound new store that has not got its name yet.
@@ -31,7 +32,7 @@ impl Fresh {
     pub(super) fn replacing(
         path: &Path,
         unlockers: &[&Unlocker],
-        fill: impl FnOnce(&mut RedbTables) -> Result<Revision, StoreError>,
+        fill: impl FnOnce(&mut RedbTables<'_>) -> Result<Revision, StoreError>,
         holds: impl FnOnce(&Snapshot) -> bool,
     ) -> Result<Self, StoreError> {
         Self::write(Unpublished::replacing(path)?, unlockers, fill, holds)
@@ -40,7 +41,7 @@ impl Fresh {
     fn write(
         (unpublished, file): (Unpublished, File),
         unlockers: &[&Unlocker],
-        fill: impl FnOnce(&mut RedbTables) -> Result<Revision, StoreError>,
+        fill: impl FnOnce(&mut RedbTables<'_>) -> Result<Revision, StoreError>,
         holds: impl FnOnce(&Snapshot) -> bool,
     ) -> Result<Self, StoreError> {
         match written(&unpublished, file, unlockers, fill, holds) {
@@ -74,7 +75,7 @@ fn written(
     unpublished: &Unpublished,
     file: File,
     unlockers: &[&Unlocker],
-    fill: impl FnOnce(&mut RedbTables) -> Result<Revision, StoreError>,
+    fill: impl FnOnce(&mut RedbTables<'_>) -> Result<Revision, StoreError>,
     holds: impl FnOnce(&Snapshot) -> bool,
 ) -> Result<Revision, StoreError> {
     let path = &unpublished.temporary;

@@ -22,8 +22,9 @@ pub struct MemoryStore {
     entropy: Box<dyn Entropy>,
 }
 
+/// Rows in memory.
 #[derive(Clone, Default)]
-struct Rows(BTreeMap<(&'static str, Vec<String>), Vec<u8>>);
+pub(super) struct Rows(BTreeMap<(&'static str, Vec<String>), Vec<u8>>);
 
 impl MemoryStore {
     /// An empty, keyless store.
@@ -70,8 +71,12 @@ fn place(key: RowKey<'_>) -> (&'static str, Vec<String>) {
 }
 
 impl Tables for Rows {
-    fn get(&self, key: RowKey<'_>) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.get(&place(key)).cloned())
+    fn look(&self, key: RowKey<'_>, see: &mut dyn FnMut(&[u8])) -> Result<bool, StoreError> {
+        let found = self.0.get(&place(key));
+        if let Some(bytes) = found {
+            see(bytes);
+        }
+        Ok(found.is_some())
     }
 
     fn put(&mut self, key: RowKey<'_>, bytes: &[u8]) -> Result<(), StoreError> {

@@ -25,6 +25,7 @@ mod progress;
 mod rebuild;
 mod record;
 mod redb_store;
+mod redb_tables;
 mod rotate;
 mod snapshot;
 mod superheader;

@@ -16,7 +16,8 @@ use super::finding::Finding;
 use super::guard::guard;
 use super::overlay::{Base, Overlay};
 use super::progress::{self, Phase};
-use super::redb_store::{LOG, META, OBJECTS, PODS, SLOTS, object_parts, open_error, pod_parts, read_rows};
+use super::redb_store::open_error;
+use super::redb_tables::{LOG, META, OBJECTS, PODS, SLOTS, object_parts, pod_parts, read_rows};
 use super::tables::{Row, TABLES};
 use super::{Committed, Snapshot, StoreError, load, superheader};
 

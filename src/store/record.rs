@@ -2,14 +2,14 @@
 //!
 //! Bytes from the file become a [`Checked`] payload only through [`check`]: nothing else reads them.
 
-use store_format::{Envelope, Form, Frame, RecordContext, StoreId, Table, digest_input};
+use store_format::{Envelope, Form, Frame, RecordContext, StoreId, Table, digest_head};
 
 use super::finding::RecordProblem;
 use super::tables::RowKey;
 use super::vault::Vault;
 use crate::checkpoint::object::{Object, ObjectKey};
 use crate::clear::Clear;
-use crate::crypto::{Entropy, sha256};
+use crate::crypto::{Entropy, sha256_of};
 use crate::store::StoreError;
 
 /// A payload whose digest matched, and whether its tag did too.
@@ -21,7 +21,7 @@ pub(super) struct Checked<'a> {
 
 /// Frames a payload for its place.
 pub(super) fn frame(key: RowKey<'_>, payload: &[u8], vault: Option<&Vault>) -> Vec<u8> {
-    let digest = sha256(&digest_input(key.table(), &key.parts(), payload));
+    let digest = digest(key.table(), &key.parts(), payload);
     let tag = vault.map(|vault| vault.tag(&digest));
     Frame { digest, tag, payload }.encode()
 }
@@ -34,7 +34,7 @@ pub(super) fn check<'a>(
     vault: Option<&Vault>,
 ) -> Result<Checked<'a>, RecordProblem> {
     let frame = Frame::decode(bytes).map_err(RecordProblem::Malformed)?;
-    if sha256(&digest_input(table, key, frame.payload)) != frame.digest {
+    if digest(table, key, frame.payload) != frame.digest {
         return Err(RecordProblem::Digest);
     }
     let authenticated = match (vault, frame.tag) {
@@ -48,6 +48,10 @@ pub(super) fn check<'a>(
         }
     };
     Ok(Checked { payload: frame.payload, authenticated })
+}
+
+fn digest(table: Table, key: &[&str], payload: &[u8]) -> [u8; 32] {
+    sha256_of(&[&digest_head(table, key, payload.len()), payload])
 }
 
 /// Makes the envelope of an object: Secrets sealed, all others in clear.

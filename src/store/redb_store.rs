@@ -5,32 +5,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use redb::Database;
 use redb::backends::FileBackend;
-use redb::{
-    Database, Durability, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition,
-    WriteTransaction,
-};
 use store_format::{Event, Identity, Table, Unlocker};
 
 use super::backend::{Backend, Change, SlotsKept, SlotsWanted, Update};
 use super::compact::{self, Size};
 use super::detach::{Detach, DetachableBackend};
 use super::file::{self, Access, Unpublished};
-use super::guard::guard;
+use super::guard::{Closing, guard};
 use super::load::Keys;
-use super::tables::{Row, RowKey, TABLES, Tables};
+use super::redb_tables::{Outcome, read_rows, read_tables, write};
+use super::tables::{Row, RowKey, Tables};
 use super::vault::Vault;
 use super::{Committed, LockState, Revision, Snapshot, StoreError, engine, fingerprint, load, memory, record};
 use crate::crypto::Entropy;
 
 /// redb's page cache; its default of 1 GiB is no size for a node agent.
 const CACHE_BYTES: usize = 1024 * 1024;
-
-pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-pub(super) const SLOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("slots");
-pub(super) const OBJECTS: TableDefinition<'_, (&str, &str, &str), &[u8]> = TableDefinition::new("objects");
-pub(super) const PODS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("pods");
-pub(super) const LOG: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("log");
 
 /// The store in its file, open for writing.
 pub struct RedbStore {
@@ -178,7 +170,7 @@ impl Backend for RedbStore {
                 now_unix_ms,
             };
             let applied = engine::apply(tables, &context, changes)?;
-            Ok((applied, if tables.wrote { Outcome::Commit } else { Outcome::Abort }))
+            Ok((applied, if tables.wrote() { Outcome::Commit } else { Outcome::Abort }))
         });
         let (update, identity) = self.note(result)?;
         if let Some(identity) = identity {
@@ -254,30 +246,20 @@ impl engine::Ground for SlotGround<'_> {
 /// redb's handle, cut off from the file before it closes: fields are dropped in their order.
 pub(super) struct OpenDatabase {
     _detach: Detach,
-    db: Closing,
-}
-
-/// A handle whose closing can't panic.
-struct Closing(Option<Database>);
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        let db = self.0.take();
-        let _ = guard(move || drop(db));
-    }
+    db: Closing<Database>,
 }
 
 impl std::ops::Deref for OpenDatabase {
     type Target = Database;
 
     fn deref(&self) -> &Database {
-        self.db.0.as_ref().expect("the handle is taken out by drop only")
+        &self.db
     }
 }
 
 impl OpenDatabase {
     fn get_mut(&mut self) -> &mut Database {
-        self.db.0.as_mut().expect("the handle is taken out by drop only")
+        &mut self.db
     }
 }
 
@@ -351,7 +333,7 @@ fn open_database<M: redb::StorageBackend>(
     let opened = guard(|| {
         let (backend, detach) = DetachableBackend::new(medium()?);
         let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
-        Ok(OpenDatabase { _detach: detach, db: Closing(Some(db)) })
+        Ok(OpenDatabase { _detach: detach, db: Closing::new(db) })
     });
     opened.map_err(|_| panicked(path))?.map_err(|error| open_error(path, error))
 }
@@ -383,208 +365,4 @@ fn plainly(error: &redb::DatabaseError) -> String {
     };
     // It may quote the file, and what lies in a damaged one is anything.
     what.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
-}
-
-pub(super) enum Outcome {
-    Commit,
-    Abort,
-}
-
-/// Runs `change` in one write transaction and commits it durably.
-///
-/// If `change` fails its writes are dropped with the transaction. A panic inside leaves the outcome unknown.
-pub(super) fn write<T>(
-    db: &Database,
-    change: impl FnOnce(&mut RedbTables) -> Result<(T, Outcome), StoreError>,
-) -> Result<T, StoreError> {
-    let attempt = guard(|| {
-        let mut txn = db.begin_write().map_err(|error| StoreError::refused("begin a transaction")(error.into()))?;
-        // Stated, not inherited: the answer is only as good as these lines. Two phases, because pod contents are foreign
-        // input and redb's one-phase commit relies on a checksum that is not cryptographic. Quick repair, because a file
-        // that was not closed cleanly then opens without trusting every page, so that one bad page costs its records only.
-        txn.set_durability(Durability::Immediate)
-            .map_err(|error| StoreError::refused("set durability")(error.into()))?;
-        txn.set_two_phase_commit(true);
-        txn.set_quick_repair(true);
-        let mut tables = RedbTables { txn, wrote: false };
-        let (value, outcome) = change(&mut tables)?;
-        match outcome {
-            Outcome::Abort => {
-                tables.txn.abort().map_err(|error| StoreError::refused("end a transaction")(error.into()))?
-            }
-            Outcome::Commit => {
-                tables.txn.commit().map_err(|error| StoreError::OutcomeUnknown { source: Box::new(error.into()) })?;
-            }
-        }
-        Ok(value)
-    });
-    attempt.unwrap_or_else(|_| {
-        let source = redb::StorageError::Corrupted("the database code panicked".to_owned());
-        Err(StoreError::OutcomeUnknown { source: Box::new(source.into()) })
-    })
-}
-
-pub(super) struct RedbTables {
-    txn: WriteTransaction,
-    wrote: bool,
-}
-
-impl Tables for RedbTables {
-    fn get(&self, key: RowKey<'_>) -> Result<Option<Vec<u8>>, StoreError> {
-        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-            Ok(match key {
-                RowKey::Meta(key) => self.txn.open_table(META)?.get(key)?.map(|value| value.value().to_vec()),
-                RowKey::Slot(key) => self.txn.open_table(SLOTS)?.get(key)?.map(|value| value.value().to_vec()),
-                RowKey::Object(kind, namespace, name) => {
-                    self.txn.open_table(OBJECTS)?.get((kind, namespace, name))?.map(|value| value.value().to_vec())
-                }
-                RowKey::Pod(namespace, name) => {
-                    self.txn.open_table(PODS)?.get((namespace, name))?.map(|value| value.value().to_vec())
-                }
-                RowKey::Log(key) => self.txn.open_table(LOG)?.get(key)?.map(|value| value.value().to_vec()),
-            })
-        };
-        read().map_err(StoreError::refused("read"))
-    }
-
-    fn put(&mut self, key: RowKey<'_>, bytes: &[u8]) -> Result<(), StoreError> {
-        self.wrote = true;
-        let write = || -> Result<(), redb::Error> {
-            match key {
-                RowKey::Meta(key) => drop(self.txn.open_table(META)?.insert(key, bytes)?),
-                RowKey::Slot(key) => drop(self.txn.open_table(SLOTS)?.insert(key, bytes)?),
-                RowKey::Object(kind, namespace, name) => {
-                    drop(self.txn.open_table(OBJECTS)?.insert((kind, namespace, name), bytes)?);
-                }
-                RowKey::Pod(namespace, name) => drop(self.txn.open_table(PODS)?.insert((namespace, name), bytes)?),
-                RowKey::Log(key) => drop(self.txn.open_table(LOG)?.insert(key, bytes)?),
-            }
-            Ok(())
-        };
-        write().map_err(StoreError::refused("write"))
-    }
-
-    fn remove(&mut self, key: RowKey<'_>) -> Result<(), StoreError> {
-        self.wrote = true;
-        let remove = || -> Result<(), redb::Error> {
-            match key {
-                RowKey::Meta(key) => drop(self.txn.open_table(META)?.remove(key)?),
-                RowKey::Slot(key) => drop(self.txn.open_table(SLOTS)?.remove(key)?),
-                RowKey::Object(kind, namespace, name) => {
-                    drop(self.txn.open_table(OBJECTS)?.remove((kind, namespace, name))?);
-                }
-                RowKey::Pod(namespace, name) => drop(self.txn.open_table(PODS)?.remove((namespace, name))?),
-                RowKey::Log(key) => drop(self.txn.open_table(LOG)?.remove(key)?),
-            }
-            Ok(())
-        };
-        remove().map_err(StoreError::refused("remove"))
-    }
-
-    fn objects(&self, kind: &str, namespace: Option<&str>) -> Result<Vec<Row>, StoreError> {
-        let read = || -> Result<Vec<Row>, redb::Error> {
-            let table = self.txn.open_table(OBJECTS)?;
-            let mut rows = Vec::new();
-            for entry in table.range((kind, namespace.unwrap_or(""), "")..)? {
-                let (key, value) = entry?;
-                let (found_kind, found_namespace, name) = key.value();
-                if found_kind != kind || namespace.is_some_and(|namespace| namespace != found_namespace) {
-                    break;
-                }
-                let key = vec![found_kind.to_owned(), found_namespace.to_owned(), name.to_owned()];
-                rows.push(Row { table: Table::Objects, key, bytes: value.value().to_vec() });
-            }
-            Ok(rows)
-        };
-        read().map_err(StoreError::refused("list"))
-    }
-
-    fn rows(&self, table: Table) -> Result<Vec<Row>, StoreError> {
-        let read = || -> Result<Vec<Row>, redb::Error> {
-            let mut rows = Vec::new();
-            let mut take = |key: Vec<String>, bytes: &[u8]| rows.push(Row { table, key, bytes: bytes.to_vec() });
-            match table {
-                Table::Meta => each(&self.txn.open_table(META)?, |key: &str| vec![key.to_owned()], &mut take)?,
-                Table::Slots => each(&self.txn.open_table(SLOTS)?, |key: &str| vec![key.to_owned()], &mut take)?,
-                Table::Objects => each(&self.txn.open_table(OBJECTS)?, object_parts, &mut take)?,
-                Table::Pods => each(&self.txn.open_table(PODS)?, pod_parts, &mut take)?,
-                Table::Log => each(&self.txn.open_table(LOG)?, |key: &str| vec![key.to_owned()], &mut take)?,
-            }
-            Ok(rows)
-        };
-        read().map_err(StoreError::refused("list"))
-    }
-
-    fn log_len(&self) -> Result<u64, StoreError> {
-        let read = || -> Result<u64, redb::Error> { Ok(self.txn.open_table(LOG)?.len()?) };
-        read().map_err(StoreError::refused("list"))
-    }
-
-    fn log_last(&self) -> Result<Option<String>, StoreError> {
-        let read = || -> Result<Option<String>, redb::Error> {
-            Ok(self.txn.open_table(LOG)?.last()?.map(|(key, _)| key.value().to_owned()))
-        };
-        read().map_err(StoreError::refused("list"))
-    }
-
-    fn log_first(&self, count: usize) -> Result<Vec<String>, StoreError> {
-        let read = || -> Result<Vec<String>, redb::Error> {
-            let table = self.txn.open_table(LOG)?;
-            let first = table.iter()?.take(count);
-            first.map(|entry| Ok(entry?.0.value().to_owned())).collect()
-        };
-        read().map_err(StoreError::refused("list"))
-    }
-}
-
-pub(super) fn object_parts((kind, namespace, name): (&str, &str, &str)) -> Vec<String> {
-    vec![kind.to_owned(), namespace.to_owned(), name.to_owned()]
-}
-
-pub(super) fn pod_parts((namespace, name): (&str, &str)) -> Vec<String> {
-    vec![namespace.to_owned(), name.to_owned()]
-}
-
-fn each<K: redb::Key + 'static>(
-    table: &impl redb::ReadableTable<K, &'static [u8]>,
-    parts: impl for<'a> Fn(K::SelfType<'a>) -> Vec<String>,
-    take: &mut dyn FnMut(Vec<String>, &[u8]),
-) -> Result<(), redb::Error> {
-    for entry in table.iter()? {
-        let (key, value) = entry?;
-        take(parts(key.value()), value.value());
-    }
-    Ok(())
-}
-
-/// Every row of a sound database.
-pub(super) fn read_rows(db: &Database) -> Result<Vec<Row>, StoreError> {
-    read_tables(db, &TABLES)
-}
-
-/// Every row of these tables.
-fn read_tables(db: &Database, tables: &[Table]) -> Result<Vec<Row>, StoreError> {
-    let read = || -> Result<Vec<Row>, redb::Error> {
-        // Held for this function only: a held read transaction makes the file grow.
-        let txn = db.begin_read()?;
-        let mut rows = Vec::new();
-        for &table in tables {
-            let mut take = |key: Vec<String>, bytes: &[u8]| rows.push(Row { table, key, bytes: bytes.to_vec() });
-            let result = match table {
-                Table::Meta => txn.open_table(META).map(|t| each(&t, |key: &str| vec![key.to_owned()], &mut take)),
-                Table::Slots => txn.open_table(SLOTS).map(|t| each(&t, |key: &str| vec![key.to_owned()], &mut take)),
-                Table::Objects => txn.open_table(OBJECTS).map(|t| each(&t, object_parts, &mut take)),
-                Table::Pods => txn.open_table(PODS).map(|t| each(&t, pod_parts, &mut take)),
-                Table::Log => txn.open_table(LOG).map(|t| each(&t, |key: &str| vec![key.to_owned()], &mut take)),
-            };
-            match result {
-                Ok(read) => read?,
-                // A table exists from its first row on.
-                Err(redb::TableError::TableDoesNotExist(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(rows)
-    };
-    read().map_err(StoreError::refused("read"))
 }

@@ -69,7 +69,12 @@ pub(super) const TABLES: [Table; 5] = [Table::Meta, Table::Slots, Table::Pods, T
 
 /// Rows inside one write transaction.
 pub(super) trait Tables {
-    fn get(&self, key: RowKey<'_>) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Shows a row where it lies, without a copy of it; `false` if there is none.
+    fn look(&self, key: RowKey<'_>, see: &mut dyn FnMut(&[u8])) -> Result<bool, StoreError>;
+    /// Whether there is such a row.
+    fn has(&self, key: RowKey<'_>) -> Result<bool, StoreError> {
+        self.look(key, &mut |_| {})
+    }
     fn put(&mut self, key: RowKey<'_>, bytes: &[u8]) -> Result<(), StoreError>;
     fn remove(&mut self, key: RowKey<'_>) -> Result<(), StoreError>;
     /// Every row of `objects` of this kind, in this namespace only if one is given.

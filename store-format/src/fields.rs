@@ -14,8 +14,14 @@ impl Fields {
 
     /// Appends one field.
     pub(crate) fn push(mut self, field: &[u8]) -> Self {
-        self.0.extend_from_slice(&(field.len() as u64).to_le_bytes());
+        self = self.start(field.len());
         self.0.extend_from_slice(field);
+        self
+    }
+
+    /// Appends the length of a field whose octets the caller appends.
+    pub(crate) fn start(mut self, octets: usize) -> Self {
+        self.0.extend_from_slice(&(octets as u64).to_le_bytes());
         self
     }
 

@@ -120,12 +120,20 @@ impl<'a> Frame<'a> {
 /// A record that turns up under another key or in another table therefore fails its digest.
 #[must_use]
 pub fn digest_input(table: Table, key: &[&str], payload: &[u8]) -> Vec<u8> {
-    let capacity = 256 + payload.len() + key.iter().map(|part| part.len() + 8).sum::<usize>();
+    let mut input = digest_head(table, key, payload.len());
+    input.extend_from_slice(payload);
+    input
+}
+
+/// What comes before the payload in [`digest_input`], for a digest that is made without a copy of the payload.
+#[must_use]
+pub fn digest_head(table: Table, key: &[&str], payload_bytes: usize) -> Vec<u8> {
+    let capacity = 64 + key.iter().map(|part| part.len() + 8).sum::<usize>();
     let fields = Fields::with_capacity(capacity)
         .push(DIGEST_LABEL)
         .push(table.name().as_bytes())
         .push(&(key.len() as u64).to_le_bytes());
-    key.iter().fold(fields, |fields, part| fields.push(part.as_bytes())).push(payload).finish()
+    key.iter().fold(fields, |fields, part| fields.push(part.as_bytes())).start(payload_bytes).finish()
 }
 
 /// What the tag of a record is the HMAC-SHA-256 of, under the tag key: a label, the store, the record's digest.

@@ -22,7 +22,7 @@ mod unlocker;
 pub use canonical::{Algorithm, KeyError, NodeSecret};
 pub use envelope::{Codec, Envelope, Form, LINKS_MAX, Link};
 pub use error::{DecodeError, EncodeError, Record};
-pub use frame::{Frame, Table, digest_input, tag_input};
+pub use frame::{Frame, Table, digest_head, digest_input, tag_input};
 pub use log::{
     Event, LOG_ITEMS_MAX, LOG_RECORDS_MAX, LOG_WHY_MAX_BYTES, LogItem, LogRecord, log_key, log_key_revision,
 };

@@ -13,12 +13,12 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::api::{Api, collection};
-use crate::audit::AuditLog;
-use crate::certificates::{Authority, Pair, Validity};
-use crate::process::Process;
-use crate::random::Random;
-use crate::{directory, until};
+use super::api::{Api, collection};
+use super::audit::AuditLog;
+use super::certificates::{Authority, Pair, Validity};
+use super::process::Process;
+use super::random::Random;
+use super::{directory, until};
 
 /// How long a start may take on a machine that is busy compiling.
 const START: Duration = Duration::from_secs(120);
@@ -392,7 +392,10 @@ fn kubeconfig_text(port: u16, authority: &Authority, user: &str, credentials: &s
 
 /// Where the binaries are: `KUBEBUILDER_ASSETS`, or what `components.sh` has put into its cache.
 pub(crate) fn binaries() -> Option<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/components.sh");
+    // The benchmarks use this file too, from a package below this one.
+    let mut packages = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let script = packages.find_map(|at| Some(at.join("tests/cluster/components.sh")).filter(|script| script.is_file()));
+    let script = script.expect("it is part of the checkout");
     let output = Command::new("bash").arg(script).arg("--cached").output().unwrap();
     if output.status.success() {
         return Some(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end()));

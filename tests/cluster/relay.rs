@@ -1,9 +1,10 @@
 //! A relay to the API server that counts: how many bytes go each way, and over how many connections.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Listens on loopback for as long as the test program runs. It passes bytes on and reads none of them: they are TLS.
 pub(crate) struct Relay {
@@ -16,6 +17,8 @@ struct Counts {
     sent: AtomicU64,
     received: AtomicU64,
     opened: AtomicUsize,
+    /// Both sides of each connection that there is.
+    open: Mutex<BTreeMap<usize, [TcpStream; 2]>>,
 }
 
 /// What has gone over a relay so far, TLS included, TCP and IP not.
@@ -52,9 +55,11 @@ impl Relay {
                 for one in [&client, &server] {
                     one.set_nodelay(true).unwrap();
                 }
-                counts.opened.fetch_add(1, Ordering::Relaxed);
-                pass(&client, &server, &counts, |counts| &counts.sent);
-                pass(&server, &client, &counts, |counts| &counts.received);
+                let number = counts.opened.fetch_add(1, Ordering::Relaxed);
+                let sides = [&client, &server].map(|one| one.try_clone().unwrap());
+                counts.open.lock().unwrap().insert(number, sides);
+                pass(&client, &server, number, &counts, |counts| &counts.sent);
+                pass(&server, &client, number, &counts, |counts| &counts.received);
             }
         });
         relay
@@ -63,6 +68,19 @@ impl Relay {
     /// Where clients go.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many connections there are.
+    pub(crate) fn open(&self) -> usize {
+        self.counts.open.lock().unwrap().len()
+    }
+
+    /// All connections end at once, as when a load balancer fails; new ones are passed on.
+    pub(crate) fn cut(&self) {
+        for side in self.counts.open.lock().unwrap().values().flatten() {
+            // It may be gone already.
+            let _ = side.shutdown(Shutdown::Both);
+        }
     }
 
     pub(crate) fn traffic(&self) -> Traffic {
@@ -75,7 +93,7 @@ impl Relay {
 }
 
 /// Passes on what comes until one side is gone, and then ends both.
-fn pass(from: &TcpStream, to: &TcpStream, counts: &Arc<Counts>, of: fn(&Counts) -> &AtomicU64) {
+fn pass(from: &TcpStream, to: &TcpStream, number: usize, counts: &Arc<Counts>, of: fn(&Counts) -> &AtomicU64) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     let counts = Arc::clone(counts);
     std::thread::spawn(move || {
@@ -88,6 +106,7 @@ fn pass(from: &TcpStream, to: &TcpStream, counts: &Arc<Counts>, of: fn(&Counts) 
         }
         // Either may be gone already.
         let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+        counts.open.lock().unwrap().remove(&number);
     });
 }
 
@@ -108,4 +127,21 @@ fn what_goes_over_a_relay_is_counted() {
     assert_eq!(rest, b"back");
     let Traffic { sent, received, opened } = relay.traffic();
     assert_eq!((sent, received, opened), (13, 4, 1));
+}
+
+#[test]
+fn a_cut_ends_both_sides_and_later_connections_are_passed_on() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let relay = Relay::to(server.local_addr().unwrap().port());
+    let mut client = TcpStream::connect(("127.0.0.1", relay.port())).unwrap();
+    let (mut accepted, _) = server.accept().unwrap();
+    client.write_all(b"x").unwrap();
+    accepted.read_exact(&mut [0]).unwrap();
+    assert_eq!(relay.open(), 1);
+    relay.cut();
+    assert_eq!((client.read(&mut [0]).unwrap(), accepted.read(&mut [0]).unwrap()), (0, 0));
+    let again = TcpStream::connect(("127.0.0.1", relay.port())).unwrap();
+    drop(server.accept().unwrap());
+    drop(again);
+    assert_eq!(relay.traffic().opened, 2);
 }

@@ -11,7 +11,7 @@ use super::authorize;
 use super::body::{Abort, Body, Exchange, Outbox};
 use super::faults::{Fault, Stage, event_line, status_body};
 use super::request::{Request, Verb};
-use super::store::{Key, Objects};
+use super::store::Key;
 use super::watch::{Watch, WatchStart};
 use super::wire::Connection;
 use super::{Gone, Shared, State};
@@ -166,9 +166,14 @@ fn list(state: &State, request: &Request, kind: Kind) -> Result<Answer, Answer> 
         "0" => None,
         _ => request.parameter("limit").parse().ok().filter(|&limit: &usize| limit > 0),
     };
-    let objects: Objects = state.store.at(version);
+    let objects = state.store.at(version);
+    // From the first one that can be meant to the last: a thousand agents ask for one of ten thousand each.
+    let namespace = request.namespace.as_deref();
+    let name = request.name.as_deref().filter(|_| namespace.is_some());
+    let first: Key = (kind, namespace.unwrap_or_default().to_owned(), name.unwrap_or_default().to_owned());
     let mut found = objects
-        .iter()
+        .range(first..)
+        .take_while(|(key, _)| key.0 == kind && namespace.is_none_or(|namespace| key.1 == namespace))
         .filter(|(key, object)| selects(request, kind, key, object))
         .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after));
     let page: Vec<_> = found.by_ref().take(limit.unwrap_or(usize::MAX)).collect();

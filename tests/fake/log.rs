@@ -24,8 +24,13 @@ impl Server {
     pub(crate) fn open_watches(&self, on: &Match) -> Vec<Request> {
         self.shared.read(|state| {
             let open = state.open_watches(on);
-            state.log.iter().filter(|request| open.contains(&request.number)).cloned().collect()
+            state.log.iter().filter(|request| open.binary_search(&request.number).is_ok()).cloned().collect()
         })
+    }
+
+    /// How many those are.
+    pub(crate) fn count_open_watches(&self, on: &Match) -> usize {
+        self.shared.read(|state| state.open_watches(on).len())
     }
 
     /// The number of the latest request, for [`Match::after`].

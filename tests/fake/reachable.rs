@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::certificates::{self, ClientCertificate, Login, Rotation, Validity};
 use super::state::State;
@@ -59,10 +60,10 @@ impl Server {
         });
         let shared = Arc::clone(&self.shared);
         self.wait_here(async move {
-            let mut changed = shared.changed.subscribe();
+            let mut connected = shared.connected.subscribe();
             let gone = |state: &State| !chosen.iter().any(|number| state.connections.contains_key(number));
             while !shared.read(gone) {
-                changed.changed().await.expect("`shared` holds the sender");
+                connected.changed().await.expect("`shared` holds the sender");
             }
         });
     }
@@ -74,6 +75,12 @@ impl Server {
 
     pub(crate) fn open_connections(&self) -> usize {
         self.shared.read(|state| state.connections.len())
+    }
+
+    /// Bytes that were received and sent so far, TLS included.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        let traffic = &self.shared.traffic;
+        (traffic.received.load(Ordering::Relaxed), traffic.sent.load(Ordering::Relaxed))
     }
 
     // Credentials

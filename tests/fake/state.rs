@@ -10,16 +10,19 @@ use super::certificates::Credentials;
 use super::faults::Faults;
 use super::request::{Match, Request, Verb};
 use super::store::Store;
-use super::wire::{Connections, Gate};
+use super::wire::{Connections, Gate, Traffic};
 
 /// What the handles, the listener and the streams share.
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
-    /// Counts changes of everything but the log.
+    /// Counts changes of everything but the log and the connections.
     pub(super) changed: channel::Sender<u64>,
+    /// Counts connections that come and go: none of the thousands of watches has to look up for that.
+    pub(super) connected: channel::Sender<u64>,
     /// Counts changes of the log.
     pub(super) logged: channel::Sender<u64>,
     pub(super) gate: Arc<Gate>,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 pub(super) struct State {
@@ -80,8 +83,10 @@ impl Shared {
         Self {
             state: Mutex::new(state),
             changed: channel::Sender::new(0),
+            connected: channel::Sender::new(0),
             logged: channel::Sender::new(0),
             gate: Arc::default(),
+            traffic: Arc::default(),
         }
     }
 
@@ -97,6 +102,13 @@ impl Shared {
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.lock());
         self.changed.send_modify(|count| *count += 1);
+        result
+    }
+
+    /// Changes the connections, and tells everyone who waits for their end.
+    pub(super) fn change_connections<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.connected.send_modify(|count| *count += 1);
         result
     }
 

@@ -4,6 +4,7 @@
 //! nobody may start. It is the one order of everything: changes, bookmarks and whatever a test puts into streams lie in it one
 //! after the other.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -136,7 +137,10 @@ impl Store {
     }
 
     /// The objects as they were at `version`.
-    pub(super) fn at(&self, version: u64) -> Objects {
+    pub(super) fn at(&self, version: u64) -> Cow<'_, Objects> {
+        if version >= self.version {
+            return Cow::Borrowed(&self.objects);
+        }
         let mut objects = self.objects.clone();
         for change in self.changes().rev().take_while(|change| change.version > version) {
             match &change.before {
@@ -144,7 +148,7 @@ impl Store {
                 None => objects.remove(&change.key),
             };
         }
-        objects
+        Cow::Owned(objects)
     }
 
     fn changes(&self) -> impl DoubleEndedIterator<Item = &Change> {
@@ -169,7 +173,7 @@ impl Store {
     /// An etcd restored from a snapshot: state, version and history are those of `to`.
     pub(super) fn rewind(&mut self, to: u64) {
         assert!((1..=self.version).contains(&to), "there is no version {to}, only up to {}", self.version);
-        self.objects = self.at(to);
+        self.objects = self.at(to).into_owned();
         self.journal.entries.retain(|entry| matches!(entry, Entry::Change(change) if change.version <= to));
         self.version = to;
         self.floor = self.floor.min(to);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -41,7 +41,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
         let Ok((tcp, _)) = listener.accept().await else { continue };
         let (orders, received) = mpsc::unbounded_channel();
         // Listed at once: whoever closes all connections misses none.
-        let connection = shared.change(|state| {
+        let connection = shared.change_connections(|state| {
             state.opened += 1;
             let connection = Arc::new(Connection { number: state.opened, orders, reset: AtomicBool::new(false) });
             state.connections.insert(connection.number, Arc::clone(&connection));
@@ -100,7 +100,7 @@ struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.shared.change(|state| state.connections.remove(&self.number));
+        self.shared.change_connections(|state| state.connections.remove(&self.number));
     }
 }
 
@@ -113,7 +113,8 @@ async fn serve(
     let shared = &listed.shared;
     let (config, streams) =
         shared.read(|state| (Arc::clone(&state.credentials.tls), state.options.streams_per_connection));
-    let valve = Valve { tcp: Some(tcp), gate: Arc::clone(&shared.gate), connection: Arc::clone(&connection) };
+    let (gate, traffic) = (Arc::clone(&shared.gate), Arc::clone(&shared.traffic));
+    let valve = Valve { tcp: Some(tcp), gate, traffic, connection: Arc::clone(&connection) };
     let mut handshake = pin!(TlsAcceptor::from(config).accept(valve));
     let tls = loop {
         tokio::select! {
@@ -217,7 +218,15 @@ struct Valve {
     /// There until it is dropped.
     tcp: Option<TcpStream>,
     gate: Arc<Gate>,
+    traffic: Arc<Traffic>,
     connection: Arc<Connection>,
+}
+
+/// Bytes that went over all connections, TLS included, TCP and IP not.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
 }
 
 impl Valve {
@@ -245,13 +254,18 @@ impl Drop for Valve {
 
 impl AsyncRead for Valve {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_tcp(context)).poll_read(context, into)
+        let before = into.filled().len();
+        let read = ready!(ready!(self.poll_tcp(context)).poll_read(context, into));
+        self.traffic.received.fetch_add((into.filled().len() - before) as u64, Ordering::Relaxed);
+        Poll::Ready(read)
     }
 }
 
 impl AsyncWrite for Valve {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_tcp(context)).poll_write(context, bytes)
+        let written = ready!(ready!(self.poll_tcp(context)).poll_write(context, bytes));
+        self.traffic.sent.fetch_add(*written.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
+        Poll::Ready(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

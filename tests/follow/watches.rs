@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::fake::{End, Fault, Gone, Match, Options, Times, Verb, error_event};
 use crate::harness::Named::Secret;
-use crate::harness::{Agent, Cluster, pace, pods_listing, steps};
+use crate::harness::{Agent, Cluster, NEVER, pace, pods_listing, steps};
 
 /// A pod with a Secret, followed. A watch may end at any time, as one that was asked for a second: the server's clock, by
 /// which it would, stands still.
@@ -244,6 +244,27 @@ async fn connections_that_are_reset() {
     cluster.touch(Kind::Secret, "s", "1");
     agent.in_step(&cluster).await;
     touch_both_and_be_in_step(&cluster, &mut agent, "2").await;
+}
+
+/// All nodes lose their connections at the same moment, and the server goes on: they must not all read everything then.
+#[tokio::test]
+async fn after_a_cut_the_pods_are_listed_at_once_and_the_objects_when_their_turn_comes() {
+    const OBJECTS: [&str; 8] = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"];
+    let cluster = Cluster::new();
+    OBJECTS.iter().for_each(|name| cluster.secret(name, "a"));
+    cluster.pod("p", &OBJECTS.map(Secret));
+    let mut agent = cluster.followed_at(Pace { spread: 1000 * NEVER, ..pace() }).await;
+    cluster.server.wait_for_requests(Match::watch(Kind::Secret).answered(200), OBJECTS.len()).await;
+    let mark = cluster.server.mark();
+    cluster.server.close_connections();
+    // The pods are followed, and what is new is read: nobody waits for those whose turn has not come.
+    for name in ["new-0", "new-1", "new-2"] {
+        cluster.secret(name, "a");
+        cluster.pod(name, &[Secret(name)]);
+        agent.in_step(&cluster).await;
+    }
+    let again = Match::when(|request| request.name.as_deref().is_some_and(|name| OBJECTS.contains(&name)));
+    assert_eq!(cluster.server.requests(&again.after(mark)).len(), 0);
 }
 
 #[tokio::test]

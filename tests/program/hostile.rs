@@ -50,6 +50,15 @@ fn what_they_say_is_harmless_and_the_others_are_served() {
     assert_eq!(fs::read_to_string(&token).unwrap(), "secret of web");
     let status = scene.node.ran("status", &["-o", "wide"]);
     assert_harmless("status", status.stdout.lines().chain(status.stderr.lines()));
+    // The object is stored, since a listing is stored as a whole; nothing is rendered of it, and the pod says why.
+    let status = scene.node.ran("status", &["-o", "json"]).json();
+    let keys = status["pods"].as_array().unwrap().iter().find(|pod| pod["name"] == "keys").unwrap().clone();
+    assert_eq!(keys["verdict"][0], "BadData", "{keys}");
+    let todo = keys["todo"].as_str().unwrap();
+    assert!(
+        todo.contains("shop/keys: data key ") && todo.contains("is not allowed: 1 to 253 of [-._a-zA-Z0-9]"),
+        "{todo}"
+    );
     let ended = agent.stop(Signal::TERM);
     assert_eq!(ended.code, Some(0));
     let said = String::from_utf8(ended.octets).expect("what is said is UTF-8");

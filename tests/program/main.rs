@@ -23,6 +23,7 @@ mod lines;
 mod logs;
 mod memory;
 mod metrics;
+mod power_cut;
 mod quiet;
 mod refusal;
 mod reload;

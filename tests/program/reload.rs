@@ -118,8 +118,71 @@ fn a_wrong_file_changes_nothing() {
     at_once("no labels", || !labels(&scene));
     assert!(alarms(&scene.node).iter().all(|alarm| !alarm.starts_with("ConfigurationRefused")));
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+}
 
-    // No agent starts with one, and what was rendered stays.
+const LAST_GOOD: &str = "var/lib/ckpt-db/last-good-config.yaml";
+
+/// As a power cut leaves a file that was being written: empty. What held last, by a start or a reload, holds.
+#[test]
+fn a_start_that_finds_the_file_wrong_takes_what_held_last() {
+    let scene = scene();
+    write(&scene, "keepLabels: false\nactivationPolicy: annotated\n");
+    let mut agent = scene.start::<&str>(&[]);
+    agent.in_step(2);
+    reload(&scene, &agent, "keepLabels: true\nactivationPolicy: annotated\n");
+    agent.until("settings read again, with changes of keepLabels");
+    at_once("labels", || labels(&scene));
+    reload(&scene, &agent, "keepLabels: maybe\n");
+    agent.until("warning: the settings stay as they were");
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+    fs::remove_file(scene.node.at(PREPARED).join("shop_web.json")).unwrap();
+
+    scene.write(FILE, "");
+    let mut agent = scene.start::<&str>(&[]);
+    agent.until("error: ROOT/etc/ckpt-db/config.yaml: apiVersion is missing: write `apiVersion: ckpt-db.io/v1alpha1`");
+    agent.until(
+        "warning: this start takes the settings that held last, kept at ROOT/var/lib/ckpt-db/last-good-config.yaml",
+    );
+    agent.until("in step");
+    at_once("labels", || labels(&scene));
+    assert_eq!(status(&scene.node)["policy"], "annotated");
+    let refused = alarms(&scene.node).into_iter().find(|alarm| alarm.starts_with("ConfigurationRefused")).unwrap();
+    assert!(refused.contains("settings could not be read, and are those that held last: "), "{refused}");
+    assert!(refused.ends_with("(and 1 more)"), "{refused}");
+
+    // Mended, it is as ever.
+    reload(&scene, &agent, "keepLabels: false\nactivationPolicy: annotated\n");
+    agent.until("settings read again, with changes of keepLabels");
+    at_once("no labels", || !labels(&scene));
+    assert!(alarms(&scene.node).iter().all(|alarm| !alarm.starts_with("ConfigurationRefused")));
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+    let kept = fs::read_to_string(scene.node.at(LAST_GOOD)).unwrap();
+    assert_eq!(kept, fs::read_to_string(scene.node.at(FILE)).unwrap());
+
+    // Nobody waits for an agent that starts; who asks for one pass does, and learns what is wrong.
+    scene.write(FILE, "");
+    let once = scene.node.ran("run", &["--once"]);
+    assert_eq!(once.code, Some(2), "{}", once.stderr);
+
+    // Without a file the defaults hold, and nothing of before comes back.
+    fs::remove_file(scene.node.at(FILE)).unwrap();
+    let mut agent = scene.start::<&str>(&[]);
+    agent.until("in step");
+    assert_eq!(status(&scene.node)["policy"], "all");
+    assert!(!scene.node.at(LAST_GOOD).exists());
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+}
+
+/// Which pods the operator wants to come back nobody knows then, and it may be none.
+#[test]
+fn without_settings_that_ever_held_no_agent_starts_with_a_wrong_file() {
+    let scene = scene();
+    write(&scene, "keepLabels: true\n");
+    let mut agent = scene.start::<&str>(&[]);
+    agent.in_step(2);
+    at_once("labels", || labels(&scene));
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+    fs::remove_file(scene.node.at(LAST_GOOD)).unwrap();
     write(&scene, "keepLabels: maybe\n");
     let before = fs::read(scene.node.at(PREPARED).join("shop_web.json")).unwrap();
     let ended = scene.start::<&str>(&[]).stop_by_itself();

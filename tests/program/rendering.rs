@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ckpt_db::checkpoint::object::Kind;
 use rustix::process::Signal;
+use serde_json::json;
 
 use crate::agent::at_once;
 use crate::common::program::{
@@ -46,6 +47,7 @@ fn outside_of_the_store(scene: &Scene) -> BTreeMap<PathBuf, Stamp> {
     all.filter(|(path, _)| !path.starts_with("var/lib/ckpt-db") && !path.starts_with("run")).collect()
 }
 
+/// Not even the copy that an earlier policy has started, as long as its parent neither takes over nor is gone: it is named.
 #[test]
 fn off_touches_nothing() {
     let scene = Scene::new();
@@ -60,8 +62,11 @@ fn off_touches_nothing() {
     agent.stored(1, 0);
     scene.pod("shop", "api");
     agent.stored(3, 0);
-    scene.delete_pod("shop", "web");
-    agent.stored(0, 3);
+    agent.says(
+        "warning: the activation policy is off, and copies that were started before still run (shop/web): each goes",
+    );
+    let status = scene.node.ran("status", &["-o", "json"]).json();
+    assert_eq!(status["alarms"][0]["code"], "LeftOver", "{status}");
     agent.signal(Signal::HUP);
     agent.until("API server: answering");
     assert_eq!(agent.stop(Signal::TERM).code, Some(0));
@@ -73,6 +78,20 @@ fn off_touches_nothing() {
     assert_same(&listing(&scene.node.at("etc")), &before.0, "policy off");
     assert!(outside_of_the_store(&scene) == before.1, "something was touched");
     scene.assert_store_is_the_servers();
+
+    // The parent is gone for good: nobody else would ever take its copy away.
+    let mut agent = scene.start(&OFF);
+    agent.until("in step");
+    scene.delete_pod("shop", "web");
+    agent.stored(0, 3);
+    at_once("the copy to go", || contents(&scene, MANIFESTS).is_empty());
+    at_once("no alarm", || scene.node.ran("status", &["-o", "json"]).json()["alarms"] == json!([]));
+    assert_eq!(agent.stop(Signal::TERM).code, Some(0));
+    let left: Vec<_> = listing(&scene.node.at("etc")).into_keys().filter(|path| !before.0.contains_key(path)).collect();
+    assert!(
+        left.iter().all(|path| path.ends_with(".ckpt-db.remove-after")),
+        "no copy of another is prepared: {left:?}"
+    );
 }
 
 #[test]

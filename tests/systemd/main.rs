@@ -106,7 +106,7 @@ fn the_kubelet_starts_whatever_happens() {
     const STORE: &str = "var/lib/ckpt-db/checkpoint-store.db";
     type Harm = fn(&Scene);
     #[rustfmt::skip]
-    let rows: [(&str, Harm, Option<bool>); 12] = [
+    let rows: [(&str, Harm, Option<bool>); 13] = [
         ("nothing is wrong",            |_| {},                                                                 Some(true)),
         ("no store, no credentials",    |scene| fs::remove_dir_all(scene.path("var/lib/ckpt-db")).unwrap(),     Some(true)),
         ("the binary is missing",       |scene| fs::remove_file(scene.path("usr/local/bin/ckpt-db")).unwrap(),  Some(false)),
@@ -117,6 +117,13 @@ fn the_kubelet_starts_whatever_happens() {
         },                                                                                                      Some(false)),
         ("the disk is read-only",       |scene| scene.write("read-only", ""),                                   Some(true)),
         ("a wrong configuration",       |scene| scene.write("etc/ckpt-db/config.yaml", "activationPolicy: nonsense\n"),  Some(false)),
+        ("the power went while it was written", |scene| {
+            scene.write("etc/ckpt-db/config.yaml", "");
+            scene.write(
+                "var/lib/ckpt-db/last-good-config.yaml",
+                "apiVersion: ckpt-db.io/v1alpha1\nkind: CheckpointerConfiguration\nactivationPolicy: annotated\n",
+            );
+        },                                                                                                      Some(true)),
         ("an option is unknown",        |scene| scene.write("etc/default/ckpt-db", "CKPT_DB_OPTIONS=--no-such-option\n"), Some(false)),
         ("no memory can be mounted",    |scene| scene.write(
             "units/etc-kubernetes-checkpoint\\x2dsecrets.mount.d/harm.conf", "[Mount]\nType=none-such\n",

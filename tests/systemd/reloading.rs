@@ -36,7 +36,8 @@ fn a_reload_reads_the_source_again_at_once() {
     assert_eq!(machine.number("ckpt-db.service", "MainPID"), pid, "the same process");
 }
 
-/// The same for the configuration file: what is right holds at once, what is wrong changes nothing, and no process ends.
+/// The same for the configuration file: what is right holds at once, what is wrong fails the reload and changes nothing, and no
+/// process ends.
 #[test]
 fn a_reload_reads_the_configuration_again() {
     if !runnable("a_reload_reads_the_configuration_again") {
@@ -63,11 +64,19 @@ fn a_reload_reads_the_configuration_again() {
     assert_eq!(off["policy"], "off", "{off}");
     let reload = |text: &str| {
         machine.scene.write(CONFIG, text);
-        assert!(machine.inside(&["systemctl", "reload", "ckpt-db.service"]).status.success(), "{}", machine.account());
+        machine.inside(&["systemctl", "reload", "ckpt-db.service"]).status.success()
     };
-    reload(&with("annotated"));
+    assert!(reload(&with("annotated")), "{}", machine.account());
     machine.wait("the new policy holds", |machine| (status(machine)?["policy"] == "annotated").then_some(()));
-    reload(&with("nonsense"));
+    assert!(!reload(&with("nonsense")), "{}", machine.account());
+    assert_eq!(machine.property("ckpt-db.service", "ActiveState"), "active");
+    let status_of = |machine: &Machine| status(machine).unwrap();
+    assert_eq!(
+        (&status_of(&machine)["policy"], &status_of(&machine)["alarms"]),
+        (&"annotated".into(), &Vec::<u8>::new().into())
+    );
+    // Whoever asks the process itself learns from it that it keeps what it has.
+    assert!(machine.inside(&["systemctl", "kill", "-s", "HUP", "ckpt-db.service"]).status.success());
     machine.wait("the wrong file is named", |machine| {
         let status = status(machine)?;
         (status["alarms"].to_string().contains("ConfigurationRefused") && status["policy"] == "annotated").then_some(())

@@ -4,6 +4,7 @@
 mod document;
 mod fields;
 mod invocation;
+mod last_good;
 mod reload;
 mod settings;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use clap::{Args, Subcommand};
 
 use ckpt_db::layout::Layout;
 
-pub(crate) use self::invocation::{Invocation, Refused};
+pub(crate) use self::invocation::{InsteadOf, Invocation, Refused};
 pub(crate) use self::reload::Reload;
 use self::settings::{ConfigError, Settings};
 use super::output::line;
@@ -43,8 +44,8 @@ enum What {
 /// Say all that is wrong with a configuration file, each with its line
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Exit code 1 means that something is wrong: no agent would start with the file, and one that runs would keep \
-                        the settings that it has.
+    after_help = "Exit code 1 means that something is wrong: an agent that runs keeps the settings that it has, and one that \
+                        starts takes those that held last.
 
 Examples:
   ckpt-db config check                          the file that the agent reads
@@ -89,9 +90,13 @@ impl Check {
         let root = self.root.as_deref().unwrap_or(Path::new("/"));
         let path = self.file.clone().unwrap_or_else(|| Layout::new(root).config());
         match Settings::read(&path, &invocation::run_options(), root) {
-            Ok(_) => {
-                line(out, format_args!("{}: nothing is wrong", path.display()))?;
-                Ok(Exit::Fine)
+            Ok(settings) => {
+                let at_odds = settings.at_odds();
+                at_odds.iter().for_each(|problem| say(format_args!("error: {}", problem.at(&path))));
+                if at_odds.is_empty() {
+                    line(out, format_args!("{}: nothing is wrong", path.display()))?;
+                }
+                Ok(Exit::findings(!at_odds.is_empty()))
             }
             Err(ConfigError::Unreadable { error, .. }) if self.file.is_none() && error.is_absent() => {
                 line(out, format_args!("{}: there is none, and the default settings hold", path.display()))?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use ckpt_db::feature_gates::{FeatureGates, nearest};
+use ckpt_db::ops::endpoints::{Address, AddressError};
 use ckpt_db::regular_file::{self, ReadError};
 
 use super::document::{self, At, Node};
@@ -18,7 +19,7 @@ pub(crate) const API_VERSION: &str = "ckpt-db.io/v1alpha1";
 pub(crate) const KIND: &str = "CheckpointerConfiguration";
 
 /// No configuration is larger.
-const FILE_MAX_BYTES: usize = 1024 * 1024;
+pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
 
 /// What a file sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub(crate) struct Settings {
     options: BTreeMap<&'static str, Vec<OsString>>,
     /// `featureGates`.
     gates: Vec<(String, bool)>,
+    /// The line of each option that is set.
+    lines: BTreeMap<&'static str, u64>,
+    /// The file, as it was read; `None` without one.
+    text: Option<String>,
 }
 
 /// Why the settings of a file can't be used. None of them is in force then.
@@ -111,7 +116,8 @@ impl Settings {
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         let text = std::str::from_utf8(file.contents.expose())
             .map_err(|_| wrong(vec![Problem { line: 0, what: "it is not UTF-8".to_owned() }]))?;
-        Self::parse(text, run, root).map_err(wrong)
+        let settings = Self::parse(text, run, root).map_err(wrong)?;
+        Ok(Self { text: Some(text.to_owned()), ..settings })
     }
 
     /// The same of a text.
@@ -130,6 +136,30 @@ impl Settings {
     /// The values of each option that is set, `--feature-gates` left out.
     pub(crate) fn options(&self) -> &BTreeMap<&'static str, Vec<OsString>> {
         &self.options
+    }
+
+    /// The file that says so; `None` without one.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    /// What is wrong with values that are right one by one. An agent takes them all the same, and does without.
+    pub(super) fn at_odds(&self) -> Vec<Problem> {
+        let value = |option: &str| self.options.get(option).and_then(|values| values.first()?.to_str());
+        let exposed = value("expose-metrics-without-authentication") == Some("true");
+        let address = value("metrics-bind-address").and_then(|address| address.parse::<Address>().ok());
+        let refused = address.and_then(|address| address.checked(exposed).err());
+        let problem = |error| Problem {
+            line: self.lines.get("metrics-bind-address").copied().unwrap_or_default(),
+            what: match error {
+                AddressError::NotLoopback(address) => format!(
+                    "metricsBindAddress: {address} can be reached from other machines, and nothing is served there unless \
+                     exposeMetricsWithoutAuthentication: true says that this is meant"
+                ),
+                error @ AddressError::NoAddress(_) => format!("metricsBindAddress: {error}"),
+            },
+        };
+        refused.map(problem).into_iter().collect()
     }
 
     /// `featureGates`, as [`ckpt_db::feature_gates::FeatureGates::from_map`] takes it.
@@ -243,6 +273,7 @@ impl Reader<'_> {
     fn values<'t>(&mut self, field: &'static Field, texts: impl Iterator<Item = (u64, &'t str)>) {
         let mut values = Vec::new();
         for (line, text) in texts {
+            self.settings.lines.insert(field.option, line);
             match self.value(field, text) {
                 Ok(value) => values.push(value),
                 Err(what) => self.wrong(line, format_args!("{}: {what}", field.name)),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ckpt_db::agent::{Kept, PassError, Watcher};
 use ckpt_db::checkpoint::lifecycle::{Record, State};
+use ckpt_db::checkpoint::look::Boot;
 use ckpt_db::checkpoint::node::Fact;
 use ckpt_db::ops::log::{self, Severity, events};
 use ckpt_db::store::{Snapshot, StoreError, Update};
@@ -66,9 +67,12 @@ impl Watcher for Teller {
         }
         let mut problems = self.files.clone();
         problems.extend(kept.alarms.iter().map(|alarm| format!("warning: {alarm}")));
+        problems.extend(kept.left_over.iter().map(|left_over| format!("warning: {left_over}")));
         problems.extend(snapshot.findings().iter().map(|finding| format!("warning: {finding}")));
         match &kept.look.runtime {
             Fact::Known(_) => self.runtime_unknown = false,
+            // Nothing can run yet, and that is enough to start copies.
+            Fact::Unknown(_) if kept.look.boot == Fact::Known(Boot::New { kubelet_ran: false }) => {}
             Fact::Unknown(why) if self.rendering.load(Ordering::Relaxed) && !self.runtime_unknown => {
                 say(format_args!("warning: nobody knows what runs here, so no copy is started: {why}"));
                 self.runtime_unknown = true;

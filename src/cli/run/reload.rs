@@ -9,7 +9,7 @@ use ckpt_db::ops::log::{self, events};
 use ckpt_db::source::api::tracker::ObjectRefresh;
 
 use super::super::chain;
-use super::super::config::{Refused, Reload};
+use super::super::config::{InsteadOf, Refused, Reload};
 use super::super::key_look::KeyLook;
 use super::Run;
 
@@ -45,6 +45,29 @@ impl Run {
     }
 }
 
+/// Says that a process has begun with the settings that held last, since its file is wrong, and keeps a copy of those with
+/// which it has begun. In a line, what is wrong.
+pub(super) fn began(reload: &Reload, checkpointing: bool) -> Option<String> {
+    let Some(InsteadOf { wrong, path }) = reload.instead_of() else {
+        if checkpointing {
+            reload.keep();
+        }
+        return None;
+    };
+    for cause in wrong {
+        tracing::error!(name: events::CONFIGURATION_REFUSED, cause, "{cause}");
+    }
+    let path = path.display();
+    tracing::warn!(
+        name: events::CONFIGURATION_REFUSED,
+        "this start takes the settings that held last, kept at {path}: mend the file, and have it read ('systemctl reload ckpt-db')"
+    );
+    wrong.first().map(|first| match wrong.len() - 1 {
+        0 => first.clone(),
+        more => format!("{first} (and {more} more)"),
+    })
+}
+
 impl Reloading {
     /// Reads the settings again, puts those of keys and of the log into force, and says what has changed.
     ///
@@ -63,6 +86,9 @@ impl Reloading {
             tracing::error!(name: events::CONFIGURATION_REFUSED, cause, "the settings stay as they were: {cause}");
             cause
         })?;
+        if let (Some(reload), true) = (&self.reload, self.checkpointing) {
+            reload.keep();
+        }
         self.keys.renew(&read.run.store.unlock);
         log::set_levels(read.run.logging.levels());
         let (changed, restart) = (read.changed.join(", "), read.restart.join(", "));

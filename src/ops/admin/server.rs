@@ -13,13 +13,12 @@ use rustix::process::geteuid;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::{Admin, Answer, ImageHeader, REQUEST_MAX_BYTES, Request};
 use crate::lock::{Sharing, lock};
+use crate::ops::clients::Clients;
 
 /// How long a client may take to ask, the agent to answer, and the client to read each piece of the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -148,19 +147,9 @@ impl Listening {
     pub async fn serve<A: Admin>(self, agent: Arc<A>) -> io::Result<()> {
         let Self { socket, place: _place } = self;
         let listener = UnixListener::from_std(socket)?;
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let mut clients = JoinSet::new();
+        let mut clients = Clients::new("admin socket", CONNECTIONS_MAX);
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Most likely there are no more descriptors; that passes, and does not have to be waited for busily.
-                    tracing::warn!("admin socket: {error}");
-                    sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            while clients.try_join_next().is_some() {}
+            let Some((stream, _)) = clients.come(listener.accept().await).await else { continue };
             let refusal = match stream.peer_cred() {
                 Ok(peer) if may_ask(peer.uid(), geteuid().as_raw()) => None,
                 Ok(_) => Some("only root and the agent's own user may ask"),
@@ -170,15 +159,12 @@ impl Listening {
                 refuse(&stream, refusal);
                 continue;
             }
-            let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
+            let Some(place) = clients.place() else {
                 refuse(&stream, "too many clients ask at this moment; try again");
                 continue;
             };
             let agent = Arc::clone(&agent);
-            clients.spawn(async move {
-                answer(stream, &*agent).await;
-                drop(permit);
-            });
+            clients.serve(place, async move { answer(stream, &*agent).await });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The server as clients meet it: what is answered, what is refused, and what it does with those that are slow or many.
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
@@ -13,6 +14,9 @@ struct Fixed {
     /// Looking takes until something comes.
     hangs: Option<std::sync::Mutex<mpsc::Receiver<()>>>,
 }
+
+/// Longer than anything takes here that goes well.
+const FAILED_AFTER: Duration = Duration::from_secs(30);
 
 impl Fixed {
     fn new() -> Arc<Self> {
@@ -40,7 +44,11 @@ impl Pages for Fixed {
 
 /// Serves until the test ends.
 async fn server(pages: Arc<Fixed>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    server_at("127.0.0.1:0", pages).await
+}
+
+async fn server_at(address: &str, pages: Arc<Fixed>) -> SocketAddr {
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { match serve_on(listener, pages).await {} });
     address
@@ -48,12 +56,15 @@ async fn server(pages: Arc<Fixed>) -> SocketAddr {
 
 /// Sends it as it stands; everything that comes back until the connection is closed.
 async fn say(address: SocketAddr, request: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    // A server that has heard enough may close before the end.
-    let _ = stream.write_all(request.as_bytes()).await;
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8(answer).unwrap()
+    let said = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // A server that has heard enough may close before the end.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    };
+    timeout(FAILED_AFTER, said).await.expect("an answer, or the end of the connection")
 }
 
 async fn get(address: SocketAddr, path: &str) -> (u16, String) {
@@ -81,6 +92,19 @@ async fn what_is_asked_is_answered() {
         let (status, text) = get(address, path).await;
         assert!(status == 404 && text.contains("/metrics"), "{path}: {status} {text}");
     }
+}
+
+/// Reasons name files and nodes.
+#[tokio::test]
+async fn other_machines_learn_no_reasons() {
+    let pages = Fixed::new();
+    pages.ready.store(false, Ordering::Relaxed);
+    let port = server_at("0.0.0.0:0", pages).await.port();
+    let near = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let failed = "[+]ping ok\n[-]store failed: reason withheld\nreadyz check failed\n";
+    assert_eq!(get(near, "/readyz").await, (500, failed.to_owned()));
+    assert_eq!(get(near, "/readyz/store").await, (500, "store check failed: reason withheld\n".to_owned()));
+    assert_eq!(get(near, "/livez").await, (200, "ok".to_owned()));
 }
 
 #[tokio::test]
@@ -128,7 +152,8 @@ async fn whoever_is_slow_is_cut_off() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /metrics HT").await.unwrap();
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
+    let ended = timeout(DONE_WITHIN * 2, stream.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "it is served for ever");
     assert!((ASK_WITHIN..=DONE_WITHIN).contains(&begun.elapsed()), "{:?}", begun.elapsed());
 }
 
@@ -149,7 +174,9 @@ async fn there_are_few_at_a_time() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
     // The places of those are free a moment after they have their answers.
+    let begun = std::time::Instant::now();
     while say(address, "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.is_empty() {
+        assert!(begun.elapsed() < FAILED_AFTER, "no place is free again");
         tokio::task::yield_now().await;
     }
 }
@@ -158,25 +185,45 @@ async fn there_are_few_at_a_time() {
 #[tokio::test]
 async fn looking_that_takes_too_long_is_an_answer_too() {
     let (go_on, hangs) = mpsc::channel();
-    let pages = Arc::new(Fixed { ready: AtomicBool::new(true), hangs: Some(std::sync::Mutex::new(hangs)) });
-    let address = server(pages).await;
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let hangs = Some(std::sync::Mutex::new(hangs));
+    let pages = Arc::new(Fixed { ready: AtomicBool::new(true), hangs });
+    let address = server(Arc::clone(&pages)).await;
+    let asked = async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        stream
+    };
+    let mut stream = asked().await;
     // Health is asked meanwhile.
     assert_eq!(get(address, "/livez").await.0, 200);
     tokio::time::pause();
-    let mut answer = String::new();
-    // Time does not go on by itself while a thread is looking.
-    let passes = async {
-        loop {
-            tokio::time::advance(Duration::from_secs(1)).await;
+    let read = async |stream: &mut TcpStream| {
+        let mut answer = String::new();
+        // Time does not go on by itself while a thread is looking.
+        let passes = async {
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < FAILED_AFTER {
+                tokio::time::advance(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            read = stream.read_to_string(&mut answer) => drop(read.unwrap()),
+            () = passes => {}
         }
+        assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("a disk may hang"), "{answer}");
     };
-    tokio::select! {
-        read = stream.read_to_string(&mut answer) => drop(read.unwrap()),
-        () = passes => {}
+    read(&mut stream).await;
+    // Nobody waits for those that look any more, and there are not more and more of them.
+    for _ in 0..2 * LOOKS_MAX {
+        let mut stream = asked().await;
+        read(&mut stream).await;
     }
-    assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("a disk may hang"), "{answer}");
+    // Each has them in hand, beside the server and this test; a connection that is over gives them back in a moment.
+    let begun = std::time::Instant::now();
+    while Arc::strong_count(&pages) > LOOKS_MAX + 2 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{} look", Arc::strong_count(&pages) - 2);
+        tokio::task::yield_now().await;
+    }
     drop(go_on);
 }
 

@@ -66,7 +66,7 @@ pub const EVENTS: [Known; 13] = [
     Known { name: CONFIGURATION_READ, shown: &[], in_message: &["changed", "restart"], each_counts: true,
             meaning: "settings were read again: which have changed, and which take a restart" },
     Known { name: CONFIGURATION_REFUSED, shown: &[], in_message: &["cause"], each_counts: false,
-            meaning: "settings could not be read again, and stay as they were" },
+            meaning: "settings could not be read, and stay as they were; at a start, are those that held last" },
     Known { name: PROBLEM, shown: &[], in_message: &[], each_counts: false,
             meaning: "a pod was not rendered, a fact of the node is not known, or a record is damaged" },
     Known { name: NOTE, shown: &[], in_message: &[], each_counts: false,

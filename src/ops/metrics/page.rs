@@ -196,8 +196,8 @@ fn pods(text: &mut Text, status: &CheckpointerStatus, counters: &Counters) {
     }
     let healths = ["CopyFails", "Down", "NobodyKnows", "Held", "CopyStarts", "CopyRuns", "ParentRuns", "NotMeant"];
     count(text, &HEALTH, &healths, all.iter().map(health));
-    let states = ["None", "Inactive", "InactiveGrace", "Active", "ActiveGrace", "HandedOver", "SelfActive"];
-    count(text, &CHECKPOINTS, &states, all.iter().map(|pod| state(pod.state)));
+    let states = PodState::ALL.map(PodState::name);
+    count(text, &CHECKPOINTS, &states, all.iter().map(|pod| pod.state.name()));
     let active = all.iter().filter(|pod| pod.state.is_active());
     let copies = active.map(|pod| pod.copy.as_ref().map_or("unknown", |copy| copy_state(copy.state)));
     count(text, &COPIES, &["starting", "running", "failing", "unknown"], copies);
@@ -259,18 +259,6 @@ fn health(pod: &Pod) -> &'static str {
         status::Health::CopyRuns => "CopyRuns",
         status::Health::ParentRuns => "ParentRuns",
         status::Health::NotMeant => "NotMeant",
-    }
-}
-
-fn state(state: PodState) -> &'static str {
-    match state {
-        PodState::None => "None",
-        PodState::Inactive => "Inactive",
-        PodState::InactiveGrace => "InactiveGrace",
-        PodState::Active => "Active",
-        PodState::ActiveGrace => "ActiveGrace",
-        PodState::HandedOver => "HandedOver",
-        PodState::SelfActive => "SelfActive",
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Pace {
     pub poll: Duration,
     /// How often the Services are listed again.
     pub services: Duration,
-    /// Over how long the objects are read again after the API server was away.
+    /// Over how long the objects are read again after the API server was away, or its connections were cut.
     pub spread: Duration,
     /// The first wait after a failure; each further one is twice as long.
     pub retry_first: Duration,

@@ -72,9 +72,10 @@ pub(super) async fn track(
     let (mut refused, mut failures) = (0, 0);
     // Epochs count from one.
     let mut epoch = 0;
+    let mut cut = false;
     loop {
         let former = std::mem::replace(&mut epoch, line.answering().await);
-        if former > 0 && former < epoch {
+        if std::mem::take(&mut cut) || former > 0 && former < epoch {
             // Everything is read again, by all nodes at about the same time.
             sleep(line.jitter(|jitter| jitter.between(Duration::ZERO, line.pace.spread))).await;
         }
@@ -127,6 +128,7 @@ pub(super) async fn track(
                     backoff.reset();
                     refused = 0;
                 }
+                cut = end.is_cut();
                 let asked = match end {
                     End::Failed(failure) if failure.status() == Some(403) => {
                         refused += 1;

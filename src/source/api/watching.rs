@@ -32,6 +32,16 @@ pub(super) enum End {
     Failed(Failure),
 }
 
+impl End {
+    /// Whether the connection was lost, or the server behind it is going: then so are all other watches, of all nodes.
+    pub(super) fn is_cut(&self) -> bool {
+        match self {
+            Self::Early | Self::Failed(Failure::Unreachable(_) | Failure::NoRoute(_)) => true,
+            Self::InTime | Self::Lost | Self::Failed(_) => false,
+        }
+    }
+}
+
 /// How often watches have ended, by kind and reason.
 #[derive(Debug, Default)]
 pub struct WatchEnds([[AtomicU64; REASONS.len()]; WATCHED.len()]);

@@ -3,6 +3,8 @@
 //! All of it happens inside one transaction of the caller: a listing is compared with the stored state there, and a pod is
 //! written together with the list of the objects that it needs, so that a record lost later is noticed.
 
+#[cfg(test)]
+mod cost;
 mod identity;
 mod log;
 mod rows;
@@ -19,6 +21,7 @@ use store_format::{
     encode_format, log_key_revision, meta_key,
 };
 
+use crate::checkpoint::judge::Past;
 use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::crypto::Entropy;
@@ -61,6 +64,7 @@ pub(in crate::store) fn apply(
         gone: BTreeMap::new(),
         update: Update::default(),
         known: BTreeMap::new(),
+        pasts: BTreeMap::new(),
         grown: BTreeMap::new(),
         populated: false,
         position: None,
@@ -129,6 +133,8 @@ struct Batch<'a> {
     update: Update,
     /// Stored objects that were looked at already and are written next; without a body where it is not asked for.
     known: BTreeMap<ObjectKey, Stored>,
+    /// What the statuses of pods that are written next tell of their past, where they were read already.
+    pasts: BTreeMap<ObjectKey, Past>,
     /// By how many records each kind has grown in this batch.
     grown: BTreeMap<Kind, i64>,
     populated: bool,
@@ -256,7 +262,7 @@ impl Batch<'_> {
         let Some(row) = self.pod_row(key.namespace(), key.name())? else { return Ok(false) };
         // Of a pod that was lost its row only is left, which goes with the next proof.
         Ok(row.gone
-            && self.tables.get(RowKey::object(key))?.is_some()
+            && self.tables.has(RowKey::object(key))?
             && self.stored(key)?.is_none_or(|stored| stored.envelope.uid == row.uid))
     }
 
@@ -319,7 +325,7 @@ impl Batch<'_> {
         for row in self.tables.rows(Table::Pods)? {
             let [namespace, name] = row.key.as_slice() else { continue };
             let Ok(key) = ObjectKey::new(Kind::Pod, namespace, name) else { continue };
-            if !self.pending.contains_key(&key) && self.tables.get(RowKey::object(&key))?.is_none() {
+            if !self.pending.contains_key(&key) && !self.tables.has(RowKey::object(&key))? {
                 lost.push(key);
             }
         }
@@ -328,9 +334,11 @@ impl Batch<'_> {
 
     fn stored(&self, key: &ObjectKey) -> Result<Option<Stored>, StoreError> {
         let place = RowKey::object(key);
-        let Some(bytes) = self.tables.get(place)? else { return Ok(None) };
-        let checked = record::check(Table::Objects, &place.parts(), &bytes, self.context.vault);
-        let envelope = checked.ok().and_then(|checked| Envelope::decode(checked.payload).ok());
+        let mut envelope = None;
+        self.tables.look(place, &mut |bytes| {
+            let checked = record::check(Table::Objects, &place.parts(), bytes, self.context.vault);
+            envelope = checked.ok().and_then(|checked| Envelope::decode(checked.payload).ok());
+        })?;
         Ok(envelope.filter(|envelope| record::belongs(envelope, key)).map(|envelope| Stored { envelope }))
     }
 
@@ -371,7 +379,7 @@ impl Batch<'_> {
             let envelope = record::envelope(object, needs.links, context.now_unix_ms, context.vault, context.entropy)?;
             let payload = envelope.encode()?;
             // A record that can't be read is there all the same.
-            if before.is_none() && self.tables.get(RowKey::object(&object.key))?.is_none() {
+            if before.is_none() && !self.tables.has(RowKey::object(&object.key))? {
                 *self.grown.entry(object.key.kind()).or_default() += 1;
             }
             self.put(RowKey::object(&object.key), &payload)?;
@@ -389,7 +397,7 @@ impl Batch<'_> {
     }
 
     fn remove(&mut self, key: &ObjectKey) -> Result<(), StoreError> {
-        if self.tables.get(RowKey::object(key))?.is_none() {
+        if !self.tables.has(RowKey::object(key))? {
             return self.remove_lost(key);
         }
         let uid = self.stored(key)?.map(|stored| stored.envelope.uid).unwrap_or_default();
@@ -407,7 +415,7 @@ impl Batch<'_> {
     /// Removes what is left of a pod that was lost.
     fn remove_lost(&mut self, key: &ObjectKey) -> Result<(), StoreError> {
         let place = RowKey::Pod(key.namespace(), key.name());
-        if key.kind() == Kind::Pod && self.tables.get(place)?.is_some() {
+        if key.kind() == Kind::Pod && self.tables.has(place)? {
             let uid = self.pod_row(key.namespace(), key.name())?.map(|row| row.uid).unwrap_or_default();
             self.tables.remove(place)?;
             self.note(Event::Removed, key, &uid, "");
@@ -442,8 +450,8 @@ impl Batch<'_> {
         self.update.revision = Revision(if unchanged { revision } else { revision + 1 });
         for (key, uid) in std::mem::take(&mut self.missing) {
             // A later step of the batch may have deleted it, or taken away the last pod that named it.
-            let lost = key.kind() == Kind::Pod && self.tables.get(RowKey::Pod(key.namespace(), key.name()))?.is_some();
-            if lost || self.tables.get(RowKey::object(&key))?.is_some() {
+            let lost = key.kind() == Kind::Pod && self.tables.has(RowKey::Pod(key.namespace(), key.name()))?;
+            if lost || self.tables.has(RowKey::object(&key))? {
                 self.update.missing.push((key, uid));
             }
         }
@@ -508,9 +516,13 @@ pub(in crate::store) fn read_meta<T>(
     vault: Option<&Vault>,
     decode: impl FnOnce(&[u8]) -> Result<T, store_format::DecodeError>,
 ) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = tables.get(RowKey::Meta(key))? else { return Ok(None) };
-    let checked = record::check(Table::Meta, &[key], &bytes, vault);
-    Ok(checked.ok().and_then(|checked| decode(checked.payload).ok()))
+    let mut decode = Some(decode);
+    let mut found = None;
+    tables.look(RowKey::Meta(key), &mut |bytes| {
+        let checked = record::check(Table::Meta, &[key], bytes, vault).ok();
+        found = checked.zip(decode.take()).and_then(|(checked, decode)| decode(checked.payload).ok());
+    })?;
+    Ok(found)
 }
 
 /// As much of `text` as fits into `max` octets.

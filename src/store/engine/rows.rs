@@ -3,7 +3,7 @@
 use store_format::{Absence, AbsentObject, Event, Lifecycle, PodRow, TEXT_MAX_BYTES, Table};
 
 use super::{Batch, Decision, cut};
-use crate::checkpoint::judge::{has_run, outcome};
+use crate::checkpoint::judge::Past;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
 use crate::checkpoint::rendering::PodName;
 use crate::store::backend::Rejected;
@@ -35,22 +35,23 @@ impl Batch<'_> {
             (Some(row), _) => (row.ran, row.ended.clone()),
             // A row that was lost said something of a pod that is stored: the doubt is in favour of its coming back, if it
             // had not ended when it was stored.
-            (None, Some(before)) => (true, ending(before)),
+            (None, Some(before)) => (true, ending(&Past::of(before))),
             (None, None) => (false, String::new()),
         };
         let overtaken = self.overtaken.remove(&pod.key).unwrap_or_default();
-        let seen: Vec<&Object> = overtaken.iter().filter(|seen| seen.uid == pod.uid).chain([pod]).collect();
+        let seen: Vec<Past> = overtaken.iter().filter(|seen| seen.uid == pod.uid).map(Past::of).collect();
+        let told = self.pasts.remove(&pod.key).unwrap_or_else(|| Past::of(pod));
         // A restored etcd may show a pod as running that has ended. Without a UID it may be another pod each time.
         let ended = if pod.uid.is_empty() {
-            ending(pod)
+            ending(&told)
         } else if ended.is_empty() {
-            seen.iter().map(|seen| ending(seen)).find(|ended| !ended.is_empty()).unwrap_or_default()
+            seen.iter().chain([&told]).map(ending).find(|ended| !ended.is_empty()).unwrap_or_default()
         } else {
             ended
         };
         let now = PodRow {
             uid: pod.uid.clone(),
-            ran: ran || seen.iter().any(|seen| has_run(seen)),
+            ran: ran || told.ran || seen.iter().any(|seen| seen.ran),
             lifecycle,
             // What this batch says of it is written when all of its objects are.
             gone: row.as_ref().is_some_and(|row| row.gone),
@@ -114,7 +115,7 @@ impl Batch<'_> {
             // A later step of the batch may have deleted it.
             let Some(row) = self.pod_row(key.namespace(), key.name())? else { continue };
             // Nothing is left of it that a grace period could be for.
-            if gone && self.tables.get(RowKey::object(&key))?.is_none() {
+            if gone && !self.tables.has(RowKey::object(&key))? {
                 self.remove_lost(&key)?;
                 continue;
             }
@@ -145,14 +146,16 @@ impl Batch<'_> {
 
     pub(super) fn pod_row(&self, namespace: &str, name: &str) -> Result<Option<PodRow>, StoreError> {
         let place = RowKey::Pod(namespace, name);
-        let Some(bytes) = self.tables.get(place)? else { return Ok(None) };
-        let checked = record::check(Table::Pods, &place.parts(), &bytes, self.context.vault);
-        Ok(checked.ok().and_then(|checked| PodRow::decode(checked.payload).ok()))
+        let mut row = None;
+        self.tables.look(place, &mut |bytes| {
+            let checked = record::check(Table::Pods, &place.parts(), bytes, self.context.vault);
+            row = checked.ok().and_then(|checked| PodRow::decode(checked.payload).ok());
+        })?;
+        Ok(row)
     }
 }
 
 /// How the pod ended, as its status tells; empty if it has not. The kubelet's reason is cut to what a text can hold.
-fn ending(pod: &Object) -> String {
-    let ended = outcome(pod).unwrap_or_default();
-    cut(&ended, TEXT_MAX_BYTES).to_owned()
+fn ending(past: &Past) -> String {
+    cut(past.outcome.as_deref().unwrap_or_default(), TEXT_MAX_BYTES).to_owned()
 }

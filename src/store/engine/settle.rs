@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use store_format::{ABSENT_MAX, LINKS_MAX, Link};
 
-use super::{Batch, Needs};
-use crate::checkpoint::closure::{REFERENCES_MAX, references};
+use super::{Batch, Needs, Stored};
+use crate::checkpoint::closure::{REFERENCES_MAX, Reference, references, references_of};
+use crate::checkpoint::judge::Past;
 use crate::checkpoint::lookup::Absence;
 use crate::checkpoint::object::{Kind, Object, ObjectKey};
+use crate::checkpoint::pod::ParentPod;
 use crate::store::backend::Rejected;
 use crate::store::tables::RowKey;
 use crate::store::{StoreError, absence, record};
@@ -27,36 +29,60 @@ impl Batch<'_> {
             .map(|key| key.namespace().to_owned())
             .collect();
         for namespace in touched {
-            if self.only_known_objects_change(&namespace)? {
-                self.write_pending_in(&namespace, &BTreeMap::new())?;
-            } else {
-                self.settle(&namespace)?;
+            match self.needs_stay(&namespace)? {
+                Some(needs_of) => self.write_pending_in(&namespace, &needs_of)?,
+                None => self.settle(&namespace)?,
             }
         }
         Ok(())
     }
 
-    /// The steady state: ConfigMaps and Secrets that are stored already get a new version, and nothing else happens. What
-    /// is stored is named by some pod, so that no closure changes and no other record is looked at.
-    fn only_known_objects_change(&mut self, namespace: &str) -> Result<bool, StoreError> {
+    /// The steady state: what is stored already gets a new version (a pod one that names the same objects), and nothing else
+    /// happens. What is stored is named by some pod, so that no closure changes and no other record is looked at.
+    ///
+    /// What the pods among them need; `None` if closures may change.
+    fn needs_stay(&mut self, namespace: &str) -> Result<Option<BTreeMap<ObjectKey, Needs>>, StoreError> {
         if self.absences.iter().any(|(key, why)| key.namespace() == namespace && why.is_some()) {
-            return Ok(false);
+            return Ok(None);
         }
-        let mut known = BTreeMap::new();
+        let (mut known, mut pasts, mut needs_of) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (key, object) in &self.pending {
             if key.namespace() != namespace || !needs_closure(key.kind()) {
                 continue;
             }
-            let Some(object) = object.as_ref().filter(|_| key.kind() != Kind::Pod) else { return Ok(false) };
-            let Some(mut stored) = self.stored(key)? else { return Ok(false) };
-            if !stored.may_be(object) {
+            let Some(object) = object else { return Ok(None) };
+            let Some(mut stored) = self.stored(key)? else { return Ok(None) };
+            if key.kind() == Kind::Pod {
+                let Some((needs, past)) = self.same_needs(object, &stored)? else { return Ok(None) };
+                pasts.insert(key.clone(), past);
+                needs_of.insert(key.clone(), needs);
+            } else if !stored.may_be(object) {
                 stored.envelope.body = Vec::new();
             }
             known.insert(key.clone(), stored);
         }
         // They are written next.
-        self.known = known;
-        Ok(true)
+        (self.known, self.pasts) = (known, pasts);
+        Ok(Some(needs_of))
+    }
+
+    /// What a pod needs, and what its status tells, if it is a new version of the stored one that names the same objects:
+    /// the API server forbids most changes of a spec, so that hardly any version names others.
+    fn same_needs(&self, pod: &Object, stored: &Stored) -> Result<Option<(Needs, Past)>, StoreError> {
+        if stored.envelope.uid != pod.uid {
+            return Ok(None);
+        }
+        // What is not to be had of it is kept in its row. One that was lost is made anew with the closure.
+        let row = self.pod_row(pod.key.namespace(), pod.key.name())?.filter(|row| row.uid == pod.uid);
+        let (Some(row), Ok(now)) = (row, ParentPod::parse(pod)) else { return Ok(None) };
+        let keys = |found: Vec<Reference>| found.into_iter().map(|reference| reference.key).collect::<Vec<_>>();
+        let Ok(named) = references_of(&now).map(keys) else { return Ok(None) };
+        let Ok(Some(before)) = record::open(&pod.key, &stored.envelope, self.context.vault) else { return Ok(None) };
+        if !references(&before).map(keys).is_ok_and(|before| before == named) {
+            return Ok(None);
+        }
+        let absences = absence::entries(pod.key.namespace(), &row).collect();
+        Ok(Some((self.needs(&named, &absences)?, Past::told_by(&now))))
     }
 
     /// Recomputes the closures of a namespace: what its pods need is kept and linked, the rest goes.
@@ -131,18 +157,27 @@ impl Batch<'_> {
         let absences = self.absences_in(namespace)?;
         let mut needs_of = BTreeMap::new();
         for (pod, wanted) in references_of {
-            let mut needs = Needs::default();
-            for key in wanted {
-                if self.will_exist(&key)? {
-                    needs.links.push(link(&key));
-                } else if let Some(why) = absences.get(&key) {
-                    needs.absent.push(absence::entry(&key, *why));
-                }
-            }
-            needs.absent.sort();
-            needs_of.insert(pod, needs);
+            needs_of.insert(pod, self.needs(&wanted, &absences)?);
         }
         self.write_pending_in(namespace, &needs_of)
+    }
+
+    /// What of these objects will be there, and what is known of the others.
+    fn needs<'k>(
+        &self,
+        wanted: impl IntoIterator<Item = &'k ObjectKey>,
+        absences: &BTreeMap<ObjectKey, Absence>,
+    ) -> Result<Needs, StoreError> {
+        let mut needs = Needs::default();
+        for key in wanted {
+            if self.will_exist(key)? {
+                needs.links.push(link(key));
+            } else if let Some(why) = absences.get(key) {
+                needs.absent.push(absence::entry(key, *why));
+            }
+        }
+        needs.absent.sort();
+        Ok(needs)
     }
 
     /// What is known of objects of a namespace that are not to be had: what this batch says of them, else what the row of
@@ -177,7 +212,7 @@ impl Batch<'_> {
         match self.pending.get(key) {
             Some(Some(_)) => Ok(!key.kind().row().sealed || self.context.vault.is_some()),
             Some(None) => Ok(false),
-            None => Ok(self.tables.get(RowKey::object(key))?.is_some()),
+            None => Ok(self.tables.has(RowKey::object(key))?),
         }
     }
 
