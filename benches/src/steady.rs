@@ -88,11 +88,11 @@ struct Scene {
 
 impl Scene {
     fn new(bench: &Bench, directory: &Path, pods: usize) -> Self {
-        Self::with(&bench.program, &directory.join(format!("steady-{pods}")), pods, &[])
+        Self::with(&bench.program, &directory.join(format!("steady-{pods}")), pods)
     }
 
-    /// With this program, and this in its environment.
-    fn with(program: &Path, directory: &Path, pods: usize, environment: &[(&str, &str)]) -> Self {
+    /// With this program.
+    fn with(program: &Path, directory: &Path, pods: usize) -> Self {
         let server = Server::start(Options { node_name: NODE.to_owned(), ..Options::default() });
         server.create(Kind::Node, "", NODE, json!({"spec": {}, "status": {}}));
         for pod in 0..pods {
@@ -104,19 +104,34 @@ impl Scene {
         let root = directory.join("root");
         fs::create_dir_all(&root).unwrap();
         let kubeconfig = server.kubeconfig(directory);
-        let mut command = std::process::Command::new(program);
-        command.args(["run", "--feature-gates=Checkpointing=true", "--generate-node-key", "--kubeconfig"]);
-        command.arg(kubeconfig).arg("--root").arg(&root).env_clear().stdin(std::process::Stdio::null());
-        command.envs(environment.iter().copied());
-        let agent = Agent::start(command, &directory.join("agent.log"));
+        let agent = start(program, &kubeconfig, directory, &[]);
         let scene = Self { server, agent, root, pods };
+        scene.until_watched(directory);
+        scene
+    }
+
+    /// The agent ends and begins again, with this in its environment: it finds its store.
+    fn again(self, program: &Path, directory: &Path, environment: &[(&str, &str)]) -> Self {
+        let Self { server, agent, root, pods } = self;
+        agent.stop();
         let deadline = Instant::now() + PATIENCE;
-        while scene.watches() < 2 * pods {
+        while server.open_connections() > 0 {
+            assert!(Instant::now() < deadline, "the connections of an agent that has ended stay");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let agent = start(program, &server.kubeconfig(directory), directory, environment);
+        let scene = Self { server, agent, root, pods };
+        scene.until_watched(directory);
+        scene
+    }
+
+    fn until_watched(&self, directory: &Path) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.watches() < 2 * self.pods {
             let said = || fs::read_to_string(directory.join("agent.log"));
-            assert!(Instant::now() < deadline, "{} watches: {:?}", scene.watches(), said());
+            assert!(Instant::now() < deadline, "{} watches: {:?}", self.watches(), said());
             std::thread::sleep(Duration::from_millis(100));
         }
-        scene
     }
 
     /// How many Secrets and ConfigMaps are watched.
@@ -175,6 +190,15 @@ impl Scene {
     }
 }
 
+/// Starts an agent with its root below `directory`.
+fn start(program: &Path, kubeconfig: &Path, directory: &Path, environment: &[(&str, &str)]) -> Agent {
+    let mut command = std::process::Command::new(program);
+    command.args(["run", "--feature-gates=Checkpointing=true", "--generate-node-key", "--kubeconfig"]);
+    command.arg(kubeconfig).arg("--root").arg(directory.join("root"));
+    command.env_clear().envs(environment.iter().copied()).stdin(std::process::Stdio::null());
+    Agent::start(command, &directory.join("agent.log"))
+}
+
 /// What a command says of the store.
 fn ask(bench: &Bench, root: &Path, command: &[&str]) -> Value {
     let mut ask = std::process::Command::new(&bench.program);
@@ -208,15 +232,14 @@ impl Usage {
             let line = text.lines().find(|line| line.starts_with(key)).unwrap();
             line.split_whitespace().nth(1).unwrap().parse().unwrap()
         };
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(Result::unwrap);
-        // Nanoseconds on a processor: ticks are far too coarse for an idle process.
-        let nanos = tasks.map(|task| {
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0)
-        });
+        // Of the process as a whole: threads that have ended took time too. The kernel rounds an exact sum down to a tick.
+        let stat = read("stat");
+        let mut fields = stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11);
+        let mut ticks = || fields.next().unwrap().parse::<u64>().unwrap();
+        let millis = (ticks() + ticks()) * 1000 / rustix::param::clock_ticks_per_second();
         Self {
             resident_bytes: number(&read("status"), "VmRSS:") * 1024,
-            processor: Duration::from_nanos(nanos.sum()),
+            processor: Duration::from_millis(millis),
             written_bytes: number(&read("io"), "write_bytes:"),
         }
     }

@@ -22,11 +22,14 @@ struct Allocated {
 
 pub(super) fn measure(bench: &Bench, report: &mut Report, directory: &Path) -> Value {
     let pods = if bench.short { 5 } else { 110 };
-    let period = Duration::from_millis(if bench.short { 200 } else { 2000 });
+    let period = Duration::from_millis(if bench.short { 200 } else { 4000 });
     let run = |what: &str, each_second: u32| {
         let directory = directory.join(format!("allocations-{what}"));
-        let scene = Scene::with(&bench.counted, &directory, pods, &[("LD_PRELOAD", COUNTER)]);
-        std::thread::sleep(Duration::from_secs(1));
+        // Counted is one that finds its store: how many steps the first filling takes differs from time to time.
+        let scene = Scene::with(&bench.counted, &directory, pods);
+        until_quiet(&scene);
+        let scene = scene.again(&bench.counted, &directory, &[("LD_PRELOAD", COUNTER)]);
+        until_quiet(&scene);
         let events = scene.send(each_second, period);
         let last = (events > 0).then(|| scene.change(events));
         until_quiet(&scene);
@@ -47,9 +50,10 @@ pub(super) fn measure(bench: &Bench, report: &mut Report, directory: &Path) -> V
     for (what, shown, each_second) in rows {
         let (events, allocated) = run(what, each_second);
         let allocated = allocated.expect("the first one was counted");
-        let calls = allocated.calls.saturating_sub(nothing.calls) as f64 / events;
-        let bytes = allocated.bytes.saturating_sub(nothing.bytes) as f64 / events;
-        let basis = format!("{:.1} KiB, {events} events, {pods} pods", bytes / 1024.0);
+        let calls = (allocated.calls as f64 - nothing.calls as f64) / events;
+        let bytes = (allocated.bytes as f64 - nothing.bytes as f64) / events;
+        let basis =
+            format!("{:.1} KiB, {events} events, {pods} pods; {} without an event", bytes / 1024.0, nothing.calls);
         report.row("churn", format!("allocations for {shown}"), (calls, ""), Target::None, basis);
         found.insert(what.to_owned(), json!({"events": events, "calls_per_event": calls, "bytes_per_event": bytes}));
     }
@@ -61,9 +65,9 @@ fn until_quiet(scene: &Scene) {
     let deadline = Instant::now() + PATIENCE;
     let mut before = scene.usage().processor;
     loop {
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(250));
         let now = scene.usage().processor;
-        if now.saturating_sub(before) < Duration::from_millis(10) {
+        if now.saturating_sub(before) <= Duration::from_millis(10) {
             return;
         }
         assert!(Instant::now() < deadline, "the agent is busy without end");
