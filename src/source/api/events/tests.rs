@@ -60,7 +60,7 @@ fn each_line_is_an_event() {
         (format!("{{\"object\":{},\"type\":\"ADDED\"}}\n", secret("a")),                       "applied a".to_owned()),
         (format!("{{ \"type\" : \"DELETED\", \"object\" : {} }}\n", secret("a")),              "deleted a u".to_owned()),
         (format!("{{\"type\":\"\\u0041DDED\",\"object\":{}}}\n", secret("a")),                 "applied a".to_owned()),
-        (event_of("ADDED", &format!("{}}}", secret("a"))),                                     format!("{NO_EVENT}it is not JSON (line 1, column 138)")),
+        (event_of("ADDED", &format!("{}}}", secret("a"))),                                     format!("{NO_EVENT}it is not JSON (line 1, column 158)")),
         (event_of("BOOKMARK", r#"{"metadata":{"resourceVersion":"7","creationTimestamp":null}}"#), "bookmark 7".to_owned()),
         (event_of("BOOKMARK", r#"{"metadata":{"resourceVersion":"7","annotations":{"k8s.io/initial-events-end":"true"}}}"#), "bookmark 7 end".to_owned()),
         (event_of("BOOKMARK", r#"{"metadata":{"resourceVersion":"7","annotations":{"k8s.io/initial-events-end":"false"}}}"#), "bookmark 7".to_owned()),
