@@ -23,6 +23,9 @@ const OPEN_MAX: usize = 200;
 /// that wait for it at the same time; so the slower the flushes of a disk are, the more this helps.
 const AT_ONCE: usize = 32;
 
+/// So many are waited for before threads are woken for them: each would be followed by a flush of its own otherwise.
+const BUNCH: usize = 16;
+
 /// They do nothing but sync.
 const STACK_BYTES: usize = 128 * 1024;
 
@@ -123,7 +126,7 @@ impl Syncs {
     pub(super) fn start(&self) {
         let mut state = self.0.0.lock();
         state.start();
-        self.0.0.employ(&mut state);
+        self.0.0.employ(&mut state, 1);
     }
 
     /// Syncs everything that was added. Who fails, and why: the first reason of each.
@@ -152,7 +155,8 @@ impl Syncs {
     /// Has the queue worked off, by this thread too as long as more than `open_max` descriptors are held.
     fn work<'a>(&'a self, mut state: MutexGuard<'a, State>, open_max: usize) -> MutexGuard<'a, State> {
         let shared = &self.0.0;
-        shared.employ(&mut state);
+        let at_least = if state.open > open_max { 1 } else { BUNCH };
+        shared.employ(&mut state, at_least);
         while state.open > open_max {
             state = match state.queue.pop_front() {
                 Some(job) => shared.sync(state, job),
@@ -169,8 +173,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes or starts threads for what is to be synced. Where the system starts none, whoever waits does it all.
-    fn employ(self: &Arc<Self>, state: &mut State) {
+    /// Wakes or starts threads for what is to be synced, if that is so much. Where the system starts none, whoever waits does it
+    /// all.
+    fn employ(self: &Arc<Self>, state: &mut State, at_least: usize) {
+        if state.queue.len() < at_least {
+            return;
+        }
         for _ in 0..state.queue.len().min(state.idle) {
             self.wanted.notify_one();
         }
