@@ -62,8 +62,13 @@ pub struct Keeper {
     seen: Option<(Look, NodeImages)>,
 }
 
-/// How often files are looked at although nothing changed: as often as the kubelet reads its directory.
+/// How often files are looked at although nothing changed, while a copy runs from them: as often as the kubelet reads its
+/// directory.
 const WHOLE_EACH_MS: u64 = 20_000;
+
+/// The same while no copy runs. To read every file is most of what an idle agent does, and whatever activates a copy looks at
+/// all of them first.
+const WHOLE_IDLE_MS: u64 = 300_000;
 
 /// The same while trees wait to be removed, or something went wrong.
 const WHOLE_SOON_MS: u64 = 5_000;
@@ -267,6 +272,11 @@ impl Keeper {
             let failed = report.outcomes.iter().any(|(_, outcome)| outcome.is_failure());
             failed || !report.waiting.is_empty() || !report.problems.is_empty()
         });
+        let each_ms = match (soon, active) {
+            (true, _) => WHOLE_SOON_MS,
+            (false, true) => WHOLE_EACH_MS,
+            (false, false) => WHOLE_IDLE_MS,
+        };
         self.assessed = Some(Assessed {
             revision: stored.revision(),
             images: images.clone(),
@@ -275,7 +285,7 @@ impl Keeper {
             decision: unrendered,
             checkpoints,
             activities: activities(&decision.plan),
-            until_ms: look.now_ms + if soon { WHOLE_SOON_MS } else { WHOLE_EACH_MS },
+            until_ms: look.now_ms + each_ms,
         });
         let left_over = self.draining.told(&standings);
         Ok(Kept {

@@ -250,3 +250,42 @@ async fn copies_of_before_the_policy_was_off_go_when_their_parents_take_over() {
     assert_eq!(named("manifests"), [""; 0], "no copy is started");
     assert_eq!(named("prepared"), ["shop_db.json"]);
 }
+
+#[tokio::test]
+async fn files_are_looked_at_often_while_a_copy_runs_from_them_and_rarely_else() {
+    let silent = ApiServer {
+        reach: Answers::Silent,
+        since_ms: 0,
+        routed_since_ms: Some(0),
+        sign_ms: None,
+        last_answer_ms: None,
+        sighted: BTreeMap::new(),
+        in_step: false,
+    };
+    let web = PodName { namespace: "shop".to_owned(), name: "web".to_owned() };
+    let sighted = BTreeMap::from([(web, "u1".to_owned())]);
+    let answers = ApiServer { reach: Answers::Answering, in_step: true, sighted, ..silent.clone() };
+    // Whether a copy was started before, what the API server does, and when a pass looks at all files.
+    let rows = [(true, silent, [true, false, true, true, true]), (false, answers, [true, false, false, false, true])];
+    for (active, api, want) in rows {
+        let root = tempfile::tempdir().unwrap();
+        let mut store = store();
+        if active {
+            let snapshot = store.snapshot().unwrap();
+            let mut before = keeper(root.path(), ActivationPolicy::All);
+            let pass = tokio::task::spawn_blocking(move || before.pass_now(&snapshot, 0).unwrap().changes);
+            let _ = store.update(pass.await.unwrap(), 0).unwrap();
+        }
+        let mut keeper = keeper(root.path(), ActivationPolicy::All);
+        keeper.keeping.rules.break_glass = false;
+        let (look, images) = keeper.look(api).await;
+        let mut looked = Vec::new();
+        for later_ms in [0, 19_999, 20_000, 299_999, 320_000] {
+            let look = Look { now_ms: look.now_ms + later_ms, ..look.clone() };
+            let kept = keeper.pass(&store.snapshot().unwrap(), look, &images, 0).unwrap();
+            assert_eq!(kept.active, active);
+            looked.push(kept.report.is_some());
+        }
+        assert_eq!(looked, want, "active: {active}");
+    }
+}
