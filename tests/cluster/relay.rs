@@ -140,8 +140,10 @@ fn a_cut_ends_both_sides_and_later_connections_are_passed_on() {
     assert_eq!(relay.open(), 1);
     relay.cut();
     assert_eq!((client.read(&mut [0]).unwrap(), accepted.read(&mut [0]).unwrap()), (0, 0));
-    let again = TcpStream::connect(("127.0.0.1", relay.port())).unwrap();
-    drop(server.accept().unwrap());
-    drop(again);
+    let mut again = TcpStream::connect(("127.0.0.1", relay.port())).unwrap();
+    let (mut accepted, _) = server.accept().unwrap();
+    // A connection is counted before anything goes over it.
+    again.write_all(b"x").unwrap();
+    accepted.read_exact(&mut [0]).unwrap();
     assert_eq!(relay.traffic().opened, 2);
 }
