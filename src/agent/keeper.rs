@@ -7,7 +7,7 @@ mod draining;
 mod tests;
 mod told;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tokio::runtime::Builder;
 
@@ -166,16 +166,7 @@ impl Keeper {
     /// As [`Keeper::pass`]; there is no runtime to be had.
     pub fn pass_now(&mut self, snapshot: &Committed<Snapshot>, now_unix_s: u64) -> Result<Kept, PassError> {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(PassError::Runtime)?;
-        let silent = ApiServer {
-            reach: Answers::Silent,
-            since_ms: 0,
-            routed_since_ms: Some(0),
-            sign_ms: None,
-            last_answer_ms: None,
-            sighted: BTreeMap::new(),
-            in_step: false,
-        };
-        let (look, images) = runtime.block_on(self.look(silent));
+        let (look, images) = runtime.block_on(self.look(ApiServer::silent()));
         self.pass(snapshot, look, &images, now_unix_s)
     }
 

@@ -49,6 +49,22 @@ pub struct ApiServer {
     pub in_step: bool,
 }
 
+impl ApiServer {
+    /// One of which nothing was heard since the node's boot, although it could have been reached.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self {
+            reach: Answers::Silent,
+            since_ms: 0,
+            routed_since_ms: Some(0),
+            sign_ms: None,
+            last_answer_ms: None,
+            sighted: BTreeMap::new(),
+            in_step: false,
+        }
+    }
+}
+
 /// The three ways in which an API server can stand to us; only `Answering` carries facts about parents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Answers {

@@ -7,7 +7,7 @@ use ckpt_db::checkpoint::examine::{Examined, Parent, examine};
 use ckpt_db::checkpoint::images::NodeImages;
 use ckpt_db::checkpoint::judge;
 use ckpt_db::checkpoint::lifecycle::{Checkpoint, Lives, Rules, State, Timeline};
-use ckpt_db::checkpoint::look::{Answers, ApiServer, Boot, Container, ContainerState, Kubelet, Look, Runtime, Sandbox};
+use ckpt_db::checkpoint::look::{ApiServer, Boot, Container, ContainerState, Kubelet, Look, Runtime, Sandbox};
 use ckpt_db::checkpoint::lookup::{Lookup, Objects};
 use ckpt_db::checkpoint::node::Fact;
 use ckpt_db::checkpoint::object::{Kind, Object, ObjectKey};
@@ -93,15 +93,7 @@ pub(crate) fn both_stages(checkpoints: &[Checkpoint], look: &Look, rules: &Rules
 pub(crate) fn dark() -> Look {
     Look {
         now_ms: 1000,
-        api: ApiServer {
-            reach: Answers::Silent,
-            since_ms: 0,
-            routed_since_ms: Some(0),
-            sign_ms: None,
-            last_answer_ms: None,
-            sighted: BTreeMap::new(),
-            in_step: false,
-        },
+        api: ApiServer::silent(),
         runtime: Fact::Known(Runtime::default()),
         kubelet: Fact::Known(Kubelet::NotRunning),
         boot: Fact::Known(Boot::New { kubelet_ran: false }),

@@ -72,15 +72,7 @@ impl<'a> Agent<'a> {
                 boot: Source::File(root.join("no-boot-id")),
             },
         };
-        let api = ApiServer {
-            reach: Answers::Silent,
-            since_ms: 0,
-            routed_since_ms: Some(0),
-            sign_ms: None,
-            last_answer_ms: None,
-            sighted: std::collections::BTreeMap::new(),
-            in_step: false,
-        };
+        let api = ApiServer::silent();
         let look = Look {
             now_ms: 1_000_000,
             api,

@@ -1,5 +1,6 @@
 //! Passes over small stores, without a runtime or an API server.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
@@ -103,15 +104,7 @@ fn a_period_that_runs_on_is_no_news() {
 /// One that has to go before its parent goes by what was seen of the node a moment ago, and only then.
 #[tokio::test]
 async fn a_glance_is_for_an_api_server_that_begins() {
-    let silent = ApiServer {
-        reach: Answers::Silent,
-        since_ms: 0,
-        routed_since_ms: None,
-        sign_ms: None,
-        last_answer_ms: None,
-        sighted: BTreeMap::new(),
-        in_step: false,
-    };
+    let silent = ApiServer { routed_since_ms: None, ..ApiServer::silent() };
     let signs = |sign_ms| ApiServer { sign_ms, ..silent.clone() };
     let answers = ApiServer { reach: Answers::Answering, ..silent.clone() };
     let refuses = ApiServer { reach: Answers::Refusing, ..silent.clone() };
@@ -208,15 +201,7 @@ async fn copies_of_before_the_policy_was_off_go_when_their_parents_take_over() {
     let _ = store.update(vec![gone], 0).unwrap();
 
     let mut keeper = keeper(root.path(), ActivationPolicy::Off);
-    let silent = ApiServer {
-        reach: Answers::Silent,
-        since_ms: 0,
-        routed_since_ms: Some(0),
-        sign_ms: None,
-        last_answer_ms: None,
-        sighted: BTreeMap::new(),
-        in_step: false,
-    };
+    let silent = ApiServer::silent();
     let mut pass = async |store: &mut MemoryStore, api: ApiServer| {
         let (look, images) = keeper.look(api).await;
         let kept = keeper.pass(&store.snapshot().unwrap(), look, &images, 0).unwrap();
@@ -253,15 +238,7 @@ async fn copies_of_before_the_policy_was_off_go_when_their_parents_take_over() {
 
 #[tokio::test]
 async fn files_are_looked_at_often_while_a_copy_runs_from_them_and_rarely_else() {
-    let silent = ApiServer {
-        reach: Answers::Silent,
-        since_ms: 0,
-        routed_since_ms: Some(0),
-        sign_ms: None,
-        last_answer_ms: None,
-        sighted: BTreeMap::new(),
-        in_step: false,
-    };
+    let silent = ApiServer::silent();
     let web = PodName { namespace: "shop".to_owned(), name: "web".to_owned() };
     let sighted = BTreeMap::from([(web, "u1".to_owned())]);
     let answers = ApiServer { reach: Answers::Answering, in_step: true, sighted, ..silent.clone() };

@@ -93,15 +93,7 @@ pub(super) struct Node {
 impl Node {
     /// A machine that was switched on: nothing runs, and nobody answers, though there is a route.
     pub(super) fn dark(pods: impl IntoIterator<Item = Examined>) -> Self {
-        let api = ApiServer {
-            reach: Answers::Silent,
-            since_ms: 0,
-            routed_since_ms: Some(0),
-            sign_ms: None,
-            last_answer_ms: None,
-            sighted: BTreeMap::new(),
-            in_step: false,
-        };
+        let api = ApiServer::silent();
         let look = Look {
             now_ms: 0,
             api,
