@@ -41,17 +41,19 @@ impl LastGood {
     /// # Errors
     /// The system refuses; the copy is the one of before.
     pub(super) fn keep(&self, text: Option<&str>) -> io::Result<()> {
+        let directory = self.path.parent().unwrap_or(&self.root);
         let Some(text) = text else {
             return match fs::remove_file(&self.path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                Ok(()) | Err(_) => Ok(()),
+                // Else a power cut could bring it back.
+                Ok(()) => File::open(directory)?.sync_all(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
             };
         };
         let there = regular_file::read(&self.path, FILE_MAX_BYTES);
         if there.is_ok_and(|there| there.contents.expose() == text.as_bytes()) {
             return Ok(());
         }
-        let directory = self.path.parent().unwrap_or(&self.root);
         new_directory::make(directory)?;
         let new = self.path.with_extension("new");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
